@@ -1,0 +1,1 @@
+"""What `capture.py` is made of: workloads, the clairvoyant bound, contenders, and the report."""

@@ -1,0 +1,39 @@
+"""Made-up prose of a wanted length, the same for the same key on every machine."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+from cachepoint.emulator.tokenizer import count_tokens
+
+_SYLLABLES = (
+    "ba be bi bo ca ce co da de di do fa fe fo ga ge go ha he ho la le li lo ma me mi mo na ne no pa pe po ra re ri ro "
+    "sa se si so ta te ti to va ve vi ul an en in on er ar or st nt"
+).split()
+_SENTENCE = (6, 16)
+_SENTENCES_A_PARAGRAPH = 6
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> tuple[str, ...]:
+    rng = random.Random("vocabulary")
+    words = {"".join(rng.choices(_SYLLABLES, k=rng.choice((1, 2, 2, 3, 3, 4)))) for _ in range(4000)}
+    return tuple(sorted(words))
+
+
+@lru_cache(maxsize=4096)
+def prose(tokens: int, *key: object) -> str:
+    """Paragraphs of about this many tokens, as the emulator counts Claude's; other keys give other text."""
+    rng = random.Random(repr(key))
+    words, sentences, counted = _vocabulary(), [], 0
+    while counted < tokens:
+        length = min(rng.randint(*_SENTENCE), max(tokens - counted, 1))
+        sentence = " ".join(rng.choices(words, k=length)).capitalize() + "."
+        counted += count_tokens(sentence, "claude")
+        sentences.append(sentence)
+    paragraphs = (
+        " ".join(sentences[start : start + _SENTENCES_A_PARAGRAPH])
+        for start in range(0, len(sentences), _SENTENCES_A_PARAGRAPH)
+    )
+    return "\n\n".join(paragraphs)

@@ -1,0 +1,221 @@
+"""Where a contender plays: an emulated Bedrock on a virtual clock, over HTTP or, for speed, in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from cachepoint.bedrock.call import rates_of
+from cachepoint.bedrock.tables import RULES_VARIABLE, load_rules, model_prices
+from cachepoint.core.cache_model import CacheModel
+from cachepoint.core.view import Rates
+from cachepoint.emulator import BedrockEmulator, Clock, Latency, Options, ServedCall
+from cachepoint.emulator.calls import Call, Target
+from cachepoint.emulator.converse import render
+from cachepoint.emulator.prompt import RenderedPrompt
+from cachepoint.emulator.refusals import Refusal
+from cachepoint.emulator.replies import Script
+from cachepoint.emulator.service import Service
+from cachepoint.emulator.traits import traits_of
+
+from capture_lib.prose import prose
+from capture_lib.requests import Request, Workload, converse
+
+MODEL = "global.anthropic.claude-sonnet-4-5-20250929-v1:0"
+REGION = "us-east-1"
+START = 1_780_000_000.0
+DAY = 86_400.0
+RESPONSE_BEGINS_AFTER = 0.5
+"""Real seconds until a response begins where requests are sent at once, so that all are under way by then."""
+
+
+def rates() -> Rates:
+    """Prices of the model relative to its uncached input."""
+    return rates_of(MODEL)
+
+
+def output_rate() -> float:
+    """The price of an output token relative to an uncached input token."""
+    prices = model_prices(MODEL)
+    assert prices is not None
+    return float(prices.standard.output / prices.standard.input)
+
+
+def rendered(request: Request, *, in_pieces: bool = False) -> RenderedPrompt:
+    """The prompt as the emulator counts it."""
+    rule = load_rules().resolve(MODEL)
+    assert rule is not None
+    target = Target("Converse", MODEL, "", REGION)
+    return render(Call(target, converse(request, in_pieces=in_pieces), rule, traits_of(MODEL, rule), Options()))
+
+
+@contextmanager
+def minimum_of(tokens: int | None) -> Iterator[None]:
+    """The model has this minimum, for the emulator and for cachepoint alike, through the user's table of rules."""
+    if tokens is None:
+        yield
+        return
+    prices = model_prices(MODEL)
+    assert prices is not None
+    given = {name: float(price) for name, price in asdict(prices.standard).items()}
+    row = (
+        f"[[model]]\nname = 'scaled'\npattern = 'anthropic.claude-sonnet-4-5'\nprovider = 'anthropic'\n"
+        f"minimum = {tokens}\nttls = ['5m', '1h']\nsections = ['tools', 'system', 'messages']\ntokenizer = 'claude'\n"
+        f"prices.global = {{ {', '.join(f'{name} = {price}' for name, price in given.items())} }}\n"
+    )
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rules.toml"
+        path.write_text(row, encoding="utf-8")
+        before = os.environ.get(RULES_VARIABLE)
+        os.environ[RULES_VARIABLE] = str(path)
+        try:
+            yield
+        finally:
+            os.environ.pop(RULES_VARIABLE)
+            if before is not None:
+                os.environ[RULES_VARIABLE] = before
+
+
+class Stage(Protocol):
+    """What a contender gets: a client of its own for every process it plays, and the time."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def url(self) -> str: ...
+
+    def client(self) -> Any: ...
+    def served(self) -> Sequence[ServedCall]: ...
+    def wait_until(self, at: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Staged:
+    clock: Clock
+    start: float
+
+    def wait_until(self, at: float) -> None:
+        """Move the clock to so many seconds from the start; requests never go back in time."""
+        self.clock.advance(max(self.start + at - self.clock(), 0.0))
+
+
+@dataclass(frozen=True)
+class HttpStage(_Staged):
+    """The emulator behind real sockets."""
+
+    emulator: BedrockEmulator
+
+    @property
+    def url(self) -> str:
+        return self.emulator.url
+
+    def client(self) -> Any:
+        return self.emulator.client(region=REGION, config=Config(max_pool_connections=64))
+
+    def served(self) -> Sequence[ServedCall]:
+        return self.emulator.requests
+
+
+@dataclass(frozen=True)
+class DirectStage(_Staged):
+    """The emulator's service called in this process: the same figures, a good deal faster."""
+
+    service: Service
+    url: str = ""
+
+    def client(self) -> Any:
+        return DirectClient(self.service)
+
+    def served(self) -> Sequence[ServedCall]:
+        return self.service.calls()
+
+
+@dataclass(frozen=True)
+class DirectClient:
+    """Converse without HTTP."""
+
+    service: Service
+    meta: Any = field(default_factory=lambda: SimpleNamespace(region_name=REGION, endpoint_url=""))
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        target = Target("Converse", request.pop("modelId"), "EMULATOR", REGION)
+        try:
+            exchange = self.service.serve(target, json.dumps(request).encode())
+        except Refusal as refusal:
+            self.service.note_failed(target, refusal.code, refusal.status)
+            raise ClientError({"Error": {"Code": refusal.code, "Message": refusal.message}}, "Converse") from None
+        if exchange.first_byte_after:
+            time.sleep(exchange.first_byte_after)
+        exchange.begin()
+        exchange.arrived()
+        answer: dict[str, Any] = json.loads(exchange.written.body)
+        return answer
+
+
+@contextmanager
+def http_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
+    """Real HTTP; `slow` makes responses begin after a while, so that requests sent at once overlap."""
+    answer, clock = prose(workload.answer_tokens, "answer"), _clock(start)
+    with BedrockEmulator(clock=clock, replies=lambda _: answer, latency=_latency(slow)) as emulator:
+        yield HttpStage(clock, start, emulator)
+
+
+@contextmanager
+def direct_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
+    """The same without HTTP."""
+    answer, clock = prose(workload.answer_tokens, "answer"), _clock(start)
+    service = Service(
+        rules=load_rules(),
+        cache=CacheModel(),
+        clock=clock,
+        latency=_latency(slow),
+        options=Options(),
+        script=Script(lambda _: answer),
+        profiles={},
+    )
+    yield DirectStage(clock, start, service)
+
+
+StageMaker = Callable[..., AbstractContextManager[Stage]]
+
+
+def _clock(start: float) -> Clock:
+    return Clock(lambda: start)
+
+
+def _latency(slow: bool) -> Latency:
+    return Latency(fixed=RESPONSE_BEGINS_AFTER, uncached_token=0, cached_token=0, output_token=0, sleep=slow)
+
+
+@dataclass
+class Stopwatch:
+    """A client in passing: how long the calls underneath took, so that what is above can be told apart."""
+
+    client: Any
+    seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def converse(self, **request: Any) -> Any:
+        started = time.thread_time()
+        try:
+            return self.client.converse(**request)
+        finally:
+            with self._lock:
+                self.seconds += time.thread_time() - started
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "client":
+            raise AttributeError(name)
+        return getattr(self.client, name)

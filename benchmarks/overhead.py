@@ -1,0 +1,200 @@
+"""What planning adds to a call, by prompt size and number of messages, on the embedded emulator.
+
+Run `python benchmarks/overhead.py [--json FILE] [--repeats 15]`; it needs the extras `emulator` and `langchain`.
+
+- planning: reading the request, planning and applying the plan, alone, in processor time, with a store that knows
+  the traffic.
+- boto3 / wrapped: one `converse` of the plain and of the wrapped client.
+- LangChain / cachepoint: one `invoke` of `ChatBedrockConverse` and of `CacheAwareChatBedrockConverse`.
+
+All are medians in milliseconds. The emulator runs in a process of its own; the calls with and without take turns,
+so that what else the machine does falls on both. Aims: planning below 1 ms at 10,000 tokens and below 10 ms at
+200,000; `import cachepoint` below 50 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+TOKENS = (1_000, 10_000, 100_000, 200_000)
+MESSAGES = (1, 9, 101, 401)
+CHARACTERS_A_TOKEN = 4.4
+AIM_MS = {10_000: 1.0, 200_000: 10.0}
+IMPORT_AIM_MS = 50.0
+_PROSE = "\n\n".join(topics.values()) * 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians of one size, in milliseconds."""
+
+    tokens: int
+    messages: int
+    planning: float
+    boto3: float
+    wrapped: float
+    langchain: float
+    cachepoint: float
+
+    @property
+    def ratio(self) -> float:
+        """LangChain's class with cachepoint over without."""
+        return self.cachepoint / self.langchain
+
+
+def conversation(tokens: int, messages: int) -> list[tuple[str, str]]:
+    """Turns of roughly equal length that end with a user's, as LangChain takes them."""
+    each = int(tokens * CHARACTERS_A_TOKEN) // messages
+    return [
+        ("user" if place % 2 == 0 else "assistant", f"Turn {place}. {_PROSE[place * each : (place + 1) * each]}")
+        for place in range(messages)
+    ]
+
+
+def asked(turns: list[tuple[str, str]], number: int) -> list[tuple[str, str]]:
+    """The same conversation with another last question."""
+    role, words = turns[-1]
+    return [*turns[:-1], (role, f"{words}\n\nQuestion {number}?")]
+
+
+def converse_request(turns: list[tuple[str, str]]) -> dict[str, Any]:
+    """The turns as a Converse request."""
+    return {"modelId": MODEL, "messages": [{"role": role, "content": [{"text": words}]} for role, words in turns]}
+
+
+def milliseconds(step: Callable[[], object]) -> float:
+    """How long one run of a step takes."""
+    began = time.perf_counter()
+    step()
+    return (time.perf_counter() - began) * 1e3
+
+
+def planning_ms(turns: list[tuple[str, str]], repeats: int) -> float:
+    """Planning alone, without I/O."""
+    from cachepoint.bedrock import converse
+    from cachepoint.bedrock.call import Call
+    from cachepoint.bedrock.settings import settings
+
+    made = settings(None, {})
+    times = []
+    for number in range(repeats + 2):
+        request = converse_request(asked(turns, number))
+        began = time.thread_time()  # of this thread only, so that a busy machine does not count
+        call = Call(made, None, converse, request)
+        call.prepare()
+        call.depart()
+        times.append((time.thread_time() - began) * 1e3)
+        cached = max((point.tokens for point in call.plan.checkpoints), default=0)
+        call.answered({"inputTokens": 10, "outputTokens": 9, "cacheWriteInputTokens": cached})
+    return statistics.median(times[2:])
+
+
+def call_ms(url: str, turns: list[tuple[str, str]], repeats: int) -> dict[str, float]:
+    """Whole calls with and without cachepoint, in turns."""
+    import boto3
+    from langchain_aws import ChatBedrockConverse
+
+    import cachepoint
+    from cachepoint.langchain import CacheAwareChatBedrockConverse
+
+    raw = boto3.client(
+        "bedrock-runtime", region_name="us-east-1", endpoint_url=url,
+        aws_access_key_id="EMULATOR", aws_secret_access_key="emulator",
+    )  # fmt: skip
+    wrapped = cachepoint.wrap(raw)
+    plain, aware = ChatBedrockConverse(model=MODEL, client=raw), CacheAwareChatBedrockConverse(model=MODEL, client=raw)
+    steps: dict[str, Callable[[list[tuple[str, str]]], object]] = {
+        "boto3": lambda prompt: raw.converse(**converse_request(prompt)),
+        "wrapped": lambda prompt: wrapped.converse(**converse_request(prompt)),
+        "langchain": plain.invoke,
+        "cachepoint": aware.invoke,
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(repeats + 2):
+        prompt = asked(turns, number)
+        for name, step in steps.items():
+            times[name].append(milliseconds(lambda step=step, prompt=prompt: step(prompt)))  # type: ignore[misc]
+    return {name: statistics.median(each[2:]) for name, each in times.items()}
+
+
+def import_ms(module: str, runs: int = 7) -> float:
+    """The import of a module in a fresh interpreter."""
+    code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1e3)"
+    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(runs)]
+    return statistics.median(float(each.stdout) for each in done)
+
+
+def _serve(pipe: Connection) -> None:
+    from cachepoint.emulator import BedrockEmulator
+
+    with BedrockEmulator() as emulator:
+        pipe.send(emulator.url)
+        pipe.recv()
+
+
+@contextmanager
+def emulator_process() -> Iterator[str]:
+    """An emulator in a process of its own; gives its URL."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        here.send(None)
+        process.join()
+
+
+def measured(repeats: int) -> Iterator[Row]:
+    """All sizes, smallest first."""
+    with emulator_process() as url:
+        for tokens in TOKENS:
+            for messages in MESSAGES:
+                if tokens // messages < 10:
+                    continue
+                turns = conversation(tokens, messages)
+                yield Row(tokens, messages, planning_ms(turns, repeats), **call_ms(url, turns, repeats))
+
+
+def main() -> int:
+    """Print the table; exit 1 where an aim is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--repeats", type=int, default=15)
+    chosen = parser.parse_args()
+    imported = import_ms("cachepoint")
+    print(f"import cachepoint: {imported:.1f} ms\n")
+    print(f"{'tokens':>8} {'messages':>8} {'planning':>9} {'boto3':>8} {'wrapped':>8} {'added':>7}", end="")
+    print(f" {'LangChain':>10} {'cachepoint':>10} {'added':>7} {'ratio':>6}   (ms)")
+    rows = []
+    for row in measured(chosen.repeats):
+        rows.append(row)
+        print(f"{row.tokens:>8,} {row.messages:>8} {row.planning:>9.2f} {row.boto3:>8.2f} {row.wrapped:>8.2f}", end="")
+        print(f" {row.wrapped - row.boto3:>7.2f} {row.langchain:>10.2f} {row.cachepoint:>10.2f}", end="")
+        print(f" {row.cachepoint - row.langchain:>7.2f} {row.ratio:>6.2f}", flush=True)
+    if chosen.json:
+        table = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        chosen.json.write_text(json.dumps({"import_ms": imported, "rows": table}, indent=1) + "\n")
+    missed = [row for row in rows if row.planning > AIM_MS.get(row.tokens, float("inf"))]
+    for row in missed:
+        print(f"missed: planning {row.planning:.2f} ms at {row.tokens:,} tokens in {row.messages} messages")
+    return int(bool(missed) or imported > IMPORT_AIM_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

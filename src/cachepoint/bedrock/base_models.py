@@ -1,0 +1,55 @@
+"""Which model answers behind an opaque ARN: named by the user, or asked of the control plane once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from cachepoint.bedrock.notices import warn_once
+from cachepoint.core.rules import parse_model_id
+
+_asked: dict[str, str | None] = {}
+_lock = threading.Lock()
+
+
+def base_model(model_id: str, named: Mapping[str, str], control_client: Any = None) -> str | None:
+    """The id whose rules and prices apply to `model_id`; None when nobody says.
+
+    `named` maps ARNs to base ids. `control_client` is a boto3 `bedrock` client, asked once an ARN.
+    """
+    if model_id in named:
+        return named[model_id]
+    if parse_model_id(model_id).base is not None:
+        return model_id
+    found = _ask(model_id, control_client) if control_client is not None else None
+    if found is None:
+        warn_once(
+            f"opaque:{model_id}",
+            f"cachepoint cannot tell which model answers behind {model_id!r}, so it places no checkpoint and knows no "
+            "price: pass base_models={arn: model id} (base_model_id= on the LangChain class) or a control_client",
+        )
+    return found
+
+
+def _ask(arn: str, control_client: Any) -> str | None:
+    with _lock:
+        if arn in _asked:
+            return _asked[arn]
+    try:
+        found = _answer(arn, control_client)
+    except Exception:  # noqa: BLE001 - no permission, no endpoint, no such profile: the caller is told what to pass instead
+        found = None
+    with _lock:
+        _asked[arn] = found
+    return found
+
+
+def _answer(arn: str, control_client: Any) -> str | None:
+    if ":provisioned-model/" in arn:
+        throughput = control_client.get_provisioned_model_throughput(provisionedModelId=arn)
+        return str(throughput.get("foundationModelArn") or throughput["modelArn"])
+    if ":application-inference-profile/" in arn or ":inference-profile/" in arn:
+        models = control_client.get_inference_profile(inferenceProfileIdentifier=arn)["models"]
+        return str(models[0]["modelArn"])
+    return None

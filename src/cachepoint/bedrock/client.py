@@ -1,0 +1,313 @@
+"""`wrap` and `wrap_async`: a client that plans, sends, records and diagnoses every call.
+
+The sync and async clients are thin drivers of `call.Call`; every other attribute is the wrapped client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Self, Unpack
+
+from cachepoint.bedrock import converse, invoke
+from cachepoint.bedrock.call import ABANDONED, Call
+from cachepoint.bedrock.dialect import Dialect, told
+from cachepoint.bedrock.fan_out import Flight
+from cachepoint.bedrock.settings import Options, Settings, settings
+from cachepoint.core.ledger import CacheLedger
+from cachepoint.core.policy import CachePolicy
+from cachepoint.errors import ConfigurationError
+from cachepoint.store.base import Store
+
+
+class _Wrapped:
+    """What both clients share: delegation, copying, settings."""
+
+    def __init__(self, client: Any, made: Settings) -> None:
+        self._client = client
+        self._settings = made
+
+    @property
+    def ledger(self) -> CacheLedger:
+        """Where this client's calls are recorded."""
+        return self._settings.ledger
+
+    @property
+    def store(self) -> Store:
+        """Where this client's traffic is learned."""
+        return self._settings.store
+
+    @property
+    def wrapped(self) -> Any:
+        """The client underneath."""
+        return self._client
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_client", "_settings", "_paused") or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        return getattr(self._client, name)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} around {type(self._client).__name__}, mode {self._settings.policy.mode}>"
+
+    def _call(self, dialect: Dialect, request: Mapping[str, Any]) -> Call:
+        return Call(self._settings, self._client, dialect, request)
+
+
+class CacheClient(_Wrapped):
+    """A boto3 `bedrock-runtime` client whose calls are cached where it pays; made by `wrap`."""
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        """Converse with checkpoints placed; the response has `promptCache` beside its own keys."""
+        call = self._call(converse, request)
+        response = self._send(call, self._client.converse)
+        return told(response, call.answered(response.get("usage")))
+
+    def converse_stream(self, **request: Any) -> dict[str, Any]:
+        """ConverseStream with checkpoints placed; the `metadata` event has `promptCache`.
+
+        Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
+        """
+        call = self._call(converse, request)
+        response = self._send(call, self._client.converse_stream)
+        call.began()
+        return {**response, "stream": RecordedStream(response["stream"], call)}
+
+    def invoke_model(self, **request: Any) -> dict[str, Any]:
+        """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`.
+
+        Such an answer has been received whole when the response comes, for its usage; `body` is read as ever.
+        Bodies of other formats are passed on as they are.
+        """
+        call = self._call(invoke, request)
+        response = self._send(call, self._client.invoke_model)
+        if not invoke.has_messages(request):
+            return told(response, call.answered(invoke.reported(response)))
+        with call.reading():
+            raw = response["body"].read()
+        return told({**response, "body": invoke.again(raw)}, call.answered(invoke.reported(response, raw)))
+
+    def invoke_model_with_response_stream(self, **request: Any) -> dict[str, Any]:
+        """InvokeModel streamed; the event that ends the answer has `promptCache` beside its `chunk`.
+
+        Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
+        """
+        call = self._call(invoke, request)
+        response = self._send(call, self._client.invoke_model_with_response_stream)
+        call.began()
+        return {**response, "body": RecordedStream(response["body"], call)}
+
+    def _send(self, call: Call, operation: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+        try:
+            self._count(call)
+            call.prepare()
+            for flight in call.waits():
+                self._wait(flight, call)
+            call.depart()
+            while True:  # each refusal leaves fewer checkpoints
+                try:
+                    return operation(**call.request)
+                except Exception as error:
+                    if not call.refused(error):
+                        raise
+        except Paused:
+            raise
+        except BaseException as error:
+            call.failed(error)
+            raise
+
+    def _wait(self, flight: Flight, call: Call) -> None:  # noqa: ARG002 - an adapter with a loop of its own needs it
+        flight.wait()
+
+    def _count(self, call: Call) -> None:
+        question = call.count_request()
+        if question is None:
+            return
+        try:
+            call.counted(self._client.count_tokens(**question)["inputTokens"])
+        except Exception:  # noqa: BLE001 - CountTokens is a help, not a need: some models and policies do not have it
+            return
+
+
+class Paused(Exception):  # noqa: N818 - no error: it says when to come back
+    """A call in a worker thread has a leader to wait for; repeat it once `flight` is over."""
+
+    def __init__(self, flight: Flight) -> None:
+        super().__init__("wait for the leader, then make the same call again")
+        self.flight = flight
+
+
+class PausingClient(CacheClient):
+    """For one call that an event loop runs in a worker thread: it raises `Paused` instead of blocking the thread.
+
+    The same call made again goes on where it was, so that it is planned and recorded once.
+    """
+
+    def __init__(self, client: CacheClient) -> None:
+        super().__init__(client.wrapped, client._settings)
+        self._paused: Call | None = None
+
+    def _call(self, dialect: Dialect, request: Mapping[str, Any]) -> Call:
+        call, self._paused = self._paused, None
+        if call is None:
+            return super()._call(dialect, request)
+        call.resume()
+        return call
+
+    def _wait(self, flight: Flight, call: Call) -> None:
+        self._paused = call
+        raise Paused(flight)
+
+
+class AsyncCacheClient(_Wrapped):
+    """The same for an aiobotocore client; made by `wrap_async`."""
+
+    async def converse(self, **request: Any) -> dict[str, Any]:
+        """Converse with checkpoints placed; the response has `promptCache` beside its own keys."""
+        call = self._call(converse, request)
+        response = await self._send(call, self._client.converse)
+        return told(response, call.answered(response.get("usage")))
+
+    async def converse_stream(self, **request: Any) -> dict[str, Any]:
+        """ConverseStream with checkpoints placed; the `metadata` event has `promptCache`."""
+        call = self._call(converse, request)
+        response = await self._send(call, self._client.converse_stream)
+        call.began()
+        return {**response, "stream": AsyncRecordedStream(response["stream"], call)}
+
+    async def invoke_model(self, **request: Any) -> dict[str, Any]:
+        """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`."""
+        call = self._call(invoke, request)
+        response = await self._send(call, self._client.invoke_model)
+        if not invoke.has_messages(request):
+            return told(response, call.answered(invoke.reported(response)))
+        with call.reading():
+            raw = await response["body"].read()
+        return told({**response, "body": invoke.again_async(raw)}, call.answered(invoke.reported(response, raw)))
+
+    async def invoke_model_with_response_stream(self, **request: Any) -> dict[str, Any]:
+        """InvokeModel streamed; the event that ends the answer has `promptCache` beside its `chunk`."""
+        call = self._call(invoke, request)
+        response = await self._send(call, self._client.invoke_model_with_response_stream)
+        call.began()
+        return {**response, "body": AsyncRecordedStream(response["body"], call)}
+
+    async def _send(self, call: Call, operation: Callable[..., Any]) -> dict[str, Any]:
+        try:
+            await self._count(call)
+            call.prepare()
+            for flight in call.waits():
+                await flight.wait_async()
+            call.depart()
+            while True:
+                try:
+                    return dict(await operation(**call.request))
+                except Exception as error:
+                    if not call.refused(error):
+                        raise
+        except BaseException as error:
+            call.failed(error)
+            raise
+
+    async def _count(self, call: Call) -> None:
+        question = call.count_request()
+        if question is None:
+            return
+        try:
+            call.counted((await self._client.count_tokens(**question))["inputTokens"])
+        except Exception:  # noqa: BLE001 - CountTokens is a help, not a need: some models and policies do not have it
+            return
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> Any:
+        return await self._client.__aexit__(*error)
+
+
+class _Recorded:
+    """What both streams share: the events in passing, and an end that is noticed."""
+
+    def __init__(self, stream: Any, call: Call) -> None:
+        self._stream = stream
+        self._call = call
+        self._passed = call.reporter()
+
+    def close(self) -> Any:
+        """Close the stream; recorded as abandoned if its usage has not come."""
+        self._call.ended(ABANDONED)
+        close = getattr(self._stream, "close", None)
+        return close() if close is not None else None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_stream", "_call"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+    def __del__(self) -> None:
+        call = self.__dict__.get("_call")
+        if call is not None:
+            call.ended(ABANDONED)
+
+
+class RecordedStream(_Recorded):
+    """A stream of events passed on as they arrive."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            for event in self._stream:
+                yield self._passed(event)
+        except GeneratorExit:
+            self._call.ended(ABANDONED)
+            raise
+        except BaseException as error:
+            self._call.ended(type(error).__name__)
+            raise
+        self._call.ended()
+
+
+class AsyncRecordedStream(_Recorded):
+    """The same, asynchronously."""
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        try:
+            async for event in self._stream:
+                yield self._passed(event)
+        except GeneratorExit:
+            self._call.ended(ABANDONED)
+            raise
+        except BaseException as error:
+            self._call.ended(type(error).__name__)
+            raise
+        self._call.ended()
+
+
+def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> CacheClient:
+    """Wrap a boto3 `bedrock-runtime` client so that prompt caching works by itself.
+
+    `policy` defaults to `CachePolicy()`; the options are described at `Options`. A wrapped client is
+    wrapped anew with these settings, never twice. Raises ConfigurationError when the client has no
+    `converse` or a setting is wrong.
+    """
+    return CacheClient(_bare(client, "wrap"), settings(policy, options))
+
+
+def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
+    """Wrap an aiobotocore `bedrock-runtime` client; the arguments are those of `wrap`."""
+    return AsyncCacheClient(_bare(client, "wrap_async"), settings(policy, options))
+
+
+def _bare(client: Any, function: str) -> Any:
+    bare = client.wrapped if isinstance(client, _Wrapped) else client
+    if not callable(getattr(bare, "converse", None)):
+        raise ConfigurationError(
+            f"{function}({type(client).__name__}): no `converse` method; pass a boto3 client for 'bedrock-runtime' "
+            "of boto3 1.42.35 or later"
+        )
+    return bare

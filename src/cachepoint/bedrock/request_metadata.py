@@ -1,0 +1,48 @@
+"""Tags that travel with a request, so that AWS's own invocation logs tell whom a call was for.
+
+The service's limits are botocore's model of them: 16 pairs, keys of 1 to 256 and values of up to 256
+characters, letters, digits, white space and `:_@$#=/+,-.`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cachepoint.errors import ConfigurationError
+
+MOST_PAIRS = 16
+_KEY = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,\-.]{1,256}", re.ASCII)
+_VALUE = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,\-.]{0,256}", re.ASCII)
+_ALLOWED = "letters, digits, white space and :_@$#=/+,-. (at most 256 characters)"
+
+
+def with_request_metadata(
+    request: Mapping[str, Any], chosen: Iterable[str], tags: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """The request with the chosen tags in its `requestMetadata`, beside what the caller put there.
+
+    A pair of the caller's own wins; a tag this call does not have is left out. Raises
+    ConfigurationError for what the service would not take.
+    """
+    pairs = {name: tags[name] for name in chosen if name in tags}
+    if not pairs:
+        return request
+    for name, value in pairs.items():
+        if not _KEY.fullmatch(name):
+            raise ConfigurationError(f"request_metadata: the tag name {name!r} does not fit; Bedrock takes {_ALLOWED}")
+        if not _VALUE.fullmatch(value):
+            raise ConfigurationError(
+                f"request_metadata: the tag {name!r} has the value {value[:80]!r}, which does not fit; Bedrock takes "
+                f"{_ALLOWED}; map it to an id of those, or take {name!r} out of request_metadata"
+            )
+    given = request.get("requestMetadata") or {}
+    # InvokeModel sends its metadata as a header of JSON; Converse as a map.
+    merged = {**pairs, **(json.loads(given) if isinstance(given, str) else given)}
+    if len(merged) > MOST_PAIRS:
+        raise ConfigurationError(
+            f"request_metadata: {len(merged)} pairs with the caller's own, Bedrock takes {MOST_PAIRS}; choose fewer"
+        )
+    return {**request, "requestMetadata": json.dumps(merged) if "body" in request else merged}

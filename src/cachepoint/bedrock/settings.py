@@ -1,0 +1,128 @@
+"""What a wrapped client works with, gathered once; and where a client's calls belong."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypedDict, get_args
+
+from cachepoint.bedrock.price_book import PriceBook
+from cachepoint.bedrock.tables import load_rules
+from cachepoint.core.ledger import CacheLedger
+from cachepoint.core.policy import CachePolicy, Mode
+from cachepoint.core.prices import Prices
+from cachepoint.core.prompt import Where
+from cachepoint.core.rules import Rules
+from cachepoint.errors import ConfigurationError
+from cachepoint.store.base import Store
+from cachepoint.store.memory import MemoryStore
+
+MODE_VARIABLE = "CACHEPOINT_MODE"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Policy, where calls are recorded, where traffic is learned, and what names and prices models.
+
+    `mode` is the policy's, overruled by CACHEPOINT_MODE.
+    """
+
+    policy: CachePolicy
+    ledger: CacheLedger
+    store: Store
+    clock: Callable[[], float]
+    base_models: Mapping[str, str]
+    control_client: Any
+    prices: Prices
+    rules: Rules
+    hints: frozenset[Where] = field(default_factory=frozenset)
+
+
+class Options(TypedDict, total=False):
+    """What else a wrapped client can be given.
+
+    - `ledger`, `store`: where calls are recorded and traffic is learned; may be shared between clients.
+      Default: new ones for this client.
+    - `clock`: wall time in seconds; default `time.time`.
+    - `base_models`: opaque ARNs (application inference profiles, provisioned models) to model ids.
+    - `control_client`: a boto3 `bedrock` client, asked once for an opaque ARN not named.
+    - `prices`: in place of the shipped `PriceBook`; `rules`: in place of the shipped model table.
+    - `hints`: blocks known to end a context.
+    """
+
+    ledger: CacheLedger | None
+    store: Store | None
+    clock: Callable[[], float] | None
+    base_models: Mapping[str, str] | None
+    control_client: Any
+    prices: Prices | None
+    rules: Rules | None
+    hints: frozenset[Where]
+
+
+def settings(policy: CachePolicy | None, options: Options) -> Settings:
+    """Settings with what was left out filled in; a wrong value raises ConfigurationError."""
+    if policy is not None and not isinstance(policy, CachePolicy):
+        raise ConfigurationError(f"policy={policy!r} is no CachePolicy; pass CachePolicy(…)")
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise ConfigurationError(f"unknown option {unknown[0]!r}; use any of {sorted(Options.__annotations__)}")
+    ledger, store = options.get("ledger"), options.get("store")
+    return Settings(
+        policy=in_environment(policy or CachePolicy()),
+        ledger=CacheLedger() if ledger is None else ledger,
+        store=MemoryStore() if store is None else store,
+        clock=options.get("clock") or time.time,
+        base_models=options.get("base_models") or {},
+        control_client=options.get("control_client"),
+        prices=options.get("prices") or _price_book(),
+        rules=options.get("rules") or load_rules(),
+        hints=options.get("hints", frozenset()),
+    )
+
+
+def in_environment(policy: CachePolicy) -> CachePolicy:
+    """The policy in the mode that CACHEPOINT_MODE names, if it names one."""
+    mode = os.environ.get(MODE_VARIABLE, "").strip().lower()
+    if not mode:
+        return policy
+    for known in get_args(Mode):
+        if mode == known:
+            return policy.in_mode(known)
+    raise ConfigurationError(f"{MODE_VARIABLE}={mode!r}: use one of {get_args(Mode)}, or unset it")
+
+
+@lru_cache(maxsize=1)
+def _price_book() -> PriceBook:
+    return PriceBook()
+
+
+def scope_of(client: Any, model: str, api: str) -> str:
+    """What a call's cache entries are kept apart by: account, endpoint, Region, model id and API."""
+    meta = getattr(client, "meta", None)
+    region = str(getattr(meta, "region_name", None) or "")
+    endpoint = str(getattr(meta, "endpoint_url", None) or "")
+    return "|".join((_account(client), endpoint, region, model, api))
+
+
+def _account(client: Any) -> str:
+    signer = getattr(client, "_request_signer", None)
+    access_key = getattr(getattr(signer, "_credentials", None), "access_key", None)
+    return _account_of_key(access_key) if isinstance(access_key, str) else ""
+
+
+@lru_cache(maxsize=1024)
+def _account_of_key(access_key: str) -> str:
+    """The account inside an access key id, which stays the same when temporary keys are renewed."""
+    if len(access_key) == 20 and access_key[:4] in ("AKIA", "ASIA"):
+        try:
+            number = int.from_bytes(base64.b32decode(access_key[4:])[:6], "big")
+        except binascii.Error:
+            return access_key
+        return str((number & 0x7FFFFFFFFF80) >> 7)
+    return access_key

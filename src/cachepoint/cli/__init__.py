@@ -1,0 +1,40 @@
+"""The command line: `cachepoint demo`, `serve` and `rules`.
+
+Every command is a module with `add(subparsers)`, which also says what runs it; what a command
+needs is imported when it runs, so that `cachepoint --help` is quick and needs no extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cachepoint.cli import demo, rules, serve
+from cachepoint.errors import CachepointError
+
+_COMMANDS = (demo, serve, rules)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    commands = argparse.ArgumentParser(
+        prog="cachepoint", description="Prompt caching on Amazon Bedrock that works by itself."
+    )
+    subparsers = commands.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(subparsers)
+    return commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 on an error that is named, 130 when interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except CachepointError as problem:
+        print(f"cachepoint: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code

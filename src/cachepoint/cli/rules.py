@@ -1,0 +1,101 @@
+"""`cachepoint rules`: the model table, or one model's row with its source."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cachepoint.errors import RulesError
+
+if TYPE_CHECKING:
+    from cachepoint.bedrock.tables import TableRow
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "rules",
+        help="which model takes which checkpoints, and where that is known from",
+        description="The model table, with the rows of the file that CACHEPOINT_RULES names; or one model's row.",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model id, inference-profile id or ARN")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table or the row."""
+    from cachepoint.bedrock.tables import load_table
+
+    table = load_table()
+    rows = table.rows if options.model is None else (_row(options.model),)
+    if options.json:
+        print(json.dumps([_plain(row) for row in rows], indent=2, default=str))
+    elif options.model is None:
+        print(_overview(rows))
+    else:
+        print(_details(rows[0]))
+    return 0
+
+
+def _row(model: str) -> TableRow:
+    from cachepoint.bedrock.tables import load_table
+
+    row = load_table().row(model)
+    if row is None:
+        raise RulesError(
+            f"no row for {model!r}: an ARN that hides its model is not looked up here; give the base model's id"
+        )
+    return row
+
+
+def _overview(rows: tuple[TableRow, ...]) -> str:
+    from cachepoint.cli.columns import columns
+
+    header = ("model", "minimum", "points", "TTL", "sections", "lookback", "confidence", "checked")
+    return columns((_cells(row) for row in rows), header=header)
+
+
+def _cells(row: TableRow) -> tuple[str, ...]:
+    rule = row.rule
+    if not rule.explicit:
+        return (rule.name, "-", "-", "-", "no checkpoints", "-", rule.confidence, rule.checked)
+    return (
+        rule.name,
+        f"{rule.minimum:,}",
+        str(rule.max_checkpoints),
+        " ".join(rule.ttls),
+        " ".join(rule.sections),
+        str(rule.lookback),
+        rule.confidence,
+        rule.checked,
+    )
+
+
+def _details(row: TableRow) -> str:
+    from cachepoint.cli.columns import columns, paragraph
+    from cachepoint.core.prices import plain
+
+    rule = row.rule
+    facts = asdict(rule)
+    sentences = {name: facts.pop(name) for name in ("source", "disagreement")}
+    lines = [columns((name, _text(value)) for name, value in facts.items())]
+    lines += [paragraph(f"{name}: {text}", indent="  ") for name, text in sentences.items() if text]
+    for zone, prices in row.prices.items():
+        amounts = ", ".join(f"{name} {plain(price)}" for name, price in asdict(prices).items() if price is not None)
+        lines.append(f"USD per million tokens, {zone}: {amounts}")
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none known" if value is None else str(value) or "-"
+
+
+def _plain(row: TableRow) -> dict[str, Any]:
+    return asdict(row.rule) | {"prices": {zone: asdict(prices) for zone, prices in row.prices.items()}}

@@ -1,0 +1,4 @@
+"""The pure part: standard library only, no I/O, no clock, no environment, no warnings.
+
+`now` is always a parameter, inputs are never mutated, and what leaves this floor is frozen.
+"""

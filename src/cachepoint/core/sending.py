@@ -1,0 +1,92 @@
+"""From a plan to what goes out: the places checkpoints take in the lists sent, and what a store keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from cachepoint.core.plan import Checkpoint, Expected, Plan, Split
+from cachepoint.core.prompt import Prompt
+from cachepoint.core.rules import TTL, ModelRule
+from cachepoint.core.tokens import PROFILES
+from cachepoint.core.view import Rates, Sent, SentPoint, Shape, View
+
+
+def with_paths(prompt: Prompt, points: Sequence[Checkpoint], cuts: Iterable[int]) -> list[Checkpoint]:
+    """The points with the place each takes in the lists as sent: user marks gone, cuts and points added."""
+    cut_places = [(prompt.blocks[prompt.boundaries[c].block].where, prompt.boundaries[c].offset or 0) for c in cuts]
+    placed: list[Checkpoint] = []
+    for point in points:
+        here = point.where
+        marked = [mark.where for mark in prompt.marks if mark.where.list_key == here.list_key]
+        gone = sum(1 for where in marked if where.nested is None and where.item < here.item)
+        end = float("inf") if point.offset is None else point.offset
+        split = sum(
+            where.list_key == here.list_key and (where.item, offset) < (here.item, end) for where, offset in cut_places
+        )
+        added = 1 + sum(1 for earlier in placed if earlier.where.list_key == here.list_key)
+        shift = split if prompt.attached else split - gone + added
+        placed.append(replace(point, path=here._replace(item=here.item + shift).path))
+    return placed
+
+
+def with_points(prompt: Prompt, plan: Plan, points: Sequence[Checkpoint]) -> Plan:
+    """The plan with only these of its checkpoints; what it split stays split."""
+    cuts = [_cut_index(prompt, split) for split in plan.splits]
+    deepest = max((point.tokens for point in points), default=0)
+    expected = plan.expected
+    if expected.read_boundary is not None and all(point.boundary < expected.read_boundary for point in points):
+        expected = Expected()
+    return replace(
+        plan,
+        checkpoints=tuple(with_paths(prompt, points, cuts)),
+        expected=replace(expected, written=max(deepest - expected.read, 0.0)),
+    )
+
+
+def sent_record(prompt: Prompt, plan: Plan, rule: ModelRule | None, rates: Rates) -> Sent:
+    """What the traffic keeps of a planned request until its answer."""
+    splits = sorted(_cut_index(prompt, split) for split in plan.splits)
+
+    def record(boundary: int, ttl: TTL, tokens: float, *, exact: bool = False) -> SentPoint:
+        before = tuple(prompt.boundaries[cut].digest for cut in splits if cut <= boundary)
+        return SentPoint(prompt.boundaries[boundary].digest, ttl, tokens, before, exact)
+
+    expected = plan.expected
+    return Sent(
+        points=tuple(record(point.boundary, point.ttl, point.tokens) for point in plan.checkpoints),
+        read=None
+        if expected.read_boundary is None
+        else record(expected.read_boundary, expected.read_ttl or "5m", expected.read, exact=expected.read_exact),
+        written=expected.written,
+        estimated=prompt.tokens,
+        minimum=rule.minimum if rule else 0,
+        rates=rates,
+        shape=Shape(
+            tuple(prompt.boundaries[end].digest for end in prompt.ends), tuple(block.size for block in prompt.blocks),
+            (prompt.tools_end, prompt.system_end), 0.0, plan.checkpoints[-1].ttl if plan.checkpoints else "5m", 0.0,
+        ),
+    )  # fmt: skip
+
+
+def fan_out_digests(
+    prompt: Prompt, plan: Plan, rule: ModelRule, view: View
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The prefixes a call could wait for, deepest first, and those it is about to write.
+
+    Nothing is waited for up to what is read already, nor below the minimum.
+    """
+    read = plan.expected.read_boundary if plan.expected.read_boundary is not None else -1
+    minimum = max(rule.minimum, view.learned_minimum)
+    band = partial(view.calibration.band, profile=PROFILES[prompt.tokenizer])
+    cold = [b for i, b in enumerate(prompt.boundaries) if i > read and band(b.tokens).mid >= minimum]
+    writes = [prompt.boundaries[point.boundary].digest for point in plan.checkpoints if point.boundary > read]
+    return tuple(b.digest for b in reversed(cold)), tuple(writes)
+
+
+def _cut_index(prompt: Prompt, split: Split) -> int:
+    return next(
+        i for i, b in enumerate(prompt.boundaries)
+        if b.offset == split.offset and prompt.blocks[b.block].where == split.where
+    )  # fmt: skip

@@ -1,0 +1,280 @@
+"""Learned traffic of one scope: prefixes seen, entries believed alive, and what usage confirmed.
+
+A scope is (credentials' scope, Region, model or profile id, API). Everything is keyed by digest; no
+text is kept. `Traffic` is changed only through its methods, each of which takes `now`; a store holds
+one per scope and guards it. What the planner gets is a frozen `View`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from cachepoint.core.returns import CurveKey, Habits, Role
+from cachepoint.core.tokens import Calibration
+from cachepoint.core.usage import Usage
+from cachepoint.core.view import (
+    LIKELY_TOLERANCE,
+    Entry,
+    Seen,
+    Sent,
+    SentPoint,
+    Shape,
+    Step,
+    View,
+    Waste,
+    arrived,
+    with_gap,
+)
+
+_V = TypeVar("_V")
+
+
+@dataclass
+class _Generations(Generic[_V]):
+    """A mapping that forgets what has not been touched for a while: two dicts that take turns."""
+
+    limit: int
+    young: dict[bytes, _V] = field(default_factory=dict)
+    old: dict[bytes, _V] = field(default_factory=dict)
+
+    def get(self, digest: bytes) -> _V | None:
+        found = self.young.get(digest)
+        return found if found is not None else self.old.get(digest)
+
+    def put(self, digest: bytes, value: _V) -> None:
+        self.young[digest] = value
+        if len(self.young) > self.limit:
+            self.old, self.young = self.young, {}
+
+    def drop(self, digest: bytes) -> None:
+        self.young.pop(digest, None)
+        self.old.pop(digest, None)
+
+    def items(self) -> Iterator[tuple[bytes, _V]]:
+        yield from self.young.items()
+        yield from ((digest, value) for digest, value in self.old.items() if digest not in self.young)
+
+    def __len__(self) -> int:
+        return len(self.young) + len(self.old)
+
+
+_TRACKED: frozenset[Role] = frozenset(
+    {"tools_end", "system_end", "context_end", "history_end", "tail_single", "tail_turns", "tail_stuffed", "tail_tools"}
+)
+_SHAPES_REMEMBERED = 16
+_UNREADABLE_BEFORE_LEARNING = 3
+_SPLITS_FAILED_BEFORE_STOPPING = 3
+_CALIBRATED = 3
+_STRAYS = 3
+
+
+@dataclass
+class Traffic:
+    """The learned traffic of one scope; `boundaries_kept` bounds its memory (about 300 bytes each)."""
+
+    boundaries_kept: int = 50_000
+    calibration: Calibration = field(default_factory=Calibration)
+    waste: Waste = field(default_factory=Waste)
+    learned_minimum: int = 0
+    refused: frozenset[str] = frozenset()
+    splits_trusted: bool = True
+    habits: Habits = field(default_factory=Habits)
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    recent: deque[Shape] = field(default_factory=lambda: deque(maxlen=_SHAPES_REMEMBERED))
+    _unreadable: int = 0
+    _splits_failed: int = 0
+
+    def __post_init__(self) -> None:
+        self.seen: _Generations[Seen] = _Generations(self.boundaries_kept // 2)
+        self.tails: _Generations[bytes] = _Generations(self.boundaries_kept // 20)
+        self._entries_kept = self.boundaries_kept // 10
+
+    def visit(self, steps: Sequence[Step], history: bytes | None, now: float) -> View:
+        """Remember that a request with these boundaries came, and say what was known before.
+
+        `history` is the digest at the end of the history of a prompt that has turns. The last step
+        is the prompt's tail.
+        """
+        view = self.view(steps, now)
+        self._remember(steps, view, history, now)
+        return view
+
+    def view(self, steps: Sequence[Step], now: float) -> View:
+        """What is known about these boundaries."""
+        seen: dict[bytes, Seen] = {}
+        entries: dict[bytes, Entry] = {}
+        lapsed: dict[bytes, Entry] = {}
+        reached = 0.0
+        for digest, _, tokens in steps:
+            known = self.seen.get(digest)
+            if known is not None:
+                seen[digest], reached = known, tokens
+                entry = self.entries.get(digest)
+                if entry is not None:
+                    (entries if entry.lives(now) else lapsed)[digest] = entry
+        view = View(
+            seen, entries, {}, self.calibration, self.learned_minimum, self.waste,
+            tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
+        )  # fmt: skip
+        kinds = {view.kind(step) for step in steps}
+        return replace(view, forecasts={kind: self.habits.forecast(kind, now) for kind in kinds})
+
+    def limit_boundaries(self, kept: int) -> None:
+        """Keep at most about this many boundaries from now on."""
+        self.seen.limit = max(kept // 2, 250)
+        self.tails.limit = max(kept // 20, 25)
+        self._entries_kept = max(kept // 10, 50)
+
+    def sent(self, sent: Sent, now: float) -> None:
+        """A planned request goes out: its new entries are in flight."""
+        self.waste = self.waste.with_commitment(sent.surcharge)
+        for point in sent.points:
+            entry = self.entries.get(point.digest)
+            if entry is None or not entry.lives(now) or entry.splits != point.splits:
+                self.entries[point.digest] = Entry(point.ttl, now, point.splits, readable=False)
+        if len(self.entries) > self._entries_kept:
+            # Down to half, so that this is rare; those used last are worth most.
+            alive = sorted(
+                (kept for kept in self.entries.items() if kept[1].lives(now)), key=lambda kept: kept[1].used_at
+            )
+            self.entries = dict(alive[-self._entries_kept // 2 :])
+
+    def began(self, sent: Sent) -> None:
+        """The response began: what the request wrote can be read."""
+        for point in sent.points:
+            entry = self.entries.get(point.digest)
+            if entry is not None and not entry.readable:
+                self.entries[point.digest] = entry._replace(readable=True)
+
+    def failed(self, sent: Sent) -> None:
+        """The request failed before its response began: it wrote nothing."""
+        self.waste = self.waste.with_commitment(-sent.surcharge)
+        for point in sent.points:
+            entry = self.entries.get(point.digest)
+            if entry is not None and not entry.readable:
+                del self.entries[point.digest]
+
+    def settled(self, sent: Sent, usage: Usage | None, started: float) -> None:
+        """The answer is complete; `usage` is None when it never arrived, `started` is wall time."""
+        self.waste = self.waste.with_commitment(-sent.surcharge)
+        if usage is None:
+            lost = Usage(cache_write_5m=round(sent.written), input=max(round(sent.estimated - sent.written), 0))
+            self.waste = self.waste.settled(lost, sent.rates)
+            return
+        self.waste = self.waste.settled(usage, sent.rates)
+        self._check_splits(sent, usage)
+        self.calibration = self.calibration.updated(sent.estimated, usage.prompt)
+        self._correct(sent, usage, started)
+        cached = usage.cache_read + usage.cache_write
+        if sent.shape is not None and cached:
+            self.recent.append(sent.shape._replace(cached=cached, used_at=started))
+
+    def holds(self, digests: Sequence[bytes], now: float) -> bool:
+        """Whether an entry of any of these prefixes is believed alive."""
+        return any((entry := self.entries.get(digest)) is not None and entry.lives(now) for digest in digests)
+
+    def like(self) -> Traffic:
+        """Traffic that starts with what this one learned of habits and sizes, but believes no entry alive."""
+        copy = replace(
+            self, habits=self.habits.copy(), waste=Waste(), entries={}, recent=deque(maxlen=_SHAPES_REMEMBERED)
+        )
+        for digest, seen in self.seen.items():
+            copy.seen.put(digest, seen)
+        return copy
+
+    def refuse(self, section: str) -> None:
+        """The service refused a checkpoint in a section: none is placed there again."""
+        self.refused |= {section}
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _remember(self, steps: Sequence[Step], view: View, history: bytes | None, now: float) -> None:
+        here = {step.digest for step in steps}
+        for step in steps:
+            known = view.seen.get(step.digest)
+            kind = view.kind(step)
+            gaps = with_gap(known.gaps, now - known.last) if known else ()
+            self.seen.put(step.digest, Seen(known.visits + 1 if known else 1, now, kind, gaps))
+            if step.role != "cut":
+                self._note(step, known, kind, here, now)
+        if history is not None and steps:
+            self.tails.put(history, steps[-1].digest)
+
+    def _note(self, step: Step, known: Seen | None, kind: CurveKey, here: Collection[bytes], now: float) -> None:
+        """What a visit says of the one before it, and what it lets us wait for."""
+        digest = step.digest
+        if known is None:
+            self.habits.visited(kind, digest, now)
+            return
+        tail = self.tails.get(digest)
+        if tail is not None and tail not in here:
+            self._superseded(tail)
+            self.tails.drop(digest)
+        if known.kind[0] in _TRACKED or known.visits == 1:
+            self.habits.returned(known.kind, digest, now - known.last)
+        if step.role in _TRACKED:
+            self.habits.visited(kind, digest, now)
+
+    def _superseded(self, tail: bytes) -> None:
+        known = self.seen.get(tail)
+        if known is not None:
+            self.habits.lapsed(known.kind, tail)
+
+    def _correct(self, sent: Sent, usage: Usage, started: float) -> None:
+        """What usage says of the entries, against what was believed."""
+        cached = usage.cache_read + usage.cache_write
+        for point in sent.points:
+            self._settle_point(point, sent, cached, started, last=point is sent.points[-1])
+        if sent.read is not None:
+            self._settle_read(sent.read, usage, started)
+        self._learn_minimum(sent, cached)
+
+    def _settle_point(self, point: SentPoint, sent: Sent, cached: int, started: float, *, last: bool) -> None:
+        # Every checkpoint that reaches the minimum makes an entry, and the last one ends what was cached.
+        if not cached or point.tokens < sent.minimum * (1 - LIKELY_TOLERANCE):
+            self.entries.pop(point.digest, None)
+            return
+        before = self.entries.get(point.digest)
+        kept = before is not None and before.readable and before.lives(started) and before.splits == point.splits
+        exact = cached if last else before.tokens if before is not None and kept else None
+        ttl = before.ttl if before is not None and kept else point.ttl
+        self.entries[point.digest] = Entry(ttl, started, point.splits, tokens=exact)
+
+    def _settle_read(self, expected: SentPoint, usage: Usage, started: float) -> None:
+        came = arrived(expected, usage.cache_read)
+        entry = self.entries.get(expected.digest)
+        if came and entry is not None:
+            self.entries[expected.digest] = entry._replace(used_at=started)
+        elif not came and entry is not None and (entry.used_at != started or not usage.cache_write):
+            del self.entries[expected.digest]
+        if expected.splits:
+            self._splits_failed = 0 if came else self._splits_failed + 1
+            self._judge_splits()
+
+    def _check_splits(self, sent: Sent, usage: Usage) -> None:
+        """A split that makes a prompt notably dearer in tokens than its like is not borne out."""
+        known = self.calibration
+        if known.samples < _CALIBRATED or not sent.estimated or not any(point.splits for point in sent.points):
+            return
+        likely = known.factor * sent.estimated
+        if usage.prompt > likely * (1 + max(_STRAYS * known.spread, LIKELY_TOLERANCE)):
+            self._splits_failed += 1
+            self._judge_splits()
+
+    def _judge_splits(self) -> None:
+        if self._splits_failed >= _SPLITS_FAILED_BEFORE_STOPPING:
+            self.splits_trusted = False
+
+    def _learn_minimum(self, sent: Sent, cached: int) -> None:
+        largest = max((point.tokens for point in sent.points), default=0.0)
+        if cached:
+            self._unreadable = 0
+            if cached < self.learned_minimum:
+                self.learned_minimum = 0
+        elif largest > max(sent.minimum, self.learned_minimum) * (1 + LIKELY_TOLERANCE):
+            self._unreadable += 1
+            if self._unreadable >= _UNREADABLE_BEFORE_LEARNING:
+                self.learned_minimum, self._unreadable = int(largest * (1 + LIKELY_TOLERANCE)), 0

@@ -1,0 +1,207 @@
+"""What passes between the planner and the store: what is known of a request's boundaries, what was sent.
+
+Frozen values keyed by digest; times are wall seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from cachepoint.core.returns import N_BUCKETS, CurveKey, Outlook, Role, bucket, outlook, prior_forecast, size_class
+from cachepoint.core.rules import TTL, TTL_SECONDS
+from cachepoint.core.tokens import NOT_CALIBRATED, Calibration
+from cachepoint.core.usage import Usage
+
+WASTE_SHARE = 0.015
+"""The surcharge over no caching is at most this share of the bill without caching …"""
+WASTE_WRITES = 2
+"""… plus this many writes of the largest prefix (K of the design)."""
+IN_FLIGHT_SECONDS = 120.0
+"""An entry whose response never began is given up after this time."""
+EXACT_TOLERANCE = 0.02
+"""Positions of checkpoints move by a token or two over months (C10)."""
+LIKELY_TOLERANCE = 0.25
+"""An estimated read that comes this much shorter is still the one expected."""
+_SKEW_SECONDS = 1.0
+"""Calls of several threads start slightly out of order."""
+_GAPS_REMEMBERED = 32
+
+
+class Seen(NamedTuple):
+    """A boundary's visits: how many, when last (wall seconds), what it was then, and its gaps by bucket."""
+
+    visits: int
+    last: float
+    kind: CurveKey
+    gaps: tuple[int, ...] = ()
+
+
+class Entry(NamedTuple):
+    """A cache entry believed alive.
+
+    `splits` are the digests of the cuts its bytes were split at; `tokens` its exact size, where usage
+    told it, else None.
+    """
+
+    ttl: TTL
+    used_at: float
+    splits: tuple[bytes, ...] = ()
+    readable: bool = True
+    tokens: int | None = None
+
+    def lives(self, now: float) -> bool:
+        """Whether it can still be read; a clock gone backwards ends its life rather than prolong it."""
+        limit = TTL_SECONDS[self.ttl] if self.readable else IN_FLIGHT_SECONDS
+        return -_SKEW_SECONDS <= now - self.used_at < limit
+
+
+class Shape(NamedTuple):
+    """A recent request for comparison: per block its prefix digest and size; what was cached of it.
+
+    `sections` are the indices of the last tool and the last system block; `cached` is in likely tokens.
+    """
+
+    digests: tuple[bytes, ...]
+    sizes: tuple[int, ...]
+    sections: tuple[int, int]
+    cached: float
+    ttl: TTL
+    used_at: float
+
+
+class Step(NamedTuple):
+    """A boundary of a request on its way into the traffic; `tokens` is the likely size of its prefix."""
+
+    digest: bytes
+    role: Role
+    tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Prices relative to uncached input: a read, a 5m write, a 1h write. Defaults are P1's."""
+
+    read: float = 0.1
+    write_5m: float = 1.25
+    write_1h: float = 2.0
+
+    def write(self, ttl: TTL) -> float:
+        """The relative price of writing with a TTL."""
+        return self.write_5m if ttl == "5m" else self.write_1h
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """What caching has cost so far, in input tokens: the bound on waste is kept from it.
+
+    `net` is surcharges paid less savings (a saving does not licence later waste beyond a few
+    prefixes), `committed` the surcharges of calls under way, `baseline` all prompt tokens, `largest`
+    the largest prompt.
+    """
+
+    net: float = 0.0
+    committed: float = 0.0
+    baseline: float = 0.0
+    largest: float = 0.0
+
+    def allowance(self, prompt_tokens: float, rates: Rates) -> float:
+        """The surcharge, in input tokens, that one more request may risk."""
+        largest = max(self.largest, prompt_tokens)
+        ceiling = WASTE_SHARE * (self.baseline + prompt_tokens) + WASTE_WRITES * rates.write_5m * largest
+        return ceiling - self.net - self.committed
+
+    def with_commitment(self, surcharge: float) -> Waste:
+        """The same with one more call under way (or, negative, one fewer)."""
+        return replace(self, committed=max(self.committed + surcharge, 0.0))
+
+    def settled(self, usage: Usage, rates: Rates) -> Waste:
+        """The same after a call's usage came in."""
+        surcharge = (rates.write_5m - 1) * usage.cache_write_5m + (rates.write_1h - 1) * usage.cache_write_1h
+        largest = max(self.largest, usage.prompt)
+        net = max(self.net + surcharge - (1 - rates.read) * usage.cache_read, -WASTE_WRITES * largest)
+        return Waste(net, self.committed, self.baseline + usage.prompt, largest)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the traffic knows about one request's boundaries, before that request."""
+
+    seen: Mapping[bytes, Seen] = field(default_factory=dict)
+    entries: Mapping[bytes, Entry] = field(default_factory=dict)
+    forecasts: Mapping[CurveKey, Sequence[float]] = field(default_factory=dict)
+    calibration: Calibration = NOT_CALIBRATED
+    learned_minimum: int = 0
+    waste: Waste = Waste()
+    refused: tuple[str, ...] = ()
+    splits_trusted: bool = True
+    lapsed: Mapping[bytes, Entry] = field(default_factory=dict)
+    recent: tuple[Shape, ...] = ()
+    elsewhere: bool = False
+    now: float = 0.0
+    known: float = 0.0
+
+    def calibrated(self, calibration: Calibration) -> View:
+        """The same view with another calibration."""
+        return replace(self, calibration=calibration)
+
+    def kind(self, step: Step) -> CurveKey:
+        """Which return curve speaks for a boundary: of a first visit by what it adds to the prefixes known."""
+        return (step.role, None if step.digest in self.seen else size_class(step.tokens - self.known))
+
+    def outlook(self, step: Step) -> Outlook:
+        """What to expect of a boundary of this prompt, this visit not counted."""
+        kind, seen = self.kind(step), self.seen.get(step.digest)
+        forecast = self.forecasts.get(kind) or prior_forecast(kind)
+        if seen is None:
+            return outlook(forecast)
+        return outlook(forecast, seen.visits, with_gap(seen.gaps, self.now - seen.last))
+
+
+class SentPoint(NamedTuple):
+    """A prefix that is written or read: its digest, TTL, likely tokens and splits; `exact` if usage told them."""
+
+    digest: bytes
+    ttl: TTL
+    tokens: float
+    splits: tuple[bytes, ...] = ()
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What of a planned request the traffic keeps until its answer: digests and sizes only.
+
+    `points` are in wire order; `read` is the entry the request is expected to read, `written` the tokens
+    it is expected to write; `estimated` is the whole prompt before calibration.
+    """
+
+    points: tuple[SentPoint, ...] = ()
+    read: SentPoint | None = None
+    written: float = 0.0
+    estimated: float = 0.0
+    minimum: int = 0
+    rates: Rates = Rates()
+    shape: Shape | None = None
+
+    @property
+    def surcharge(self) -> float:
+        """The most the expected write can cost beyond no caching, in input tokens."""
+        dearest = max((self.rates.write(point.ttl) for point in self.points), default=1.0)
+        return self.written * (dearest - 1)
+
+
+def arrived(expected: SentPoint, read: int) -> bool:
+    """Whether an expected read came, given the tokens read."""
+    tolerance = EXACT_TOLERANCE if expected.exact else LIKELY_TOLERANCE
+    return read >= expected.tokens * (1 - tolerance)
+
+
+def with_gap(gaps: tuple[int, ...], gap: float) -> tuple[int, ...]:
+    """Gaps by bucket with one more, in seconds; old ones fade once there are many."""
+    counts = list(gaps) or [0] * N_BUCKETS
+    if sum(counts) >= _GAPS_REMEMBERED:
+        counts = [count // 2 for count in counts]
+    counts[bucket(gap)] += 1
+    return tuple(counts)

@@ -1,0 +1,181 @@
+"""`StableOrderRetriever`: what any retriever finds, in an order that keeps the prompt's prefix."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Annotated, Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import BaseDocumentTransformer, Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, ensure_config
+from langchain_core.runnables.base import coerce_to_runnable
+from pydantic import BeforeValidator, Field, PrivateAttr
+from typing_extensions import override  # a dependency of langchain-core
+
+from cachepoint.bedrock.context import current_tags
+from cachepoint.core import ordering
+from cachepoint.core.ordering import DocumentKey, Order, content_digest, shown_after, without_duplicates
+from cachepoint.errors import ConfigurationError
+from cachepoint.langchain.run_tags import SESSION, run_tags
+
+RANK = "relevance_rank"
+"""Metadata key of a document's place by relevance, 1 for the most relevant."""
+SCORE = "relevance_score"
+"""Metadata key of the score that a retriever returned beside a document."""
+PLACE = "stable_order"
+"""Metadata key of what a later step must leave alone: the place in the stable order, and the content's digest."""
+
+Key = Callable[[Document], Any]
+
+_SOURCES = ("source", "file_path", "url")
+_PARTS = ("page", "row", "seq_num")
+_OFFSET = "start_index"
+_SESSIONS_KEPT = 1024
+
+
+def document_key(document: Document) -> DocumentKey:
+    """The default key: document id; else source and position in it; else content.
+
+    Random ids, which many vector stores give, change when documents are ingested again and are passed over.
+    """
+    metadata = document.metadata
+    source = next((str(metadata[name]) for name in _SOURCES if metadata.get(name)), None)
+    part = next((metadata[name] for name in _PARTS if isinstance(metadata.get(name), int)), None)
+    if source is not None and part is not None:
+        source = f"{source}\n{part:09d}"
+    offset = metadata.get(_OFFSET)
+    return ordering.document_key(
+        document.page_content,
+        document_id=document.id,
+        source=source,
+        position=offset if isinstance(offset, int) else None,
+    )
+
+
+def stable_order(
+    documents: Iterable[Document],
+    *,
+    k: int | None = None,
+    order: Order = "sorted",
+    key: Key | None = None,
+    shown: Sequence[Hashable] = (),
+) -> list[Document]:
+    """The `k` most relevant documents, each once, in an order that keeps the prompt's prefix.
+
+    Takes them in the order of relevance. "sorted": by `key`, by default `document_key`, so that equal sets are equal
+    bytes; "session": those whose key is in `shown` first, in that order. Relevance goes into the metadata
+    `relevance_rank`. The documents given stay as they are.
+    """
+    if k is not None and k < 1:
+        raise ConfigurationError(f"k={k!r}: give a number of documents, 1 or more")
+    relevant = without_duplicates(_by_relevance(list(documents)), _text)[:k]
+    ranked = [_with(document, {RANK: rank}) for rank, document in enumerate(relevant, start=1)]
+    ordered = ordering.stable_order(ranked, text=_text, key=key or document_key, order=order, shown=shown)
+    return [
+        _with(document, {PLACE: {"position": position, "digest": content_digest(document.page_content)}})
+        for position, document in enumerate(ordered)
+    ]
+
+
+class StableOrderTransformer(BaseDocumentTransformer):
+    """`stable_order` as a document transformer, for pipelines of them; goes last."""
+
+    def __init__(self, *, k: int | None = None, key: Key | None = None) -> None:
+        self.k = k
+        self.key = key
+
+    @override
+    def transform_documents(self, documents: Sequence[Document], **_: Any) -> list[Document]:
+        return stable_order(documents, k=self.k, key=self.key)
+
+
+class _ShownInSessions:
+    """The keys each session was shown, in the order first shown; what was used least recently is forgotten first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shown: OrderedDict[str, tuple[Hashable, ...]] = OrderedDict()
+
+    def ordered(self, session: str, documents: Iterable[Document], k: int | None, key: Key) -> list[Document]:
+        """The documents in the session's order, which they then belong to."""
+        with self._lock:
+            shown = self._shown.pop(session, ())
+            documents = stable_order(documents, k=k, order="session", key=key, shown=shown)
+            self._shown[session] = shown_after(shown, documents, key)
+            if len(self._shown) > _SESSIONS_KEPT:
+                self._shown.popitem(last=False)
+        return documents
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _ShownInSessions:
+        return self
+
+    def __reduce__(self) -> tuple[type[_ShownInSessions], tuple[()]]:
+        return _ShownInSessions, ()
+
+
+class StableOrderRetriever(BaseRetriever):
+    """Wraps any retriever, or a runnable or function that finds documents, and orders what it finds.
+
+    Takes the `k` most relevant first, so that the order costs no relevance. With `order="session"` documents stay in
+    the order in which a session was first shown them and new ones are appended; the session is the `session_id` or
+    `thread_id` of the run, and without one the retriever's whole life.
+    """
+
+    retriever: Annotated[Runnable[Any, Any], BeforeValidator(coerce_to_runnable)]
+    k: int | None = Field(default=None, gt=0, description="At most so many documents, the most relevant.")
+    order: Order = Field(default="sorted", description='"sorted" or "session".')
+    key: Key | None = Field(default=None, exclude=True, description="What to sort by, in place of `document_key`.")
+
+    _shown: _ShownInSessions = PrivateAttr(default_factory=_ShownInSessions)
+
+    @override
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **kwargs: Any
+    ) -> list[Document]:
+        found = self.retriever.invoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
+        return self._ordered(found, k, run_manager.metadata)
+
+    @override
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None, **kwargs: Any
+    ) -> list[Document]:
+        found = await self.retriever.ainvoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
+        return self._ordered(found, k, run_manager.metadata)
+
+    def _ordered(self, found: Iterable[Any], k: int | None, metadata: dict[str, Any] | None) -> list[Document]:
+        documents = [_document(item) for item in found]
+        k = self.k if k is None else k
+        if self.order == "sorted":
+            return stable_order(documents, k=k, key=self.key)
+        return self._shown.ordered(_session(metadata), documents, k, self.key or document_key)
+
+
+def _session(metadata: dict[str, Any] | None) -> str:
+    said = {**ensure_config().get("configurable", {}), **(metadata or {})}
+    return {**current_tags(), **run_tags(said, ())}.get(SESSION, "")
+
+
+def _document(found: Any) -> Document:
+    """What a retriever returned, a document or a pair of one and its score, as a document."""
+    if isinstance(found, Document):
+        return found
+    document, score = found
+    return _with(document, {SCORE: score})
+
+
+def _by_relevance(documents: list[Document]) -> list[Document]:
+    # What is in stable order already tells its relevance by rank.
+    if all(PLACE in document.metadata and RANK in document.metadata for document in documents):
+        return sorted(documents, key=lambda document: document.metadata[RANK])
+    return documents
+
+
+def _with(document: Document, metadata: dict[str, Any]) -> Document:
+    return document.model_copy(update={"metadata": {**document.metadata, **metadata}})
+
+
+def _text(document: Document) -> str:
+    return document.page_content

@@ -1,0 +1,32 @@
+"""What LangChain knows of a run, as tags of a call's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SESSION = "session"
+_SESSIONS = (SESSION, "session_id", "thread_id", "conversation_id")
+"""The metadata keys by which LangSmith and LangGraph tell conversations apart, the plainest first."""
+_INTERNAL_METADATA = ("ls_", "lc_", "checkpoint_", "__")
+_INTERNAL_TAGS = ("seq:step:", "map:key:", "graph:step:", "branch:", "condition:", "langsmith:")
+_NODE = "langgraph_node"
+_GRAPH = "langgraph_"
+
+
+def run_tags(metadata: Mapping[str, Any] | None, tags: Iterable[str] | None) -> dict[str, str]:
+    """The user's metadata by key, and the user's tags each with the value "".
+
+    What frameworks add for themselves is left out, but for LangGraph's node. A session or thread id
+    becomes the tag `session`.
+    """
+    found = {tag: "" for tag in tags or () if not tag.startswith(_INTERNAL_TAGS)}
+    for key, value in (metadata or {}).items():
+        if isinstance(value, str | int | float) and _is_users(key):
+            found[key] = str(value)
+    session = next((found[key] for key in _SESSIONS if found.get(key)), None)
+    return found if session is None else {**found, SESSION: session}
+
+
+def _is_users(key: str) -> bool:
+    return key == _NODE or not key.startswith((*_INTERNAL_METADATA, _GRAPH))

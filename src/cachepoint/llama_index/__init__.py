@@ -1,0 +1,32 @@
+"""Prompt caching on Amazon Bedrock for LlamaIndex (extra `llama-index`)."""
+
+from __future__ import annotations
+
+from cachepoint.errors import MissingDependencyError
+
+try:
+    import llama_index.core  # noqa: F401
+except ImportError as problem:
+    raise MissingDependencyError(
+        "cachepoint.llama_index needs llama-index-core: pip install 'cachepoint[llama-index]'"
+    ) from problem
+
+from cachepoint.llama_index.chat_engine import CachedContextChatEngine
+from cachepoint.llama_index.layout import cached_qa_template
+from cachepoint.llama_index.llm import CacheAwareBedrockConverse
+from cachepoint.llama_index.memory import ChunkedChatMemory
+from cachepoint.llama_index.stable_order import StableOrderPostprocessor
+from cachepoint.llama_index.synthesizer import CachedContextSynthesizer
+from cachepoint.llama_index.tracking import PromptCacheCallbackHandler, PromptCacheCallEvent, PromptCacheEventHandler
+
+__all__ = [
+    "CacheAwareBedrockConverse",
+    "CachedContextChatEngine",
+    "CachedContextSynthesizer",
+    "ChunkedChatMemory",
+    "PromptCacheCallEvent",
+    "PromptCacheCallbackHandler",
+    "PromptCacheEventHandler",
+    "StableOrderPostprocessor",
+    "cached_qa_template",
+]

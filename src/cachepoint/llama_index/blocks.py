@@ -1,0 +1,161 @@
+"""LlamaIndex content blocks as Converse content blocks.
+
+Nothing here writes to the caller's blocks. `Wire` is one block of a Converse request, a dict with a single key.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import filetype  # type: ignore[import-untyped]  # a dependency of llama-index-core
+from llama_index.core.base.llms.types import (
+    BaseContentBlock,
+    CacheControl,
+    CachePoint,
+    CitableBlock,
+    CitationBlock,
+    DocumentBlock,
+    ImageBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+    VideoBlock,
+)
+
+from cachepoint.errors import CachepointWarning
+
+Wire = dict[str, Any]
+
+REDACTED = "redacted_content"
+"""Key of `ThinkingBlock.additional_information` that holds redacted reasoning, in base64."""
+
+_DOCUMENT_FORMATS: Mapping[str, str] = {
+    "application/pdf": "pdf",
+    "application/msword": "doc",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "text/csv": "csv",
+    "text/html": "html",
+    "text/markdown": "md",
+    "text/plain": "txt",
+}
+_VIDEO_FORMATS: Mapping[str, str] = {
+    "video/x-matroska": "mkv",
+    "video/quicktime": "mov",
+    "video/x-flv": "flv",
+    "video/x-ms-wmv": "wmv",
+    "video/3gpp": "three_gp",
+}
+# Converse: alphanumeric characters, single spaces, hyphens, parentheses and square brackets.
+_NOT_IN_DOCUMENT_NAMES = re.compile(r"[^A-Za-z0-9\-()\[\]]+")
+
+
+def cache_mark(control: Any) -> Wire | None:
+    """The `cachePoint` for a `cache_control` as any framework writes it; None where it asks for nothing.
+
+    A TTL is passed on only where the user gave one, so that the policy may choose otherwise.
+    """
+    if not control:
+        return None
+    if isinstance(control, CacheControl):
+        ttl = control.ttl if "ttl" in control.model_fields_set else None
+    else:
+        ttl = control.get("ttl") if isinstance(control, Mapping) else None
+    return {"cachePoint": {"type": "default", **({"ttl": ttl} if ttl else {})}}
+
+
+class BlockTranslator:
+    """Translates the blocks of one request; it remembers document names, which must differ within a request."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, int] = {}
+        self._by_type: dict[type[BaseContentBlock], Callable[[Any], list[Wire]]] = {
+            TextBlock: self._text,
+            ImageBlock: self._image,
+            DocumentBlock: lambda block: [{"document": self._document(block)}],
+            VideoBlock: self._video,
+            CachePoint: lambda block: [mark] if (mark := cache_mark(block.cache_control)) else [],
+            CitableBlock: self._citable,
+            # What was cited stands in the text before it; the service takes the text back as it is.
+            CitationBlock: lambda _: [],
+            ThinkingBlock: self._thinking,
+            ToolCallBlock: self._tool_call,
+        }
+
+    def translate(self, block: BaseContentBlock) -> list[Wire]:
+        """The Converse blocks of one LlamaIndex block, none where it is empty or Converse has no such thing."""
+        translation = self._by_type.get(type(block))
+        if translation is None:
+            warnings.warn(
+                f"Converse takes no {type(block).__name__}; it was left out of the request",
+                CachepointWarning,
+                stacklevel=2,
+            )
+            return []
+        return translation(block)
+
+    def _text(self, block: TextBlock) -> list[Wire]:
+        return [{"text": block.text}] if block.text else []
+
+    def _image(self, block: ImageBlock) -> list[Wire]:
+        if source := _s3_source(block.url):
+            kind = block.image_mimetype or "image/png"
+        else:
+            data = block.resolve_image().read()
+            source = {"bytes": data}
+            kind = block.image_mimetype or filetype.guess_mime(data) or "image/png"
+        subtype = kind.removeprefix("image/")
+        return [{"image": {"format": "jpeg" if subtype == "jpg" else subtype, "source": source}}]
+
+    def _video(self, block: VideoBlock) -> list[Wire]:
+        source = _s3_source(block.url) or {"bytes": block.resolve_video().read()}
+        kind = block.video_mimetype or "video/mp4"
+        return [{"video": {"format": _VIDEO_FORMATS.get(kind, kind.removeprefix("video/")), "source": source}}]
+
+    def _document(self, block: DocumentBlock) -> Wire:
+        source = _s3_source(block.url) or {"bytes": block.resolve_document().read()}
+        kind = _DOCUMENT_FORMATS.get(block.document_mimetype or "", "txt")
+        return {"format": kind, "name": self._document_name(block.title or "document"), "source": source}
+
+    def _document_name(self, title: str) -> str:
+        name = _NOT_IN_DOCUMENT_NAMES.sub(" ", title).strip()[:180] or "document"
+        self._names[name] = seen = self._names.get(name, 0) + 1
+        return name if seen == 1 else f"{name} ({seen})"
+
+    def _citable(self, block: CitableBlock) -> list[Wire]:
+        cited = {"citations": {"enabled": True}}
+        passages = [{"text": part.text} for part in block.content if isinstance(part, TextBlock) and part.text.strip()]
+        result = {"source": block.source, "title": block.title, "content": passages, **cited}
+        wires: list[Wire] = [{"searchResult": result}] if passages else []
+        for part in block.content:
+            if isinstance(part, DocumentBlock):
+                wires.append({"document": {**self._document(part), **cited}})
+            elif isinstance(part, ImageBlock):
+                wires += self._image(part)
+        return wires
+
+    def _thinking(self, block: ThinkingBlock) -> list[Wire]:
+        known = block.additional_information
+        if redacted := known.get(REDACTED):
+            return [{"reasoningContent": {"redactedContent": base64.b64decode(redacted)}}]
+        if not block.content:
+            return []
+        signature = known.get("signature")
+        text = {"text": block.content, **({"signature": signature} if signature else {})}
+        return [{"reasoningContent": {"reasoningText": text}}]
+
+    def _tool_call(self, block: ToolCallBlock) -> list[Wire]:
+        arguments = block.tool_kwargs
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments or "{}")
+        return [{"toolUse": {"toolUseId": block.tool_call_id or "", "name": block.tool_name, "input": arguments}}]
+
+
+def _s3_source(url: object) -> Wire | None:
+    return {"s3Location": {"uri": str(url)}} if url and str(url).startswith("s3://") else None

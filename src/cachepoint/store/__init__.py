@@ -1,0 +1,1 @@
+"""Where learned traffic lives: in memory by default."""

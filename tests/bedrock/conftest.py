@@ -1,0 +1,32 @@
+"""One emulator for the suite, an account of its own for each test, and warnings that every test hears anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from converse_kit import Bedrock
+
+from cachepoint.bedrock import notices
+from cachepoint.emulator import BedrockEmulator
+
+_accounts = count(1)
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[BedrockEmulator]:
+    with BedrockEmulator(keep_text=True) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def bedrock(_running: BedrockEmulator) -> Iterator[Bedrock]:
+    """An account that has sent nothing yet, on an emulator where nothing is planned."""
+    yield Bedrock(_running, f"ACCOUNT{next(_accounts)}")
+    _running.accept_checkpoints()
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "_said", set())

@@ -1,0 +1,126 @@
+"""`wrap_async` does for aiobotocore what `wrap` does for boto3."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from converse_kit import SONNET, SYSTEM, Bedrock, checkpoints, question, tool, user
+
+import cachepoint
+from cachepoint import CachePolicy
+from cachepoint.emulator import failed, stream_error
+from cachepoint.errors import CachepointWarning, ConfigurationError
+
+aiobotocore_session = pytest.importorskip("aiobotocore.session", reason="aiobotocore is not installed")
+
+
+@pytest.fixture
+async def raw(bedrock: Bedrock) -> AsyncIterator[Any]:
+    """An aiobotocore client of the test's account."""
+    from aiobotocore.config import AioConfig
+
+    making = aiobotocore_session.get_session().create_client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=bedrock.emulator.url,
+        aws_access_key_id=bedrock.account,
+        aws_secret_access_key="emulator",
+        config=AioConfig().merge(Config(retries={"total_max_attempts": 1})),
+    )
+    async with making as client:
+        yield client
+
+
+async def test_the_second_call_reads_what_the_first_wrote(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    told = [(await client.converse(**question(number)))["promptCache"] for number in range(2)]
+    assert [each["status"] for each in told] == ["written", "hit"]
+    assert client.ledger.totals().calls == 2
+
+
+async def test_it_plans_as_the_sync_client_does(bedrock: Bedrock, raw: Any) -> None:
+    policy = CachePolicy(ttl="1h")
+    await cachepoint.wrap_async(raw, policy, clock=bedrock.clock).converse(**question())
+    bedrock.wrapped(policy).converse(**question())
+    assert bedrock.bodies[0] == bedrock.bodies[1]
+
+
+async def test_a_stream_tells_in_its_metadata_event(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    response = await client.converse_stream(**question())
+    events = [event async for event in response["stream"]]
+    assert events[-1]["metadata"]["promptCache"]["status"] == "written"
+    assert [record.status for record in client.ledger.records] == ["written"]
+
+
+async def test_a_stream_that_is_closed_early_is_recorded_as_abandoned(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    stream = (await client.converse_stream(**question()))["stream"]
+    async for _ in stream:
+        break
+    stream.close()
+    assert [(record.usage, record.error) for record in client.ledger.records] == [(None, "abandoned")]
+
+
+async def test_an_error_in_a_stream_is_recorded(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    bedrock.emulator.fail_next(stream_error())
+    with pytest.raises(Exception, match="hrottl"):
+        async for _ in (await client.converse_stream(**question()))["stream"]:
+            pass
+    assert [record.error for record in client.ledger.records] == ["EventStreamError"]
+
+
+async def test_a_refused_checkpoint_is_removed_and_the_call_repeated(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    bedrock.emulator.refuse_checkpoints("tools", SONNET)
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in tools"):
+        await client.converse(**question(), toolConfig={"tools": [tool("search", SYSTEM)]})
+    assert bedrock.statuses == [400, 200]
+    assert checkpoints(bedrock.bodies[0]) == [("system[1]", "5m")]
+
+
+async def test_a_failed_call_is_recorded(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    bedrock.emulator.fail_next(failed("ModelErrorException"))
+    with pytest.raises(client.exceptions.ModelErrorException):
+        await client.converse(**question())
+    assert [record.error for record in client.ledger.records] == ["ModelErrorException"]
+
+
+async def test_a_cancelled_call_is_recorded(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    calling = asyncio.ensure_future(client.converse(**question()))
+    await asyncio.sleep(0)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert [record.error for record in client.ledger.records] == ["CancelledError"]
+
+
+async def test_many_calls_at_once_are_all_recorded(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    await asyncio.gather(*(client.converse(**question(number)) for number in range(20)))
+    totals = client.ledger.totals()
+    assert totals.calls == 20
+    assert totals.usage.prompt == sum(line.usage.prompt for line in bedrock.bill)
+
+
+async def test_tags_follow_each_task(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+
+    async def ask(tenant: str) -> None:
+        with cachepoint.tags(tenant=tenant):
+            await client.converse(modelId=SONNET, messages=[user("Why?")])
+
+    await asyncio.gather(*(ask(tenant) for tenant in "aab"))
+    assert {tenant: sums.calls for tenant, sums in client.ledger.by("tenant").items()} == {"a": 2, "b": 1}
+
+
+async def test_wrapping_is_named_for_what_it_wraps() -> None:
+    with pytest.raises(ConfigurationError, match="wrap_async"):
+        cachepoint.wrap_async(object())

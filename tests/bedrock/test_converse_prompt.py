@@ -1,0 +1,223 @@
+"""A Converse request in wire order: every prefix has a digest that changes with all that the cache would notice."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from converse_kit import (
+    DOCUMENT,
+    PNG,
+    SYSTEM,
+    Json,
+    assistant,
+    document,
+    image,
+    point,
+    reasoning,
+    text,
+    tool,
+    tool_result,
+    tool_use,
+    user,
+    video,
+)
+
+from cachepoint.bedrock import converse
+from cachepoint.core.prompt import Prompt, cuts_of
+
+KEY = b"k" * 32
+REQUEST: Json = {
+    "toolConfig": {"tools": [tool("search"), tool("fetch")]},
+    "system": [text("You are brief."), text(SYSTEM)],
+    "messages": [user("Search."), assistant(tool_use(1)), user(tool_result(1), "And?")],
+}
+
+
+def read(request: Json, **changes: Any) -> Prompt:
+    return converse.read({**request, **changes}, KEY, changes.pop("tokenizer", "claude"))
+
+
+def ends(prompt: Prompt) -> dict[str, bytes]:
+    """The digest of the prefix that ends with each block, by its path."""
+    return {block.where.path: prompt.end(index).digest for index, block in enumerate(prompt.blocks)}
+
+
+def changed(before: Json, after: Json) -> list[str]:
+    """The paths whose prefix is another one."""
+    old, new = ends(read(before)), ends(read(after))
+    return [path for path in old if new.get(path) != old[path]]
+
+
+def edited(request: Json, edit: Any) -> Json:
+    copy = deepcopy(request)
+    edit(copy)
+    return copy
+
+
+ALL = list(ends(read(REQUEST)))
+SYSTEM_ON = ALL[2:]
+MESSAGES = ALL[4:]
+
+
+def test_blocks_come_in_wire_order() -> None:
+    assert ALL == [
+        "tools[0]", "tools[1]", "system[0]", "system[1]", "messages[0].content[0]", "messages[1].content[0]",
+        "messages[2].content[0]", "messages[2].content[1]",
+    ]  # fmt: skip
+    assert [block.kind for block in read(REQUEST).blocks[-3:]] == ["tool_use", "tool_result", "text"]
+
+
+def test_tokens_add_up_along_the_prefix() -> None:
+    prompt = read(REQUEST)
+    along = [boundary.tokens for boundary in prompt.boundaries]
+    assert along == sorted(along)
+    assert along[-1] == pytest.approx(prompt.tokens)
+
+
+def test_the_same_request_has_the_same_digests_and_another_key_has_others() -> None:
+    assert ends(read(REQUEST)) == ends(read(deepcopy(REQUEST)))
+    assert not set(ends(read(REQUEST)).values()) & set(ends(converse.read(REQUEST, b"other key", "claude")).values())
+
+
+@pytest.mark.parametrize(
+    ("edit", "touched"),
+    [
+        (lambda r: r["toolConfig"]["tools"].reverse(), ALL),
+        (lambda r: r["toolConfig"]["tools"][1]["toolSpec"].update(description="Other."), ALL[1:]),
+        (lambda r: r["system"].reverse(), SYSTEM_ON),
+        (lambda r: r["system"][1].update(text=SYSTEM + "."), ALL[3:]),
+        (lambda r: r["messages"][2]["content"].reverse(), ALL[6:]),
+        (lambda r: r["messages"][2]["content"][1].update(text="Or?"), ALL[7:]),
+        (lambda r: r["toolConfig"].update(toolChoice={"auto": {}}), []),
+        (lambda r: r["toolConfig"].update(toolChoice={"any": {}}), MESSAGES),
+        (lambda r: r["toolConfig"].update(toolChoice={"tool": {"name": "fetch"}}), MESSAGES),
+        (lambda r: r["messages"][2]["content"].append(image()), MESSAGES),
+        (lambda r: r["messages"][2]["content"][0]["toolResult"]["content"].append(image()), MESSAGES),
+        (lambda r: r.update(additionalModelRequestFields={"thinking": {"type": "enabled", "budget_tokens": 9}}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"thinking": {"type": "disabled"}}), []),
+        (lambda r: r.update(additionalModelRequestFields={"output_config": {"effort": "low"}}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"output_config": {"effort": "high"}}), []),
+        (lambda r: r.update(outputConfig={"effort": "low"}), ALL),
+        (lambda r: r.update(outputConfig={"textFormat": {"type": "json_schema"}}), ALL),
+        (lambda r: r.update(inferenceConfig={"temperature": 0.1, "maxTokens": 9}), []),
+        (lambda r: r.update(requestMetadata={"a": "b"}, serviceTier={"type": "flex"}), []),
+        (lambda r: r["system"].append(point()), []),
+    ],
+)  # fmt: skip
+def test_what_invalidates_a_section_changes_its_digests_and_nothing_else_does(edit: Any, touched: list[str]) -> None:
+    assert changed(REQUEST, edited(REQUEST, edit)) == touched
+
+
+def test_the_order_of_json_keys_counts() -> None:
+    spec = REQUEST["toolConfig"]["tools"][0]["toolSpec"]
+    reordered = edited(REQUEST, lambda r: r["toolConfig"]["tools"][0].update(toolSpec=dict(reversed(spec.items()))))
+    assert changed(REQUEST, reordered) == ALL
+
+
+def test_on_nova_any_change_of_tool_choice_changes_everything() -> None:
+    forced = edited(REQUEST, lambda r: r["toolConfig"].update(toolChoice={"any": {}}))
+    old, new = (ends(converse.read(request, KEY, "nova")) for request in (REQUEST, forced))
+    assert [path for path in old if old[path] != new[path]] == ALL
+
+
+def test_media_count_by_their_bytes() -> None:
+    one, same, other = (
+        read({"messages": [user("Look.", image(content))]}) for content in (PNG, bytes(PNG), PNG + b"\x00")
+    )
+    assert ends(one) == ends(same)
+    assert ends(one)["messages[0].content[1]"] != ends(other)["messages[0].content[1]"]
+
+
+def test_one_text_in_two_blocks_is_another_prefix() -> None:
+    whole, halves = read({"messages": [user("ab")]}), read({"messages": [user("a", "b")]})
+    assert whole.boundaries[-1].digest != halves.boundaries[-1].digest
+
+
+def test_long_texts_have_cuts_at_paragraphs_and_short_ones_have_none() -> None:
+    prompt = read({"messages": [user(DOCUMENT), assistant("Noted."), user(DOCUMENT[:900])]})
+    cuts = [boundary for boundary in prompt.boundaries if boundary.offset is not None]
+    assert len(cuts) > 20
+    assert {cut.block for cut in cuts} == {0}
+    assert all(DOCUMENT[: cut.offset].endswith("\n") or DOCUMENT[: cut.offset].endswith(" ") for cut in cuts)
+
+
+def test_texts_that_begin_alike_have_the_same_cuts_and_digests_there() -> None:
+    shared = DOCUMENT[:20_000]
+    one, other = (read({"messages": [user(shared + rest)]}) for rest in (" Why is that so?", SYSTEM))
+    common = [
+        (mine.offset, mine.digest == theirs.digest)
+        for mine, theirs in zip(one.boundaries, other.boundaries, strict=False)
+        if mine.offset is not None and mine.offset < 19_000
+    ]
+    assert len(common) > 20
+    assert all(same for _, same in common)
+
+
+def test_only_what_belongs_to_the_user_or_the_system_prompt_has_cuts() -> None:
+    prompt = read({"system": [text(DOCUMENT)], "messages": [user("Why?"), assistant(DOCUMENT), user("And?")]})
+    assert {prompt.blocks[b.block].where.path for b in prompt.boundaries if b.offset is not None} == {"system[0]"}
+
+
+def test_guarded_requests_have_no_cuts_in_messages() -> None:
+    guard = {"guardrailIdentifier": "guard", "guardrailVersion": "1"}
+    prompt = read({"messages": [user(DOCUMENT)], "guardrailConfig": guard})
+    assert len(prompt.boundaries) == 1
+
+
+@pytest.mark.parametrize("words", ["", "\n\n" * 900, "x" * 9000, "a. " * 3000, "ab\n" * 3000, "日本。\n\n" * 900])
+def test_cuts_leave_text_on_both_sides(words: str) -> None:
+    cuts = list(cuts_of(words))
+    assert cuts == sorted(set(cuts))
+    assert all(words[:cut].strip() and words[cut:].strip() for cut in cuts)
+
+
+def test_cuts_grow_sparser_along_a_long_text() -> None:
+    assert len(list(cuts_of(DOCUMENT * 60))) < 900
+
+
+def test_what_the_user_marked_is_known_by_place_and_ttl() -> None:
+    request = {
+        "toolConfig": {"tools": [tool("search"), point("1h")]},
+        "system": [point(), text(SYSTEM), point("5m")],
+        "messages": [user("Search."), assistant(tool_use(1)), user(tool_result(1, "a", point()))],
+    }
+    marks = [(mark.where.path, mark.ttl, mark.block, mark.leading) for mark in read(request).marks]
+    assert marks == [
+        ("tools[1]", "1h", 0, False),
+        ("system[0]", None, 0, True),
+        ("system[2]", "5m", 1, False),
+        ("messages[2].content[0].toolResult.content[1]", None, 4, False),
+    ]
+
+
+def test_a_prompt_knows_where_its_parts_end() -> None:
+    prompt = read(REQUEST)
+    assert (prompt.tools_end, prompt.system_end, prompt.history_end, prompt.previous_end) == (1, 3, 5, 4)
+    assert prompt.has_turns
+    alone = read({"messages": [user("Why?")]})
+    assert (alone.tools_end, alone.system_end, alone.history_end, alone.previous_end) == (-1, -1, -1, -1)
+    assert not alone.has_turns
+
+
+def test_media_cost_about_what_they_cost() -> None:
+    blocks = read({"messages": [user("?", image(), document("pdf", b"x" * 3000), document("txt", b"x" * 440), video())]})
+    _, picture, pdf, words, _ = (block.tokens for block in blocks.blocks)
+    assert picture == pytest.approx(1500, abs=40)
+    assert pdf == words == pytest.approx(100, abs=40)
+
+
+def test_images_in_tool_results_cost_as_much_as_others() -> None:
+    with_image = read({"messages": [user("?"), assistant(tool_use(1)), user(tool_result(1, image()))]})
+    assert with_image.blocks[-1].tokens > 1400
+
+
+def test_no_text_of_the_prompt_is_kept() -> None:
+    request = {**REQUEST, "messages": [user("SECRET words " + DOCUMENT), assistant(reasoning("SECRET")), user("SECRET?")]}
+    assert "SECRET" not in repr(read(request))
+
+
+def test_blocks_of_kinds_yet_unknown_are_read_too() -> None:
+    prompt = read({"messages": [{"role": "user", "content": [{"toolAddition": {"name": "x"}}, text("Why?")]}]})
+    assert prompt.blocks[0].kind == "other"

@@ -1,0 +1,128 @@
+"""Whatever body is sent, planning keeps its promises: nothing refused, nothing changed, at most four checkpoints."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+from converse_kit import Bedrock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from messages_kit import Json, checkpoints, joined_texts, request
+from messages_requests import messages_conversations, messages_requests
+
+from cachepoint import CachePolicy, MemoryStore
+from cachepoint.bedrock import invoke, messages
+from cachepoint.bedrock.call import Call
+from cachepoint.bedrock.settings import settings as made_settings
+
+POLICIES = st.builds(
+    CachePolicy,
+    mode=st.sampled_from(["auto", "explicit"]),
+    ttl=st.sampled_from(["auto", "5m", "1h"]),
+    split_text=st.booleans(),
+    max_checkpoints=st.integers(0, 4),
+)
+over_the_wire = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+pure = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+pytestmark = pytest.mark.filterwarnings("ignore:cachepoint. the checkpoint")
+
+
+class Application:
+    """Plans and settles calls as a wrapped client does, on a service that caches what it is told to."""
+
+    def __init__(self, policy: CachePolicy | None = None) -> None:
+        self.now = 1_000.0
+        self._settings = made_settings(policy, {"store": MemoryStore(), "clock": lambda: self.now})
+        meta = SimpleNamespace(region_name="us-east-1", endpoint_url="http://localhost")
+        self._client = SimpleNamespace(meta=meta)
+
+    def planned(self, model: str, body: Json) -> tuple[Call, Json]:
+        """The call, and the body it sends."""
+        call = Call(self._settings, self._client, invoke, request(body, model))
+        call.prepare()
+        call.depart()
+        return call, json.loads(call.request["body"])
+
+    def called(self, model: str, body: Json) -> tuple[Call, Json]:
+        """The same, answered."""
+        call, sent = self.planned(model, body)
+        assert call.prompt is not None
+        cached = max((point.tokens for point in call.plan.checkpoints), default=0)
+        read = round(call.plan.expected.read)
+        usage = {"input_tokens": max(round(call.prompt.tokens) - cached, 3), "output_tokens": 9}
+        call.answered({**usage, "cache_read_input_tokens": read, "cache_creation_input_tokens": max(cached - read, 0)})
+        self.now += 20.0
+        return call, sent
+
+
+@given(asked=messages_requests(), policy=POLICIES)
+@over_the_wire
+def test_no_planned_body_is_refused_nor_sent_twice(
+    bedrock: Bedrock, asked: tuple[str, Json], policy: CachePolicy
+) -> None:
+    before = len(bedrock.calls)
+    bedrock.wrapped(policy).invoke_model(**request(asked[1], asked[0]))
+    assert bedrock.statuses[before:] == [200]
+
+
+@given(asked=messages_conversations(), policy=POLICIES)
+@settings(over_the_wire, max_examples=25)
+def test_nor_is_one_of_a_conversation_that_is_known(
+    bedrock: Bedrock, asked: tuple[str, list[Json]], policy: CachePolicy
+) -> None:
+    model, bodies = asked
+    before, wrapped = len(bedrock.calls), bedrock.wrapped(policy)
+    for body in bodies:
+        wrapped.invoke_model(**request(body, model))
+        bedrock.clock.advance(30)
+    assert bedrock.statuses[before:] == [200] * len(bodies)
+    usages = [call.usage for call in bedrock.calls[before:]]
+    assert [record.usage for record in wrapped.ledger.records] == usages
+
+
+@given(asked=messages_requests(), policy=POLICIES)
+@pure
+def test_undo_gives_the_body_back(asked: tuple[str, Json], policy: CachePolicy) -> None:
+    call, sent = Application(policy).planned(*asked)
+    assert messages.undo(sent, call.plan) == asked[1]
+
+
+@given(asked=messages_conversations())
+@settings(pure, max_examples=60)
+def test_undo_gives_the_bodies_of_known_traffic_back(asked: tuple[str, list[Json]]) -> None:
+    application = Application()
+    for body in asked[1]:
+        call, sent = application.called(asked[0], body)
+        assert messages.undo(sent, call.plan) == body
+
+
+@given(asked=messages_requests(), policy=POLICIES)
+@pure
+def test_planning_changes_no_text_and_not_what_it_was_given(asked: tuple[str, Json], policy: CachePolicy) -> None:
+    model, body = asked
+    call, sent = Application(policy).planned(model, body)
+    assert joined_texts(sent) == joined_texts(body)
+    as_written = deepcopy(body)
+    assert messages.apply(body, call.plan) == sent
+    assert body == as_written
+
+
+@given(asked=messages_requests(), policy=POLICIES)
+@pure
+def test_every_checkpoint_sent_is_told_and_there_are_no_others(asked: tuple[str, Json], policy: CachePolicy) -> None:
+    call, sent = Application(policy).planned(*asked)
+    assert [(point.path, point.ttl) for point in call.plan.checkpoints] == checkpoints(sent)
+    assert len(checkpoints(sent)) <= policy.max_checkpoints
+
+
+@given(asked=messages_conversations())
+@settings(pure, max_examples=40)
+def test_every_split_of_known_traffic_is_told_where_it_is(asked: tuple[str, list[Json]]) -> None:
+    application = Application()
+    for body in asked[1]:
+        call, sent = application.called(asked[0], body)
+        assert [(point.path, point.ttl) for point in call.plan.checkpoints] == checkpoints(sent)

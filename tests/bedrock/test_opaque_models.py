@@ -1,0 +1,118 @@
+"""An ARN that does not say which model answers: named by the user, asked of the control plane once, or left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from converse_kit import SONNET, SYSTEM, Bedrock, Json, checkpoints, text, user
+
+import cachepoint
+from cachepoint.emulator import BedrockEmulator
+from cachepoint.errors import CachepointWarning
+
+FOUNDATION_MODEL = "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-4-5-20250929-v1:0"
+_numbers = count(1)
+
+
+@pytest.fixture
+def profile() -> str:
+    """The ARN of an application inference profile that no test has asked about."""
+    return f"arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/profile{next(_numbers)}"
+
+
+@pytest.fixture
+def bedrock(profile: str) -> Iterator[Bedrock]:
+    with BedrockEmulator(keep_text=True, profiles={profile: SONNET, FOUNDATION_MODEL: SONNET}) as emulator:
+        yield Bedrock(emulator, "EMULATOR")
+
+
+class ControlPlane:
+    """As much of a boto3 `bedrock` client as is asked, and how often it was."""
+
+    def __init__(self, answer: Json | Exception) -> None:
+        self.asked: list[str] = []
+        self._answer = answer
+
+    def get_inference_profile(self, *, inferenceProfileIdentifier: str) -> Json:  # noqa: N803 - boto3's name
+        return self._answered(inferenceProfileIdentifier)
+
+    def get_provisioned_model_throughput(self, *, provisionedModelId: str) -> Json:  # noqa: N803 - boto3's name
+        return self._answered(provisionedModelId)
+
+    def _answered(self, arn: str) -> Json:
+        self.asked.append(arn)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+def ask(client: Any, model: str) -> Json:
+    response: Json = client.converse(modelId=model, system=[text(SYSTEM)], messages=[user("Why?")])
+    return response
+
+
+def test_nobody_says_so_nothing_is_placed_and_one_warning_says_what_to_pass(bedrock: Bedrock, profile: str) -> None:
+    client = bedrock.wrapped()
+    with pytest.warns(CachepointWarning, match=r"base_models=.*control_client") as told:
+        responses = [ask(client, profile) for _ in range(3)]
+    assert len(told) == 1
+    assert [checkpoints(body) for body in bedrock.bodies] == [[], [], []]
+    assert responses[0]["promptCache"]["cost"] is None
+    totals = client.ledger.totals()
+    assert (totals.calls, totals.unpriced) == (3, 3)
+    assert totals.usage.input > 6000
+
+
+def test_the_user_names_the_base_model(bedrock: Bedrock, profile: str) -> None:
+    client = bedrock.wrapped(base_models={profile: SONNET})
+    told = ask(client, profile)["promptCache"]
+    assert told["status"] == "written"
+    assert float(told["cost"]["usd"]) > 0
+    (record,) = client.ledger.records
+    assert (record.model, record.base_model) == (profile, SONNET)
+    assert set(client.ledger.by("model")) == {SONNET}
+
+
+def test_the_control_plane_is_asked_once(bedrock: Bedrock, profile: str) -> None:
+    control = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    client = bedrock.wrapped(control_client=control)
+    told = [ask(client, profile)["promptCache"]["status"] for _ in range(3)]
+    assert told[0] == "written"
+    assert "uncached" not in told
+    assert control.asked == [profile]
+
+
+def test_what_the_user_named_is_not_asked(bedrock: Bedrock, profile: str) -> None:
+    control = ControlPlane({"models": []})
+    ask(bedrock.wrapped(control_client=control, base_models={profile: SONNET}), profile)
+    assert control.asked == []
+
+
+def test_a_control_plane_without_permission_is_asked_once_and_told(bedrock: Bedrock, profile: str) -> None:
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetInferenceProfile")
+    control = ControlPlane(denied)
+    client = bedrock.wrapped(control_client=control)
+    with pytest.warns(CachepointWarning, match="base_models") as told:
+        for _ in range(3):
+            ask(client, profile)
+    assert (len(told), len(control.asked)) == (1, 1)
+
+
+def test_a_provisioned_model_says_its_foundation_model(profile: str) -> None:
+    arn = profile.replace("application-inference-profile", "provisioned-model")
+    with BedrockEmulator(keep_text=True, profiles={arn: SONNET}) as emulator:
+        control = ControlPlane({"modelArn": "arn:of:a:custom:model", "foundationModelArn": FOUNDATION_MODEL})
+        told = ask(cachepoint.wrap(emulator.client(), control_client=control), arn)["promptCache"]
+    assert told["status"] == "written"
+    assert control.asked == [arn]
+
+
+@pytest.mark.parametrize("model", [FOUNDATION_MODEL, SONNET, SONNET.removeprefix("us.")])
+def test_an_id_that_says_its_model_is_never_asked(bedrock: Bedrock, model: str) -> None:
+    control = ControlPlane({"models": []})
+    assert ask(bedrock.wrapped(control_client=control), model)["promptCache"]["status"] == "written"
+    assert control.asked == []

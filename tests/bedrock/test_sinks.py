@@ -1,0 +1,89 @@
+"""The ledger's records as JSON lines, in a file or on standard output."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from converse_kit import SONNET, SYSTEM, Bedrock, text, user
+
+import cachepoint
+from cachepoint.bedrock.sinks import JsonLines
+from cachepoint.core.prices import plain
+from cachepoint.core.record import CallRecord
+from cachepoint.errors import CachepointWarning
+
+SECRET = "The launch is on the ninth of May."
+
+
+def ask(bedrock: Bedrock, ledger: cachepoint.CacheLedger, question: str = "What is assigned?") -> Any:
+    client = bedrock.wrapped(ledger=ledger)
+    return client.converse(modelId=SONNET, system=[text(SYSTEM + SECRET)], messages=[user(question)])
+
+
+def test_a_file_gets_a_line_for_each_call(bedrock: Bedrock, tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_text('{"earlier": 1}\n')
+    with JsonLines(path) as sink:
+        ledger = cachepoint.CacheLedger(on_call=sink)
+        with cachepoint.tags(tenant="ä", session="s1"):
+            told = ask(bedrock, ledger)["promptCache"]
+        earlier, line = (json.loads(each) for each in path.read_text(encoding="utf-8").splitlines())
+    assert earlier == {"earlier": 1}
+    assert {name: line[name] for name in told} == told
+    assert (line["model"], line["region"], line["api"]) == (SONNET, "us-east-1", "converse")
+    assert (line["tags"], line["session"]) == ({"tenant": "ä", "session": "s1"}, "s1")
+    assert line["cost"]["usd"] == plain(bedrock.bill[0].usd or Decimal(0))
+
+
+def test_standard_output_is_the_default(bedrock: Bedrock, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(bedrock, cachepoint.CacheLedger(on_call=JsonLines()))
+    assert json.loads(capsys.readouterr().out)["status"] == "written"
+
+
+def test_no_text_of_a_prompt_is_written(bedrock: Bedrock) -> None:
+    out = io.StringIO()
+    ask(bedrock, cachepoint.CacheLedger(on_call=JsonLines(out)), "Who may know of it?")
+    assert out.getvalue()
+    assert "launch" not in out.getvalue()
+    assert "Who may know" not in out.getvalue()
+
+
+def test_lines_of_many_threads_do_not_mix(bedrock: Bedrock) -> None:
+    out = io.StringIO()
+    ledger = cachepoint.CacheLedger(on_call=JsonLines(out))
+    ask(bedrock, ledger)
+    (record,) = ledger.records
+
+    def add() -> None:
+        for _ in range(50):
+            ledger.add(record)
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([json.loads(line) for line in out.getvalue().splitlines()]) == 401
+
+
+def test_a_sink_that_fails_spoils_neither_the_call_nor_the_other_sinks(bedrock: Bedrock) -> None:
+    seen: list[CallRecord] = []
+
+    def full(_: CallRecord) -> None:
+        raise OSError(28, "No space left on device")
+
+    ledger = cachepoint.CacheLedger(on_call=[full, seen.append])
+    with pytest.warns(CachepointWarning, match="on_call raised OSError"):
+        assert ask(bedrock, ledger)["promptCache"]["status"] == "written"
+    assert len(seen) == len(ledger.records) == 1
+
+
+def test_a_file_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"calls\.jsonl"):
+        JsonLines(tmp_path / "missing" / "calls.jsonl")

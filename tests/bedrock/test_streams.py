@@ -1,0 +1,113 @@
+"""Streams are passed on as they come, and every one is recorded, read to its end or not."""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import closing
+from itertools import islice
+
+import pytest
+from botocore.exceptions import EventStreamError
+from converse_kit import Bedrock, question
+
+from cachepoint import CachePolicy
+from cachepoint.emulator import cut_stream, slow, stream_error
+
+QUESTION = question()
+# What botocore leaves open when a stream is dropped unread, with or without cachepoint.
+drops_a_socket = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def test_the_metadata_event_tells_what_caching_did(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    client.converse(**question(1))
+    events = list(client.converse_stream(**QUESTION)["stream"])
+    told = [event for event in events if "promptCache" in str(event)]
+    assert [list(event) for event in told] == [["metadata"]]
+    assert told[0]["metadata"]["promptCache"]["status"] == "hit"
+    assert told[0]["metadata"]["usage"]["cacheReadInputTokens"] > 2000
+
+
+def test_all_other_events_are_the_services(bedrock: Bedrock) -> None:
+    plain = list(bedrock.client().converse_stream(**QUESTION)["stream"])
+    cached = list(bedrock.wrapped(CachePolicy(mode="off")).converse_stream(**QUESTION)["stream"])
+    cached[-1]["metadata"].pop("promptCache")
+    assert cached == plain
+
+
+def test_events_are_passed_on_as_they_arrive(bedrock: Bedrock) -> None:
+    bedrock.emulator.fail_next(slow(0.05))
+    arrived = [time.monotonic() for _ in bedrock.wrapped().converse_stream(**QUESTION)["stream"]]
+    assert arrived[-1] - arrived[0] > 0.1
+
+
+def test_a_stream_read_to_its_end_is_recorded_once(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    stream = client.converse_stream(**QUESTION)["stream"]
+    assert client.ledger.records == ()
+    list(stream)
+    stream.close()
+    del stream
+    gc.collect()
+    (record,) = client.ledger.records
+    assert (record.status, record.error) == ("written", None)
+
+
+def test_a_stream_that_is_closed_early_is_recorded_as_abandoned(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    stream = client.converse_stream(**QUESTION)["stream"]
+    list(islice(stream, 2))
+    stream.close()
+    (record,) = client.ledger.records
+    assert (record.usage, record.cost, record.status, record.error) == (None, None, None, "abandoned")
+
+
+@drops_a_socket
+def test_a_stream_that_is_left_is_recorded_as_abandoned(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for _ in client.converse_stream(**QUESTION)["stream"]:
+        break
+    gc.collect()
+    assert [record.error for record in client.ledger.records] == ["abandoned"]
+
+
+@drops_a_socket
+def test_a_stream_nobody_reads_is_recorded_as_abandoned(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    client.converse_stream(**QUESTION)
+    gc.collect()
+    assert [record.error for record in client.ledger.records] == ["abandoned"]
+
+
+def test_what_an_abandoned_stream_wrote_is_read_later(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    client.converse_stream(**QUESTION)["stream"].close()
+    assert client.converse(**question(1))["promptCache"]["status"] == "hit"
+
+
+def test_an_error_in_a_stream_is_recorded_under_its_name(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.fail_next(stream_error("ThrottlingException"))
+    with pytest.raises(EventStreamError):
+        list(client.converse_stream(**QUESTION)["stream"])
+    (record,) = client.ledger.records
+    assert (record.usage, record.error) == (None, "EventStreamError")
+
+
+@drops_a_socket
+def test_a_stream_that_breaks_off_is_recorded_without_usage(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.fail_next(cut_stream(quietly=True))
+    with closing(client.converse_stream(**QUESTION)["stream"]) as stream:
+        list(stream)
+    (record,) = client.ledger.records
+    assert (record.usage, record.error) == (None, None)
+    assert client.ledger.totals().unreported == 1
+
+
+def test_a_stream_can_be_closed_as_a_context_manager_does(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    with closing(client.converse_stream(**QUESTION)["stream"]) as stream:
+        next(iter(stream))
+    assert [record.error for record in client.ledger.records] == ["abandoned"]

@@ -1,0 +1,297 @@
+"""The model table says what the collected facts say, and what the user says before that."""
+
+from __future__ import annotations
+
+import json
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachepoint.bedrock.tables import load_rules, load_table, model_prices
+from cachepoint.core.prices import ModelPrices
+from cachepoint.core.rules import ModelRule
+from cachepoint.errors import RulesError
+
+SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+NOVA = "amazon.nova-pro-v1:0"
+CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
+TOKENIZERS = {"old": "claude", "new": "claude-new", "nova": "nova"}
+FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "models.json"
+
+
+def known_models() -> list[Any]:
+    if not FACTS.exists():
+        skip = pytest.mark.skip(reason="../shared/facts/models.json is not here")
+        return [pytest.param({}, id="no facts", marks=skip)]
+    models = json.loads(FACTS.read_text(), parse_float=Decimal)["models"]
+    return [pytest.param(model, id=model["name"]) for model in models if model["model_id"]]
+
+
+def classes(prices: ModelPrices | None) -> dict[str, Decimal | None] | None:
+    return None if prices is None else {name: getattr(prices.standard, name) for name in CLASSES}
+
+
+def rules_file(folder: Path, text: str) -> dict[str, str]:
+    """The environment of a user whose CACHEPOINT_RULES names a file with this text."""
+    file = folder / "rules.toml"
+    file.write_text(text, "utf-8")
+    return {"CACHEPOINT_RULES": str(file)}
+
+
+# -- the shipped rows -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fact", known_models())
+def test_every_known_model_follows_its_facts(fact: dict[str, Any]) -> None:
+    rule = load_rules(environ={}).resolve(fact["model_id"])
+    assert rule is not None
+    assert rule.explicit is bool(fact["explicit_cachepoint"])
+    assert rule.minimum == (fact["min_tokens"] or 0)
+    assert rule.max_cached_tokens == fact.get("max_cached_tokens")
+    assert (rule.provider, rule.confidence) == (fact["provider"], fact["min_tokens_confidence"])
+    assert rule.tokenizer == TOKENIZERS.get(fact.get("tokenizer", ""), "other")
+    if rule.explicit:
+        assert rule.max_checkpoints == fact["max_checkpoints"]
+        assert list(rule.ttls) == fact["ttls"]
+        assert set(rule.sections) == set(fact["fields"])
+    else:
+        assert (rule.max_checkpoints, rule.ttls, rule.sections) == (0, (), ())
+
+
+@pytest.mark.parametrize("fact", known_models())
+def test_every_known_model_costs_what_its_facts_say(fact: dict[str, Any]) -> None:
+    for geo, zone in (("global.", "global"), ("us.", "regional_or_geo")):
+        listed = fact["prices_usd_per_mtok"].get(zone)
+        expected = listed and {name: None if listed[name] is None else Decimal(listed[name]) for name in CLASSES}
+        if expected and expected["cache_write_5m"] is None:
+            expected["cache_write_5m"] = expected["input"]  # P4: such a write is billed as input
+        prices = model_prices(geo + fact["model_id"], environ={})
+        assert classes(prices) == expected
+        for threshold, longer in ((fact.get("long_prompt_tiers") or {}).get(zone) or {}).items():
+            assert prices is not None
+            assert prices.tiers[0][0] == int(threshold)
+            assert all(getattr(prices.tiers[0][1], name) == Decimal(price) for name, price in longer.items())
+
+
+def test_every_row_says_where_it_comes_from() -> None:
+    for row in load_rules(environ={}).rows:
+        assert row.source
+        assert row.checked.startswith("2026-")
+        assert row.confidence in {"high", "medium", "low"}
+
+
+@pytest.mark.parametrize("row", load_table({}).rows, ids=lambda row: row.rule.name)
+def test_a_geo_profile_costs_list_price_or_a_tenth_more(row: Any) -> None:
+    if {"global", "regional"} <= row.prices.keys():
+        global_, regional = row.prices["global"], row.prices["regional"]
+        assert regional in (global_, global_.times(Decimal("1.1")))
+
+
+@pytest.mark.parametrize("row", load_table({}).rows, ids=lambda row: row.rule.name)
+def test_claude_prices_keep_their_multipliers(row: Any) -> None:
+    """P1: 1.25x for a 5-minute write, 2x for an hour, and the hour only where the model takes it."""
+    if row.rule.provider != "anthropic":
+        return
+    for prices in row.prices.values():
+        assert prices.cache_write_5m == prices.input * Decimal("1.25")
+        assert prices.cache_write_1h == (prices.input * 2 if "1h" in row.rule.ttls else None)
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        "meta.llama3-3-70b-instruct-v1:0",
+        "us.deepseek.r1-v1:0",
+        "openai.gpt-oss-120b-1:0",
+        "anthropic.claude-3-haiku-20240307-v1:0",
+        "anthropic.claude-v2:1",
+        "anthropic.claude-instant-v1",
+        "moonshotai.kimi-k2-thinking",
+        "zai.glm-5.3",
+        "amazon.titan-text-express-v1",
+    ],
+)
+def test_a_model_without_explicit_caching_gets_no_checkpoint(model_id: str) -> None:
+    rule = load_rules(environ={}).resolve(model_id)
+    assert rule is not None
+    assert not rule.explicit
+
+
+def test_an_unknown_newer_claude_gets_what_every_caching_claude_takes() -> None:
+    rule = load_rules(environ={}).resolve("us.anthropic.claude-opus-6-1")
+    assert rule is not None
+    assert (rule.explicit, rule.minimum, rule.ttls) == (True, 4096, ("5m",))
+
+
+@pytest.mark.parametrize(
+    ("model_id", "name"),
+    [
+        ("anthropic.claude-opus-4-20250514-v1:0", "Claude Opus 4"),
+        ("anthropic.claude-opus-4-1-20250805-v1:0", "Claude Opus 4.1"),
+        ("anthropic.claude-sonnet-5", "Claude Sonnet 5"),
+        ("anthropic.claude-sonnet-5-v1:0", "Claude Sonnet 5"),
+        ("anthropic.claude-sonnet-5-5", "Claude Sonnet 5.5"),
+        ("amazon.nova-pro-v1:0:300k", "Amazon Nova Pro"),
+        (f"arn:aws:bedrock:us-east-1::foundation-model/{SONNET}", "Claude Sonnet 4.5"),
+        (f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/in.{SONNET}", "Claude Sonnet 4.5"),
+        ("xy.anthropic.claude-sonnet-5", "Claude Sonnet 5"),
+        ("global.moonshotai.kimi-k3.1", "Moonshot Kimi K3.1"),
+    ],
+)
+def test_similar_ids_do_not_take_each_others_row(model_id: str, name: str) -> None:
+    rule = load_rules(environ={}).resolve(model_id)
+    assert rule is not None
+    assert rule.name == name
+
+
+def test_late_system_messages_are_for_claude_from_opus_4_8_on() -> None:
+    late = {row.name for row in load_rules(environ={}).rows if row.system_role}
+    assert {"Claude Opus 4.8", "Claude Sonnet 5", "Claude Haiku 5.5"} <= late
+    assert not late & {"Claude Opus 4.7", "Claude Sonnet 4.6", "Claude Haiku 4.5", "Amazon Nova Pro"}
+
+
+# -- where a call is priced -----------------------------------------------------------------------
+
+
+def input_price(model_id: str, region: str | None = None) -> Decimal | None:
+    prices = model_prices(model_id, region=region, environ={})
+    return None if prices is None else prices.standard.input
+
+
+def test_only_global_profiles_cost_list_price() -> None:
+    assert input_price(f"global.{SONNET}") == 3
+    for model_id in (SONNET, f"us.{SONNET}", f"jp.{SONNET}", f"arn:aws:bedrock:eu-west-1::foundation-model/{SONNET}"):
+        assert input_price(model_id) == Decimal("3.3")
+
+
+def test_govcloud_costs_a_fifth_over_list_however_it_is_named() -> None:
+    gov = "us-gov-west-1"
+    for model_id, region in (
+        (f"us-gov.{SONNET}", None),
+        (SONNET, gov),
+        (f"arn:aws-us-gov:bedrock:{gov}::foundation-model/{SONNET}", None),
+    ):
+        assert input_price(model_id, region) == Decimal("3.6")
+    assert input_price(f"us-gov.{NOVA}") == Decimal("0.96")
+
+
+def test_a_price_nobody_published_is_unknown() -> None:
+    assert input_price("us-gov.anthropic.claude-mythos-5") is None
+    assert input_price("global.amazon.nova-pro-v1:0") is None
+    assert input_price("meta.llama3-3-70b-instruct-v1:0") is None
+    assert input_price("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc") is None
+
+
+# -- the user's rows ------------------------------------------------------------------------------
+
+
+def test_a_row_in_code_comes_before_the_table() -> None:
+    mine = ModelRule(name="mine", pattern="claude-sonnet-4-5", minimum=2048)
+    assert load_rules([mine], environ={}).resolve(SONNET) is mine
+
+
+def test_a_row_in_the_users_file_comes_before_the_table_and_after_code(tmp_path: Path) -> None:
+    environ = rules_file(tmp_path, "[[model]]\nname = 'filed'\npattern = 'sonnet'\nttls = ['5m']\nminimum = 1500\n")
+    filed = load_rules(environ=environ).resolve(SONNET)
+    assert filed is not None
+    assert (filed.name, filed.minimum, filed.ttls) == ("filed", 1500, ("5m",))
+    mine = ModelRule(name="mine", pattern="claude-sonnet-4-5")
+    assert load_rules([mine], environ=environ).resolve(SONNET) is mine
+
+
+def test_a_row_with_a_shipped_name_changes_what_it_gives_where_that_row_stands(tmp_path: Path) -> None:
+    changes = (
+        "[[model]]\nname = 'Claude Sonnet 4.5'\nminimum = 4096\n\n[[model]]\nname = 'everything else'\nminimum = 7\n"
+    )
+    environ = rules_file(tmp_path, changes)
+    shipped, changed = load_rules(environ={}), load_rules(environ=environ)
+    assert [row.name for row in changed.rows] == [row.name for row in shipped.rows]
+    before, after = shipped.resolve(SONNET), changed.resolve(SONNET)
+    assert before is not None
+    assert after is not None
+    assert (after.minimum, after.ttls, after.source) == (4096, before.ttls, before.source)
+
+
+def test_the_users_prices_replace_those_of_their_zone(tmp_path: Path) -> None:
+    prices = "prices.regional = { input = 2.7, output = 13.5, cache_read = 0.27 }"
+    environ = rules_file(tmp_path, f"[[model]]\nname = 'Claude Sonnet 4.5'\n{prices}\n")
+    regional = model_prices(f"eu.{SONNET}", environ=environ)
+    assert regional is not None
+    assert (regional.standard.input, regional.standard.cache_write_5m) == (Decimal("2.7"), None)
+    assert model_prices(f"global.{SONNET}", environ=environ) == model_prices(f"global.{SONNET}", environ={})
+
+
+def test_the_example_in_the_documentation_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text("utf-8")
+    environ = rules_file(tmp_path, page.split("```toml\n")[1].split("```")[0])
+    rules = load_rules(environ=environ)
+    opus, ours = rules.resolve("anthropic.claude-opus-4-7"), rules.resolve("us.anthropic.claude-ours-v1:0")
+    assert opus is not None
+    assert ours is not None
+    assert (opus.minimum, ours.name, ours.ttls) == (2048, "our fine-tuned model", ("5m", "1h"))
+    assert model_prices("us.anthropic.claude-ours-v1:0", environ=environ) is not None
+
+
+def test_the_environment_of_the_process_is_asked_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = rules_file(tmp_path, "[[model]]\nname = 'filed'\npattern = 'claude-sonnet'\n")
+    monkeypatch.setenv("CACHEPOINT_RULES", environ["CACHEPOINT_RULES"])
+    rule = load_rules().resolve(SONNET)
+    assert rule is not None
+    assert rule.name == "filed"
+
+
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path) -> None:
+    environ = rules_file(tmp_path, "[[model]]\nname = 'first'\npattern = 'sonnet'\n")
+    assert load_rules(environ=environ) is load_rules(environ=environ)
+    file = Path(environ["CACHEPOINT_RULES"])
+    file.write_text("[[model]]\nname = 'second'\npattern = 'sonnet'\n", "utf-8")
+    os.utime(file, ns=(1, 1))
+    assert load_rules(environ=environ).rows[0].name == "second"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[[model]\n", "no TOML"),
+        ("[model]\nname = 'x'\n", "[[model]]"),
+        ("[[models]]\nname = 'x'\n", "'models'"),
+        ("model = ['x']\n", "[[model]]"),
+        ("[[model]]\npattern = 'x'\n", "row 1: name"),
+        ("[[model]]\nname = 'mine'\n", "'mine': no shipped row"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nminimun = 1\n", "'minimun'"),
+        ("[[model]]\nname = 'mine'\npattern = 'x('\n", "'x('"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nminimum = '1024'\n", "minimum is '1024'; give a whole number"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nminimum = true\n", "minimum is True"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nexplicit = 1\n", "give true or false"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nttls = '5m'\n", "give a list of strings"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nttls = ['2h']\n", "'2h'"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\ntokenizer = 'gpt'\n", "tokenizer is 'gpt'"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nprices.mars = { input = 1, output = 1 }\n", "prices.mars"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nprices.global = { input = 1 }\n", "prices.global: no 'output'"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nprices = 3\n", "prices is 3; give a table"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nlong_prompt = { above = 10 }\n", "long_prompt"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nlong_prompt = { above = 1, input = 0, output = 1 }\n", "input is 0"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nservice_tiers = { flex = 'half' }\n", "flex is 'half'"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_file_row_and_field(tmp_path: Path, text: str, named: str) -> None:
+    environ = rules_file(tmp_path, text)
+    with pytest.raises(RulesError) as refusal:
+        load_rules(environ=environ)
+    assert named in str(refusal.value)
+    assert environ["CACHEPOINT_RULES"] in str(refusal.value)
+
+
+def test_a_missing_file_is_refused_by_the_variables_name(tmp_path: Path) -> None:
+    with pytest.raises(RulesError, match=r"CACHEPOINT_RULES names .*absent\.toml"):
+        load_rules(environ={"CACHEPOINT_RULES": str(tmp_path / "absent.toml")})
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RulesError, match="UTF-8"):
+        load_rules(environ={"CACHEPOINT_RULES": str(file)})

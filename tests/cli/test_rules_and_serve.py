@@ -1,0 +1,82 @@
+"""`cachepoint rules` and `cachepoint serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+
+from cachepoint.bedrock.tables import load_table
+from cachepoint.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_the_table_has_a_line_for_every_model(capsys: Capture) -> None:
+    assert main(["rules"]) == 0
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["model", "minimum"]
+    assert len(lines) == len(load_table().rows)
+
+
+def test_a_models_row_says_where_it_is_known_from(capsys: Capture) -> None:
+    assert main(["rules", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^minimum +1024$", text, re.MULTILINE)
+    assert "source: recorded on Bedrock" in text
+    assert "USD per million tokens, global: input 3," in text
+
+
+def test_rows_are_printed_as_json_too(capsys: Capture) -> None:
+    assert main(["rules", "--json", "anthropic.claude-sonnet-4-6"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["ttls"]) == ("Claude Sonnet 4.6", ["5m", "1h"])
+
+
+def test_the_users_own_rows_are_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    own = tmp_path / "rules.toml"
+    own.write_text('[[model]]\nname = "Claude Sonnet 4.5"\nminimum = 4096\n')
+    monkeypatch.setenv("CACHEPOINT_RULES", str(own))
+    main(["rules", "anthropic.claude-sonnet-4-5-20250929-v1:0"])
+    assert re.search(r"^minimum +4096$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_an_arn_that_hides_its_model_is_an_error_with_the_remedy(capsys: Capture) -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc"
+    assert main(["rules", arn]) == 1
+    message = capsys.readouterr().err
+    assert arn in message
+    assert "give the base model's id" in message
+
+
+def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
+    command = [
+        sys.executable,
+        "-u",
+        "-c",
+        "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0']))",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as server:
+        assert server.stdout is not None
+        url = re.search(r'endpoint_url="([^"]+)"', server.stdout.readline())
+        assert url
+        client = boto3.client(
+            "bedrock-runtime",
+            region_name="us-east-1",
+            endpoint_url=url[1],
+            aws_access_key_id="local",
+            aws_secret_access_key="local",
+        )
+        answer = client.converse(
+            modelId="us.anthropic.claude-sonnet-4-6", messages=[{"role": "user", "content": [{"text": "hello"}]}]
+        )
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+    assert answer["output"]["message"]["role"] == "assistant"

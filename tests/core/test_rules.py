@@ -1,0 +1,90 @@
+"""How a model id is taken apart, and how it finds its row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cachepoint.core.rules import ModelRef, ModelRule, Rules, parse_model_id
+from cachepoint.errors import RulesError
+
+SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
+ACCOUNT = "123456789012"
+
+
+@pytest.mark.parametrize("geo", ["global", "us", "us-gov", "eu", "apac", "au", "jp", "in", "ca"])
+def test_a_geo_prefix_is_taken_off_and_kept(geo: str) -> None:
+    assert parse_model_id(f"{geo}.{SONNET}") == ModelRef(f"{geo}.{SONNET}", SONNET, geo)
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    [SONNET, "anthropic.claude-sonnet-5", "openai.gpt-5.6-sol", "moonshotai.kimi-k3", "ai21.jamba-1-5-large-v1:0"],
+)
+def test_an_in_region_id_is_its_own_base(model_id: str) -> None:
+    assert parse_model_id(model_id) == ModelRef(model_id, model_id, None)
+
+
+def test_the_arn_of_a_foundation_model_gives_its_id_and_region() -> None:
+    arn = f"arn:aws:bedrock:eu-central-1::foundation-model/{SONNET}"
+    assert parse_model_id(arn) == ModelRef(arn, SONNET, None, "eu-central-1")
+
+
+def test_the_arn_of_a_system_inference_profile_gives_id_geo_and_region() -> None:
+    arn = f"arn:aws:bedrock:us-west-2:{ACCOUNT}:inference-profile/us.{SONNET}"
+    assert parse_model_id(arn) == ModelRef(arn, SONNET, "us", "us-west-2")
+
+
+def test_a_foundation_model_in_a_govcloud_region_is_routed_and_priced_there() -> None:
+    arn = f"arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/{SONNET}"
+    assert parse_model_id(arn) == ModelRef(arn, SONNET, "us-gov", "us-gov-west-1")
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        f"arn:aws:bedrock:us-east-1:{ACCOUNT}:application-inference-profile/abc123",
+        f"arn:aws:bedrock:us-east-1:{ACCOUNT}:provisioned-model/abc123",
+        f"arn:aws:bedrock:us-east-1:{ACCOUNT}:imported-model/abc123",
+        f"arn:aws:bedrock:us-east-1:{ACCOUNT}:custom-model-deployment/abc123",
+        f"arn:aws:bedrock:us-east-1:{ACCOUNT}:default-prompt-router/anthropic.claude:1",
+        f"arn:aws:bedrock:us-east-1:{ACCOUNT}:prompt/ABCDEFGHIJ:1",
+        f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint/mine",
+    ],
+)
+def test_an_arn_that_hides_its_model_is_opaque(arn: str) -> None:
+    assert parse_model_id(arn).base is None
+    assert Rules((ModelRule(name="all", pattern=".*"),)).resolve(arn) is None
+
+
+def test_the_first_row_that_fits_wins() -> None:
+    narrow = ModelRule(name="narrow", pattern="sonnet-4-5")
+    wide = ModelRule(name="wide", pattern="sonnet")
+    assert Rules((narrow, wide)).resolve(SONNET) is narrow
+    assert Rules((wide, narrow)).resolve(SONNET) is wide
+    assert Rules((narrow, wide)).resolve("meta.llama3-3-70b-instruct-v1:0") is None
+
+
+def test_the_users_rows_come_before_the_present_ones() -> None:
+    present = Rules((ModelRule(name="present", pattern="sonnet"),))
+    users = ModelRule(name="mine", pattern="sonnet")
+    assert present.extended([users]).resolve(SONNET) is users
+    assert present.resolve(SONNET) is present.rows[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"pattern": "claude("}, "claude("),
+        ({"ttls": ("5m", "10m")}, "10m"),
+        ({"sections": ("tools", "documents")}, "documents"),
+        ({"minimum": -1}, "-1"),
+        ({"max_checkpoints": -4}, "-4"),
+        ({"lookback": 0}, "0"),
+    ],
+)
+def test_a_wrong_row_is_refused_by_its_name_and_value(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(RulesError, match="'mine'") as refusal:
+        ModelRule(**{"name": "mine", "pattern": "x", **wrong})
+    assert named in str(refusal.value)

@@ -1,0 +1,184 @@
+"""The emulator as a server: where it listens, how it starts and stops, its time, its logs, and its pytest plugin."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulator.conftest import LONG_TEXT, SONNET, ask, cached_system
+
+import cachepoint.emulator
+from cachepoint.core.usage import Usage
+from cachepoint.emulator import BedrockEmulator, Clock, Latency
+from cachepoint.errors import EmulatorError
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "example.com", "::"])
+def test_it_listens_on_loopback_only(host: str) -> None:
+    with pytest.raises(EmulatorError, match=r"loopback only, use 127\.0\.0\.1"):
+        BedrockEmulator(host=host)
+
+
+def test_a_port_in_use_is_named_with_the_remedy(emulator: BedrockEmulator) -> None:
+    port = int(emulator.url.rpartition(":")[2])
+    with pytest.raises(EmulatorError, match=rf"port {port} on 127\.0\.0\.1 cannot be bound .* use port=0"):
+        BedrockEmulator(port).start()
+
+
+def test_it_shares_with_the_planner_only_the_cache_model_and_the_rules() -> None:
+    shared = {"cachepoint.core.cache_model", "cachepoint.core.rules", "cachepoint.core.usage"}
+    imported = {
+        node.module
+        for file in Path(cachepoint.emulator.__file__).parent.glob("*.py")
+        for node in ast.parse(file.read_text()).body  # imports for types alone stand deeper
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cachepoint.core")
+    }
+    assert imported == shared
+
+
+def test_what_was_served_stays_readable_after_the_end() -> None:
+    with BedrockEmulator() as emulator:
+        emulator.client().converse(modelId=SONNET, messages=ask())
+    assert emulator.bill().total > 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(emulator.url, timeout=1)
+
+
+def test_it_can_be_started_again_on_its_port() -> None:
+    emulator = BedrockEmulator().start()
+    url = emulator.url
+    with pytest.raises(EmulatorError, match="runs already"):
+        emulator.start()
+    emulator.stop()
+    emulator.start()
+    assert emulator.url == url
+    emulator.stop()
+
+
+def test_unsigned_and_unknown_requests_are_refused(emulator: BedrockEmulator) -> None:
+    for path, status in ((f"/model/{SONNET}/converse", 403), ("/model/x/guess", 404)):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(emulator.url + path, data=b"{}")
+        assert caught.value.code == status
+        caught.value.close()
+
+
+def test_concurrent_calls_are_each_served_and_billed_once(emulator: BedrockEmulator, client: Any) -> None:
+    def call(number: int) -> Any:
+        return client.converse(modelId=SONNET, messages=ask(f"Question {number}?"))["usage"]
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(call, range(80)))
+    bill = emulator.bill()
+    assert len(bill.lines) == 80
+    assert sum(usage["inputTokens"] for usage in seen) == bill.usage.input
+    assert not bill.unreported
+
+
+def test_requests_tell_who_asked_what_and_keep_no_text(emulator: BedrockEmulator) -> None:
+    secret = "the code is 4711"
+    emulator.client(account="ALICE", region="eu-west-1").converse(modelId=SONNET, messages=ask(secret))
+    (request,) = emulator.requests
+    assert (request.operation, request.model_id, request.account, request.region, request.time) == (
+        "Converse",
+        SONNET,
+        "ALICE",
+        "eu-west-1",
+        1_750_000_000.0,
+    )
+    assert request.body is None
+    assert secret not in repr(emulator.requests) + repr(emulator.bill())
+    with BedrockEmulator(keep_text=True) as keeping:
+        keeping.client().converse(modelId=SONNET, messages=ask(secret))
+        assert keeping.requests[0].body == {"messages": ask(secret)}
+        assert secret not in repr(keeping.requests)
+
+
+class TestTime:
+    def test_the_clock_runs_on_its_base_and_is_moved_forward(self) -> None:
+        clock = Clock(lambda: 100.0)
+        assert clock.advance(2.5) == clock() == 102.5
+        with pytest.raises(EmulatorError, match="only goes forward"):
+            clock.advance(-1)
+
+    def test_a_plain_callable_is_a_clock_that_can_be_moved(self) -> None:
+        emulator = BedrockEmulator(clock=lambda: 7.0)
+        emulator.clock.advance(1)
+        assert emulator.clock() == 8.0
+
+    def test_latency_meets_the_pair_it_was_fitted_to(self) -> None:
+        latency = Latency()
+        uncached, cached = Usage(input=7800, output=300), Usage(cache_read=7800, output=300)
+        seconds = [latency.before_first_token(usage) + latency.of_output(usage) for usage in (uncached, cached)]
+        assert seconds == pytest.approx([7.61, 3.12], abs=0.01)
+
+    def test_latency_is_reported_and_not_slept(self, client: Any) -> None:
+        calls = [client.converse(modelId=SONNET, system=cached_system(), messages=ask()) for _ in range(2)]
+        first, second = (call["metrics"]["latencyMs"] for call in calls)
+        assert first > second > 200
+
+
+class TestInvocationLogs:
+    def records(self, folder: Path) -> list[dict[str, Any]]:
+        (file,) = folder.rglob("*.json.gz")
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def call(self, folder: Path, **settings: Any) -> list[dict[str, Any]]:
+        with BedrockEmulator(clock=Clock(lambda: 1_750_000_000.0), log_folder=folder, **settings) as emulator:
+            client = emulator.client()
+            for _ in range(2):
+                client.converse(modelId=SONNET, system=cached_system(), messages=ask(), requestMetadata={"tenant": "a"})
+            with pytest.raises(client.exceptions.ValidationException):
+                client.converse(modelId=SONNET, messages=ask(" "))
+        return self.records(folder)
+
+    def test_they_have_bedrocks_fields_and_no_text(self, tmp_path: Path) -> None:
+        write, read, refused = self.call(tmp_path)
+        assert write["schemaType"] == "ModelInvocationLog"
+        assert write["schemaVersion"] == "1.0"
+        assert write["timestamp"] == "2025-06-15T15:06:40Z"
+        assert (write["operation"], write["modelId"], write["region"]) == ("Converse", SONNET, "us-east-1")
+        assert write["requestMetadata"] == {"tenant": "a"}
+        assert read["input"]["cacheReadInputTokenCount"] == write["input"]["cacheWriteInputTokenCount"] > 1024
+        assert read["output"]["outputTokenCount"] == write["output"]["outputTokenCount"] > 0
+        assert refused["errorCode"] == "ValidationException"
+        assert LONG_TEXT[:20] not in json.dumps([write, read, refused])
+
+    def test_they_keep_text_when_asked_and_never_tell_the_ttl(self, tmp_path: Path) -> None:
+        write, _, _ = self.call(tmp_path, keep_text=True)
+        assert write["input"]["inputBodyJson"]["messages"] == ask()
+        usage = write["output"]["outputBodyJson"]["usage"]
+        assert usage["cacheWriteInputTokens"] == write["input"]["cacheWriteInputTokenCount"]
+        assert "cacheDetails" not in usage
+
+
+def test_the_fixture_serves_boto3(bedrock_emulator: BedrockEmulator) -> None:
+    assert bedrock_emulator.client().converse(modelId=SONNET, messages=ask())["stopReason"] == "end_turn"
+
+
+def test_loading_the_pytest_plugin_loads_neither_the_emulator_nor_boto3() -> None:
+    code = (
+        "import sys, cachepoint.emulator.pytest_plugin;"
+        "print(sorted({'boto3', 'botocore', 'uvicorn', 'starlette', 'cachepoint.emulator.server'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_serve_prints_the_line_that_connects_boto3() -> None:
+    code = "import cachepoint.emulator as e; e.serve(port=0)"
+    with subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert eval(line, {"boto3": __import__("boto3")}).converse(modelId=SONNET, messages=ask())
+        server.terminate()

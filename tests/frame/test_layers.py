@@ -1,0 +1,176 @@
+"""The house rules of the source tree, read off its syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "cachepoint"
+
+# Each floor may import itself and the floors after it; those in one set are strangers to each other.
+FLOORS: list[set[str]] = [
+    {"cli"},
+    {"langchain", "llama_index", "audit"},
+    {"emulator"},
+    {"bedrock"},
+    {"store"},
+    {"core"},
+    {"lazy"},
+    {"errors"},
+]
+HEIGHT = {name: -depth for depth, names in enumerate(FLOORS) for name in names}
+
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+IMPURE_CALLS = {
+    "open",
+    "print",
+    "input",
+    "time.time",
+    "time.monotonic",
+    "time.perf_counter",
+    "time.sleep",
+    "datetime.now",
+    "datetime.today",
+    "date.today",
+    "os.getenv",
+    "warnings.warn",
+    "socket.socket",
+}
+IMPURE_MODULES = {"os", "socket", "warnings", "logging", "time", "random", "pathlib", "subprocess"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_text(), path) for path in sorted(PACKAGE.rglob("*.py"))}
+PATHS = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def only_for_types(tree: ast.Module) -> set[ast.AST]:
+    """The nodes under `if TYPE_CHECKING:`, which never run."""
+    guarded: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            guarded |= {inner for statement in node.body for inner in ast.walk(statement)}
+    return guarded
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Every import with the modules it names; `from a import b` names `a.b` where that is a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import; name the module in full"
+            module = node.module or ""
+            for alias in node.names:
+                submodule = f"{module}.{alias.name}"
+                yield node, submodule if submodule in TREES else module
+
+
+def floor_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "cachepoint" and len(parts) > 1 else None
+
+
+def test_a_floor_imports_only_the_floors_below_it() -> None:
+    upward = []
+    for module, tree in TREES.items():
+        here = floor_of(module)
+        if here is None:
+            continue
+        for node, imported in imports(tree):
+            there = floor_of(imported)
+            if there and there != here and HEIGHT[there] >= HEIGHT[here]:
+                upward.append(f"{module}:{node.lineno} imports {imported}")
+    assert not upward
+
+
+def test_every_package_stands_on_a_floor() -> None:
+    assert {floor_of(module) for module in TREES} - {None} <= set(HEIGHT)
+
+
+def test_no_module_imports_the_package_root() -> None:
+    assert not [
+        f"{module}:{node.lineno}"
+        for module, tree in TREES.items()
+        for node, imported in imports(tree)
+        if imported == "cachepoint"
+    ]
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {
+            imported
+            for node, imported in imports(tree)
+            if imported in TREES and imported != module and node not in only_for_types(tree)
+        }
+        for module, tree in TREES.items()
+        if module != "cachepoint"
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as cycle:
+        pytest.fail(f"import cycle: {' -> '.join(cycle.args[1])}")
+
+
+def test_the_core_needs_only_the_standard_library() -> None:
+    assert not [
+        f"{module}:{node.lineno} imports {imported}"
+        for module, tree in TREES.items()
+        if floor_of(module) in ("core", "errors")
+        for node, imported in imports(tree)
+        if imported.split(".")[0] not in sys.stdlib_module_names | {"cachepoint"}
+    ]
+
+
+def test_the_core_reads_no_clock_no_environment_and_no_file() -> None:
+    impure = []
+    for module, tree in TREES.items():
+        if floor_of(module) != "core":
+            continue
+        impure += [
+            f"{module}:{node.lineno} imports {imported}"
+            for node, imported in imports(tree)
+            if imported.split(".")[0] in IMPURE_MODULES
+        ]
+        impure += [
+            f"{module}:{node.lineno} calls {ast.unparse(node.func)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in IMPURE_CALLS
+        ]
+    assert not impure
+
+
+def test_no_file_is_too_long_to_read_at_a_sitting() -> None:
+    lengths = {module: path.read_text().count("\n") for module, path in PATHS.items()}
+    assert not {module: lines for module, lines in lengths.items() if lines > LONGEST_FILE}
+
+
+def test_no_function_is_too_long_to_see_at_once() -> None:
+    lengths = {
+        f"{module}:{node.lineno} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert not {function: lines for function, lines in lengths.items() if lines > LONGEST_FUNCTION}
+
+
+def test_nothing_is_left_unimplemented() -> None:
+    assert not [
+        f"{module}:{node.lineno}"
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and node.exc is not None and "NotImplementedError" in ast.unparse(node.exc)
+    ]

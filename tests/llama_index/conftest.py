@@ -1,0 +1,32 @@
+"""What all LlamaIndex suites share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cachepoint.emulator import BedrockEmulator
+
+# Warnings that LlamaIndex itself gives rise to, in whatever LLM it runs.
+LLAMA_INDEX_WARNINGS = (
+    "ignore::pydantic.warnings.PydanticDeprecationWarning",
+    "ignore:is_running called from within a step:DeprecationWarning",
+    "ignore:.*aiosqlite.*:ResourceWarning",
+    "ignore:.*aiosqlite.*:pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            for warning in LLAMA_INDEX_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture
+def emulator() -> Iterator[BedrockEmulator]:
+    """A running emulator that keeps what it was sent."""
+    with BedrockEmulator(keep_text=True) as running:
+        yield running

@@ -1,0 +1,176 @@
+"""What calls cost, by instrumentation and by callbacks: the ledger's totals, once a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from llama_index.core import Document, MockEmbedding, Settings, VectorStoreIndex
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.chat_engine.types import ChatMode
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import instrument_tags
+from llama_index_kit import CONNECTION, LONG, METHODS, MODEL, answer
+from pydantic import BaseModel
+
+import cachepoint
+from cachepoint.emulator import BedrockEmulator, ToolCall, failed
+from cachepoint.errors import BudgetExceeded, ConfigurationError
+from cachepoint.llama_index import CacheAwareBedrockConverse, PromptCacheCallbackHandler, PromptCacheEventHandler
+
+ABANDONED = "Never mind."
+NOVA = "us.amazon.nova-pro-v1:0"
+STATIC = ChatMessage(role=MessageRole.SYSTEM, content=LONG)
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@pytest.fixture
+def events() -> Iterator[PromptCacheEventHandler]:
+    handler = PromptCacheEventHandler()
+    root = get_dispatcher()
+    root.add_event_handler(handler)
+    yield handler
+    root.event_handlers.remove(handler)
+
+
+@pytest.fixture
+def callbacks() -> PromptCacheCallbackHandler:
+    return PromptCacheCallbackHandler()
+
+
+@pytest.fixture
+def llm(emulator: BedrockEmulator, callbacks: PromptCacheCallbackHandler) -> CacheAwareBedrockConverse:
+    return CacheAwareBedrockConverse(
+        model=MODEL,
+        endpoint_url=emulator.url,
+        clock=emulator.clock,
+        max_retries=1,
+        callback_manager=CallbackManager([callbacks]),
+        **CONNECTION,
+    )
+
+
+def chat(question: str) -> list[ChatMessage]:
+    return [STATIC, ChatMessage(content=question)]
+
+
+async def one_of_everything(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator, round_: int) -> None:
+    """Twenty calls: all methods, two models, tools, structured output, an agent, failures, abandoned streams."""
+    for method in METHODS:
+        await answer(llm, method, f"Question {round_} by {method}. {LONG}" if "complete" in method else chat(method))
+    llm.chat(chat("On another model."), model=NOVA)
+    llm.structured_predict(City, PromptTemplate("Describe {city}."), city="Paris")
+    await llm.astructured_predict(City, PromptTemplate("Describe {city}."), city="Paris")
+    llm.as_structured_llm(City).complete("Describe Rome.")
+    await asyncio.gather(*(llm.achat(chat(f"At once {n}.")) for n in range(3)))
+    emulator.script(ToolCall("add", {"a": 1, "b": 1}), "Two.")
+    agent = FunctionAgent(tools=[FunctionTool.from_defaults(add)], llm=llm, system_prompt=LONG)
+    await agent.run("What is 1 + 1?")
+    emulator.fail_next(failed(), times=2)
+    with pytest.raises(ClientError):
+        llm.complete("Hello")
+    stream = llm.stream_chat(chat(ABANDONED))
+    next(stream)
+    stream.close()
+    with pytest.raises(ClientError):
+        await llm.achat([ChatMessage(content="")])
+
+
+async def test_ledger_handlers_and_bill_agree_exactly(
+    llm: CacheAwareBedrockConverse,
+    emulator: BedrockEmulator,
+    events: PromptCacheEventHandler,
+    callbacks: PromptCacheCallbackHandler,
+) -> None:
+    for round_ in range(15):
+        emulator.clock.advance(40)
+        await one_of_everything(llm, emulator, round_)
+    totals = llm.ledger.totals()
+    assert totals.calls == 15 * 20
+    assert totals.unreported == 15 * 3
+    for handler in (events, callbacks):
+        assert handler.ledger.totals() == totals
+        assert handler.by("model") == llm.ledger.by("model")
+    # The emulator may have sent the whole of a stream that its reader then left.
+    arrived = [line for line in emulator.bill().lines if ABANDONED not in str(line.call.body)]
+    assert totals.cost.usd == sum((line.usd or Decimal(0) for line in arrived), Decimal(0))
+
+
+def test_a_call_goes_by_the_tags_around_it(llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler) -> None:
+    with instrument_tags({"tenant": "a"}), cachepoint.tags(feature="search"):
+        llm.chat(chat("One."))
+        list(llm.stream_chat(chat("Two.")))
+    with instrument_tags({"tenant": "b"}):
+        llm.chat(chat("Three."))
+    assert {tenant: sums.calls for tenant, sums in events.by("tenant").items()} == {"a": 2, "b": 1}
+    assert events.by("feature")["search"].calls == 2
+
+
+async def test_an_agents_run_can_be_told_from_another(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator, events: PromptCacheEventHandler
+) -> None:
+    agent = FunctionAgent(tools=[FunctionTool.from_defaults(add)], llm=llm, system_prompt=LONG)
+    emulator.script(ToolCall("add", {"a": 1, "b": 1}), "Two.", "Nothing.")
+    await agent.run("What is 1 + 1?")
+    await agent.run("And now?")
+    assert sorted(sums.calls for sums in events.by("llamaindex.run_id").values()) == [1, 2]
+
+
+def test_an_engine_that_brings_its_own_callback_manager_is_counted(
+    llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = PromptCacheCallbackHandler()
+    monkeypatch.setattr(Settings, "_callback_manager", CallbackManager([everywhere]))
+    index = VectorStoreIndex.from_documents([Document(text=LONG)], embed_model=MockEmbedding(embed_dim=4))
+    index.as_query_engine(llm=llm).query("What does it say?")
+    index.as_chat_engine(chat_mode=ChatMode.CONTEXT, llm=llm).chat("What does it say?")
+    assert events.calls == 2
+    assert everywhere.calls == 2
+
+
+def test_a_budget_stops_the_next_call(emulator: BedrockEmulator) -> None:
+    handler = PromptCacheCallbackHandler(budget_usd="0.005")
+    llm = CacheAwareBedrockConverse(
+        model=MODEL, endpoint_url=emulator.url, callback_manager=CallbackManager([handler]), **CONNECTION
+    )
+    llm.chat(chat("What does it say?"))
+    with pytest.raises(BudgetExceeded, match=r"of a budget of 0\.005 USD"):
+        llm.chat(chat("And then?"))
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, "much", True, float("inf")])
+def test_a_budget_must_be_an_amount(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="budget_usd="):
+        PromptCacheCallbackHandler(budget_usd=wrong)
+
+
+def test_each_record_goes_to_the_users_own_sink(llm: CacheAwareBedrockConverse) -> None:
+    seen: list[str] = []
+    handler = PromptCacheEventHandler(on_call=lambda record: seen.append(record.model))
+    root = get_dispatcher()
+    root.add_event_handler(handler)
+    try:
+        llm.chat(chat("What does it say?"))
+    finally:
+        root.event_handlers.remove(handler)
+    assert seen == [MODEL]
+    assert handler.summary().splitlines()[-1].startswith("all")
