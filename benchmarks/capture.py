@@ -8,8 +8,8 @@ into the docs. `rows --fast` runs cachepoint alone, without HTTP; `--losses` say
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from capture_lib import report
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     results: list[report.Result] = []
     if given.what == "report":
-        write_docs(json.loads(given.json.read_text("utf-8")))
+        write_docs(report.load(given.json))
         return
     for result in {"rows": rows, "workers": workers, "steady": steady}[given.what](given):
         results.append(result)
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", nargs="?", default="rows", choices=("rows", "workers", "steady", "report"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results in a file, beside earlier ones")
     parser.add_argument("--rows", default="", metavar="A1,A8", help="these workloads only")
-    parser.add_argument("--contenders", default="", metavar="TEXT,TEXT", help="those whose name has one of these")
+    parser.add_argument("--contenders", default="", metavar="TEXT,TEXT", help="those whose names begin so")
     parser.add_argument("--fast", action="store_true", help="no HTTP, and no frameworks")
     parser.add_argument("--losses", action="store_true", help="where cachepoint under boto3 loses against the bound")
     parser.add_argument("--seed", type=int, default=0)
@@ -83,7 +83,7 @@ def _contenders(given: argparse.Namespace, traffic: Traffic) -> list[Contender]:
     there, _ = peers()
     wanted = [part for part in given.contenders.split(",") if part]
     everyone = [*cachepoints(), *references(traffic), *there]
-    return [each for each in everyone if not wanted or any(part in each.name for part in wanted)]
+    return [each for each in everyone if not wanted or each.name.startswith(tuple(wanted))]
 
 
 def rows(given: argparse.Namespace) -> Iterator[report.Result]:
@@ -107,8 +107,8 @@ def workers(given: argparse.Namespace) -> Iterator[report.Result]:
     langchain = next((peer for peer in peers()[0] if peer.name == "ChatBedrockConverse 5m"), None)
     for workload in _workloads(given, [each for each in WORKLOADS if each.name in ROWS]):
         for found in fleets(workload, _knobs(given), langchain):
-            print(found, flush=True)
-            yield report.fleet(found)
+            print(report.fleet_line(found), flush=True)
+            yield asdict(found)
 
 
 def steady(given: argparse.Namespace) -> Iterator[report.Result]:

@@ -145,4 +145,3 @@ def checkpoints(request: Json) -> list[tuple[str, str]]:
 def joined_texts(request: Json) -> list[str]:
     """The text of every list, joined: what the model reads, however it is cut into blocks."""
     return ["".join(block["text"] for block in blocks if "text" in block) for _, blocks in lists(request)]
-

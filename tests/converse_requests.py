@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from converse_kit import (
@@ -33,12 +34,20 @@ NOVA_2 = "us.amazon.nova-2-lite-v1:0"
 MODELS = (SONNET, SONNET_46, OPUS_5, SONNET_37, HAIKU_35, NOVA, NOVA_2, LLAMA)
 CLAUDE = (SONNET, SONNET_46, OPUS_5, SONNET_37, HAIKU_35)
 
-_WORDS = ("Why?", "Résumé naïve café", "日本語のテキスト。次の文。", "🙂 emoji\n\nnext paragraph", "tab\tand\u00a0space", "{}")
+_WORDS = (
+    "Why?",
+    "Résumé naïve café",
+    "日本語のテキスト。次の文。",
+    "🙂 emoji\n\nnext paragraph",
+    "tab\tand\u00a0space",
+    "{}",
+)
 _LONG = tuple(DOCUMENT[start : start + size] for start, size in ((0, 600), (600, 3000), (3600, 9000), (0, 14000)))
 _REPEATED = ("word " * 900, "東京は日本の首都です。\n\n" * 120, "🙂" * 700, "x" * 5000)
 
 words = st.one_of(
     st.sampled_from(_WORDS),
+    st.sampled_from(_LONG),
     st.sampled_from(_LONG),
     st.sampled_from(_REPEATED),
     st.text(min_size=1, max_size=40).filter(lambda value: value.strip() and value.isprintable()),
@@ -49,12 +58,12 @@ images = st.sampled_from([image(), image(PNG + b"\x01")])
 
 
 @st.composite
-def _user_content(draw: st.DrawFn, results: list[int], model: str) -> list[Json]:
+def _user_content(draw: st.DrawFn, results: Sequence[int], model: str) -> list[Json]:
     parts: list[Json] = []
     for number in results:
         inner = draw(st.lists(st.one_of(texts, st.just({"json": {"found": 3}}), images), min_size=1, max_size=2))
         parts.append(tool_result(number, *inner))
-    if results and draw(st.booleans()):
+    if draw(st.booleans()) and results:
         return parts
     kinds: list[Any] = [texts, texts, images, words.map(guarded), st.just(document("pdf", b"%PDF-1.7 " * 40))]
     if not results or model not in CLAUDE:
@@ -120,17 +129,18 @@ def requests(draw: st.DrawFn, models: tuple[str, ...] = MODELS, marked: bool | N
 
 
 @st.composite
-def conversations(draw: st.DrawFn, models: tuple[str, ...] = CLAUDE, turns: int = 4) -> list[Json]:
-    """Requests of one application in a row: turns of a growing conversation, and other questions to one document."""
-    first = draw(requests(models, marked=draw(st.booleans())))
+def conversations(draw: st.DrawFn, models: tuple[str, ...] = (*CLAUDE, NOVA), turns: int = 5) -> list[Json]:
+    """Requests of one application in a row: a conversation that grows, questions to one document, or both mixed."""
+    first = draw(requests(models))
+    grows = draw(st.sampled_from([(True,), (False,), (True, False)]))
     made = [first]
     for _ in range(turns - 1):
         last = made[-1]
-        question = text(f"\n\nQuestion: {draw(words)[:60]}?")
-        if draw(st.booleans()) and not any("toolResult" in block for block in last["messages"][-1]["content"]):
-            messages = [*last["messages"][:-1], {"role": "user", "content": [text(DOCUMENT[:9000] + question["text"])]}]
-        else:
+        question = f"\n\nQuestion: {draw(words)[:60]}?"
+        if draw(st.sampled_from(grows)) or "toolResult" in str(first["messages"][-1]["content"]):
             answer = {"role": "assistant", "content": [text("An answer.")]}
-            messages = [*last["messages"], answer, {"role": "user", "content": [question]}]
+            messages = [*last["messages"], answer, {"role": "user", "content": [text(question)]}]
+        else:
+            messages = [*first["messages"][:-1], {"role": "user", "content": [text(DOCUMENT[:14000] + question)]}]
         made.append({**last, "messages": messages})
     return made

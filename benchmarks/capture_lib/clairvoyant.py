@@ -18,7 +18,6 @@ from cachepoint.core.rules import TTL, TTL_SECONDS
 from cachepoint.core.view import Rates
 from cachepoint.emulator.prompt import RenderedPrompt
 
-
 Action = Literal["uncached", "write 5m", "write 1h", "read"]
 """What a request does with the tokens of an edge."""
 _WRITES: dict[TTL, Action] = {"5m": "write 5m", "1h": "write 1h"}
@@ -87,4 +86,3 @@ def schedule(visits: Sequence[float], rates: Rates) -> list[Action]:
 def cheapest(visits: Sequence[float], rates: Rates) -> float:
     """The least one token of an edge costs over all its visits, in input prices."""
     return sum(price(action, rates) for action in schedule(visits, rates))
-

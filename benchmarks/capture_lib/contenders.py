@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import cachepoint
 from cachepoint.core.rules import TTL, TTL_SECONDS
 from cachepoint.store.memory import MemoryStore
-
 from capture_lib.requests import Request, converse
 from capture_lib.stage import MODEL, REGION, Stage, Stopwatch
 from capture_lib.traffic import Traffic
@@ -149,8 +148,12 @@ def clairvoyant_ends(traffic: Traffic, ttl: TTL = "5m") -> Place:
 
 
 def cachepoints() -> list[Contender]:
-    """cachepoint under boto3 and under the frameworks it serves."""
-    return [Cachepoint(), Adapter("cachepoint (LangChain)", _langchain), Adapter("cachepoint (LlamaIndex)", _llama_index)]
+    """Our own: under boto3, and under the frameworks it serves."""
+    return [
+        Cachepoint(),
+        Adapter("cachepoint (LangChain)", _langchain),
+        Adapter("cachepoint (LlamaIndex)", _llama_index),
+    ]
 
 
 def references(traffic: Traffic) -> list[Contender]:
@@ -168,7 +171,6 @@ def references(traffic: Traffic) -> list[Contender]:
 
 def _langchain(stage: Stage) -> Send:
     from cachepoint.langchain import CacheAwareChatBedrockConverse
-
     from capture_lib.peers import MAX_TOKENS, langchain_send
 
     return langchain_send(
@@ -180,7 +182,6 @@ def _langchain(stage: Stage) -> Send:
 
 def _llama_index(stage: Stage) -> Send:
     from cachepoint.llama_index import CacheAwareBedrockConverse
-
     from capture_lib.peers import MAX_TOKENS, llama_index_send
 
     return llama_index_send(

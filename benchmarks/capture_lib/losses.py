@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import Rates
-
 from capture_lib.clairvoyant import Action, price, schedule
 from capture_lib.stage import rates, rendered
 from capture_lib.traffic import Traffic
+
+_K = TypeVar("_K")
 
 
 class Loss(NamedTuple):
@@ -69,29 +70,32 @@ def told(traffic: Traffic, usages: Sequence[Usage]) -> Iterator[str]:
     price_of = rates()
     possible = max(traffic.baseline - traffic.bound, 1.0)
     found = list(losses(traffic, usages))
-    moves: Counter[tuple[str, str]] = Counter()
+    moves: defaultdict[tuple[str, str], float] = defaultdict(float)
     times: Counter[tuple[str, str]] = Counter()
-    places: Counter[str] = Counter()
+    places: defaultdict[str, float] = defaultdict(float)
+    by_request: defaultdict[int, float] = defaultdict(float)
     for loss in found:
         moves[loss.best, loss.done] += loss.lost(price_of)
         times[loss.best, loss.done] += 1
         places[_place(loss)] += loss.lost(price_of)
-    yield f"{traffic.workload.name}: lost {sum(moves.values()) / possible:.2%} of {possible:,.0f} tokens that could be saved"
-    for (best, done), tokens in sorted(moves.items(), key=lambda item: -abs(item[1])):
+        by_request[loss.request] += loss.lost(price_of)
+    lost = sum(moves.values()) / possible
+    yield f"{traffic.workload.name}: lost {lost:.2%} of the {possible:,.0f} tokens that could be saved"
+    for (best, done), tokens in _largest(moves, len(moves)):
         if abs(tokens) > 0.0005 * possible:
             yield f"  {tokens / possible:+7.2%}  best {best:9s} done {done:9s} {times[best, done]:6d} times"
-    for place, tokens in places.most_common(5):
+    for place, tokens in _largest(places, 5):
         yield f"  {tokens / possible:+7.2%}  {place}"
-    by_request: Counter[int] = Counter()
-    for loss in found:
-        by_request[loss.request] += loss.lost(price_of)
-    for number, tokens in by_request.most_common(6):
+    for number, tokens in _largest(by_request, 6):
         usage, at = usages[number], traffic.requests[number].at
         yield f"  {tokens / possible:+7.2%}  request {number} at {at:.0f} s: {usage}"
+
+
+def _largest(amounts: Mapping[_K, float], count: int) -> Sequence[tuple[_K, float]]:
+    return sorted(amounts.items(), key=lambda item: -abs(item[1]))[:count]
 
 
 def _place(loss: Loss) -> str:
     many = "once" if loss.visits == 1 else "2-5 times" if loss.visits < 6 else "often"
     which = "first visit" if loss.visit == 0 else "second visit" if loss.visit == 1 else "later visit"
     return f"{which} of an edge visited {many}"
-

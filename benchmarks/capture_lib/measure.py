@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import Rates
-
 from capture_lib.contenders import Contender, Send
 from capture_lib.requests import Request
 from capture_lib.stage import Stage, StageMaker, direct_stage, http_stage, minimum_of, output_rate, rates, rendered
@@ -88,8 +87,9 @@ def play(stage: Stage, contender: Contender, send: Send, requests: Iterable[Requ
 
 
 def _together(requests: Iterable[Request]) -> Iterator[Sequence[Request]]:
-    for group, members in itertools.groupby(requests, key=lambda request: request.group):
-        yield from ([list(members)] if group else ([member] for member in members))
+    for group, found in itertools.groupby(requests, key=lambda request: request.group):
+        members = list(found)
+        yield from [members] if group else ([member] for member in members)
 
 
 def outcome(traffic: Traffic, contender: Contender, stage: Stage, failed: Sequence[Request]) -> Outcome:
@@ -107,7 +107,9 @@ def outcome(traffic: Traffic, contender: Contender, stage: Stage, failed: Sequen
         bound=traffic.bound,
         capture=traffic.capture(bill),
         refused=sum(call.status >= 400 for call in calls),
-        planning=Milliseconds(median(planning) * 1000, planning[len(planning) * 95 // 100] * 1000) if planning else None,
+        planning=Milliseconds(median(planning) * 1000, planning[len(planning) * 95 // 100] * 1000)
+        if planning
+        else None,
     )
 
 

@@ -142,9 +142,7 @@ def llama_index_tools(tools: tuple[Tool, ...]) -> list[Any]:
 
 
 def _fields(tool: Tool, field: Callable[..., Any]) -> dict[str, Any]:
-    return {
-        name: (str, field(description=found["description"])) for name, found in tool.schema["properties"].items()
-    }
+    return {name: (str, field(description=found["description"])) for name, found in tool.schema["properties"].items()}
 
 
 def llama_index_send(model: Any) -> Send:
@@ -189,11 +187,12 @@ def _pydantic_ai(stage: Stage) -> Send:
     model = BedrockConverseModel(MODEL, provider=BedrockProvider(bedrock_client=stage.client()), settings=settings)
 
     def send(request: Request) -> object:
-        tools = [ToolDefinition(name=tool.name, parameters_json_schema=tool.schema, description=tool.description) for tool in request.tools]
+        tools = [
+            ToolDefinition(name=tool.name, parameters_json_schema=tool.schema, description=tool.description)
+            for tool in request.tools
+        ]
         parameters = ModelRequestParameters(function_tools=tools)
-        return asyncio.run(
-            model_request(model, _pydantic_ai_messages(request), model_request_parameters=parameters)
-        )
+        return asyncio.run(model_request(model, _pydantic_ai_messages(request), model_request_parameters=parameters))
 
     return send
 
@@ -283,5 +282,3 @@ def _installed(package: str) -> bool:
         return find_spec(package) is not None
     except ModuleNotFoundError:
         return False
-
-

@@ -30,12 +30,12 @@ STYLES: Mapping[str, Style] = {
 
 
 def picture(results: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> str:
-    """An SVG of some width, light on any background."""
+    """The picture as SVG, on a ground of its own so that it can be read on any page."""
     height = TOP + STEP * len(rows) + 40
+    box = f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13" role="img"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
-            'font-size="13" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
             "<title>Bill over no caching, by workload</title>",
             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
             *_legend(),
@@ -76,7 +76,7 @@ def _row(results: Sequence[Mapping[str, Any]], row: str, y: float) -> Iterator[s
     yield f'<text x="40" y="{y + 4:.0f}" font-size="11" fill="#555">{escape(title[:34])}</text>'
     width = _x(some["bound"]) - LEFT
     yield f'<rect x="{LEFT}" y="{y - 9:.1f}" width="{width:.1f}" height="18" fill="#dddddd"/>'
-    for name, style in reversed(STYLES.items()):
+    for name, style in reversed(list(STYLES.items())):
         if name in found:
             yield _mark(style, _x(found[name]["ratio"]), y)
             if found[name]["ratio"] > LARGEST:

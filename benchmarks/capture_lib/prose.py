@@ -7,10 +7,7 @@ from functools import lru_cache
 
 from cachepoint.emulator.tokenizer import count_tokens
 
-_SYLLABLES = (
-    "ba be bi bo ca ce co da de di do fa fe fo ga ge go ha he ho la le li lo ma me mi mo na ne no pa pe po ra re ri ro "
-    "sa se si so ta te ti to va ve vi ul an en in on er ar or st nt"
-).split()
+_SYLLABLES = [*(first + second for first in "bcdfghlmnprstv" for second in "aeio"), "an", "en", "in", "on", "er", "st"]
 _SENTENCE = (6, 16)
 _SENTENCES_A_PARAGRAPH = 6
 

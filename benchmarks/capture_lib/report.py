@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,10 +50,16 @@ LINE_HEADER = f"{'':4}{'':42}{'bill':>8}{'w/ out':>8}{'bound':>8}{'capture':>7}{
 
 def merge(path: Path, part: str, results: Sequence[Result]) -> None:
     """Put results into a JSON file beside its other parts, in place of those of the same rows and contenders."""
-    kept: dict[str, list[Result]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    kept = load(path) if path.exists() else {}
     fresh = {_key(result) for result in results}
     kept[part] = [result for result in kept.get(part, []) if _key(result) not in fresh] + list(results)
     path.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+
+
+def load(path: Path) -> dict[str, list[Result]]:
+    """The parts of a JSON file: results of `rows`, `workers` and `steady`."""
+    kept: dict[str, list[Result]] = json.loads(path.read_text("utf-8"))
+    return kept
 
 
 def _key(result: Result) -> tuple[Any, ...]:
@@ -88,9 +93,15 @@ def rows_table(results: Sequence[Result]) -> str:
         planning = " / ".join(f"{each:.1f}" for each in timed["planning_ms"]) if timed["planning_ms"] else "–"
         capture = "–" if main["capture"] is None else f"{main['capture']:.3f}"
         return (
-            f"{row} {main['title']}", str(main["requests"]), _bill(main["bound"]), f"**{_bill(main['ratio'])}**", capture,
-            _bill(main["ratio_with_output"]), str(main["refused"]), planning,
-        )  # fmt: skip
+            f"{row} {main['title']}",
+            str(main["requests"]),
+            _bill(main["bound"]),
+            f"**{_bill(main['ratio'])}**",
+            capture,
+            _bill(main["ratio_with_output"]),
+            str(main["refused"]),
+            planning,
+        )
 
     header = ("workload", "calls", "bound", "bill", "capture", "bill with output", "refused", "planning ms, p50 / p95")
     return table(header, (cells(*item) for item in _by_row(results).items()))
@@ -161,14 +172,20 @@ def steady_table(results: Sequence[Result]) -> str:
     return table(("", *variants), ((row, *(cell(by.get(name)) for name in variants)) for row, by in found.items()))
 
 
-def fleet(found: Fleet) -> Result:
-    return asdict(found)
+def fleet_line(found: Fleet) -> str:
+    """One fleet for the terminal."""
+    peer = "" if found.langchain_5m is None else f", cache_control {found.langchain_5m:.4f}"
+    return (
+        f"{found.row:4}{found.processes:3} processes, {found.calls or 'all':>3} calls each: {found.fresh:.4f}, "
+        f"with a profile {found.with_profile:.4f}, one process {found.one_process:.4f}{peer}"
+    )
 
 
 def put_tables(page: Path, tables: Mapping[str, str]) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a page."""
     content = page.read_text("utf-8")
-    for name, text in tables.items():
-        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        content = between.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", content)
+    for name, made in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = content.partition(begin)
+        content = f"{before}{begin}{made}\n{end}{rest.partition(end)[2]}"
     page.write_text(content, "utf-8")

@@ -136,9 +136,7 @@ def converse(request: Request, *, in_pieces: bool = False) -> dict[str, Any]:
 
 
 def tool_spec(tool: Tool) -> dict[str, Any]:
-    return {
-        "toolSpec": {"name": tool.name, "description": tool.description, "inputSchema": {"json": tool.schema}}
-    }
+    return {"toolSpec": {"name": tool.name, "description": tool.description, "inputSchema": {"json": tool.schema}}}
 
 
 def in_order(requests: Sequence[Request]) -> Iterator[Request]:

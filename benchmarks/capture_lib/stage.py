@@ -29,7 +29,6 @@ from cachepoint.emulator.refusals import Refusal
 from cachepoint.emulator.replies import Script
 from cachepoint.emulator.service import Service
 from cachepoint.emulator.traits import traits_of
-
 from capture_lib.prose import prose
 from capture_lib.requests import Request, Workload, converse
 
@@ -37,7 +36,7 @@ MODEL = "global.anthropic.claude-sonnet-4-5-20250929-v1:0"
 REGION = "us-east-1"
 START = 1_780_000_000.0
 DAY = 86_400.0
-RESPONSE_BEGINS_AFTER = 0.5
+RESPONSE_BEGINS_AFTER = 1.5
 """Real seconds until a response begins where requests are sent at once, so that all are under way by then."""
 
 

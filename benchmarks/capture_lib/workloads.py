@@ -94,7 +94,8 @@ def chats(knobs: Knobs) -> Iterator[Request]:
     rng, found = _rng(knobs, "A4"), []
     system = (text(prose(knobs.tokens(1_500), knobs.seed, "chat system")),)
     for chat in range(knobs.many(20)):
-        at, history = rng.uniform(0, HOUR) * knobs.gaps, ()  # type: tuple[float, tuple[Message, ...]]
+        at = rng.uniform(0, HOUR) * knobs.gaps
+        history: tuple[Message, ...] = ()
         for turn in range(40):
             asked = user(prose(knobs.tokens(80), knobs.today, "said", chat, turn))
             found.append(Request(at, (*history, asked), system))
@@ -107,7 +108,8 @@ def rag_chats(knobs: Knobs) -> Iterator[Request]:
     rng, found = _rng(knobs, "A10"), []
     system = (text(prose(knobs.tokens(900), knobs.seed, "rag system")),)
     for chat in range(knobs.many(12)):
-        at, history = rng.uniform(0, HOUR / 2) * knobs.gaps, ()  # type: tuple[float, tuple[Message, ...]]
+        at = rng.uniform(0, HOUR / 2) * knobs.gaps
+        history: tuple[Message, ...] = ()
         for turn in range(20):
             question = prose(knobs.tokens(40), knobs.today, "asked", chat, turn)
             documents = prose(knobs.tokens(2_500), knobs.today, "retrieved", chat, turn)
@@ -140,7 +142,7 @@ def _agent_run(
 ) -> Iterator[Request]:
     system = (text(prose(knobs.tokens(1_200), knobs.seed, "agent system")),)
     at = rng.uniform(0, HOUR) * knobs.gaps
-    history = (user(prose(knobs.tokens(150), knobs.today, "task", *run)),)
+    history: tuple[Message, ...] = (user(prose(knobs.tokens(150), knobs.today, "task", *run)),)
     for step in range(steps):
         yield Request(at, history, system, _tools(knobs))
         numbers = range(rng.randint(*calls))

@@ -21,12 +21,12 @@ from cachepoint.errors import CachepointWarning
 
 POLICIES = st.builds(
     CachePolicy,
-    mode=st.sampled_from(["auto", "explicit"]),
+    mode=st.sampled_from(["auto", "auto", "auto", "explicit"]),
     ttl=st.sampled_from(["auto", "5m", "1h"]),
-    split_text=st.booleans(),
-    max_checkpoints=st.integers(0, 4),
+    split_text=st.sampled_from([True, True, False]),
+    max_checkpoints=st.sampled_from([4, 4, 4, 4, 2, 1, 0]),
 )
-over_the_wire = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+over_the_wire = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 pure = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -78,10 +78,8 @@ def test_no_planned_request_is_refused_nor_sent_twice(bedrock: Bedrock, request:
 
 
 @given(asked=conversations(), policy=POLICIES)
-@settings(over_the_wire, max_examples=25)
-def test_nor_is_one_of_a_conversation_that_is_known(
-    bedrock: Bedrock, asked: list[Json], policy: CachePolicy
-) -> None:
+@settings(over_the_wire, max_examples=40)
+def test_nor_is_one_of_a_conversation_that_is_known(bedrock: Bedrock, asked: list[Json], policy: CachePolicy) -> None:
     client = bedrock.wrapped(policy)
     before = len(bedrock.calls)
     for request in asked:
@@ -98,7 +96,7 @@ def test_undo_gives_the_request_back(request: Json, policy: CachePolicy) -> None
 
 
 @given(asked=conversations())
-@settings(pure, max_examples=60)
+@settings(pure, max_examples=80)
 def test_undo_gives_the_requests_of_known_traffic_back(asked: list[Json]) -> None:
     application = Application()
     for request in asked:
@@ -124,7 +122,7 @@ def test_there_are_never_more_checkpoints_than_may_be(request: Json, policy: Cac
 
 
 @given(asked=conversations(), policy=POLICIES)
-@settings(pure, max_examples=50)
+@settings(pure, max_examples=80)
 def test_the_same_traffic_gives_the_same_plans(asked: list[Json], policy: CachePolicy) -> None:
     key = b"k" * 32
     once, again = Application(policy, MemoryStore(key=key)), Application(policy, MemoryStore(key=key))
@@ -132,14 +130,14 @@ def test_the_same_traffic_gives_the_same_plans(asked: list[Json], policy: CacheP
 
 
 @given(request=requests(marked=True))
-@settings(pure, max_examples=60)
+@settings(pure, max_examples=80)
 def test_explicit_mode_adds_no_checkpoint_of_its_own(request: Json) -> None:
     call = Application(CachePolicy(mode="explicit")).planned(request)
     assert all(point.marked for point in call.plan.checkpoints)
 
 
 @given(asked=conversations())
-@settings(pure, max_examples=40)
+@settings(pure, max_examples=80)
 def test_observing_sends_every_request_as_it_was_written(asked: list[Json]) -> None:
     application = Application(CachePolicy(mode="observe"))
     assert [application.called(request).request for request in asked] == asked

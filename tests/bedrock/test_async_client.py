@@ -21,7 +21,7 @@ aiobotocore_session = pytest.importorskip("aiobotocore.session", reason="aioboto
 @pytest.fixture
 async def raw(bedrock: Bedrock) -> AsyncIterator[Any]:
     """An aiobotocore client of the test's account."""
-    from aiobotocore.config import AioConfig
+    from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 
     making = aiobotocore_session.get_session().create_client(
         "bedrock-runtime",
@@ -119,6 +119,13 @@ async def test_tags_follow_each_task(bedrock: Bedrock, raw: Any) -> None:
 
     await asyncio.gather(*(ask(tenant) for tenant in "aab"))
     assert {tenant: sums.calls for tenant, sums in client.ledger.by("tenant").items()} == {"a": 2, "b": 1}
+
+
+async def test_each_kind_of_client_has_its_own_way_to_be_wrapped(bedrock: Bedrock, raw: Any) -> None:
+    with pytest.raises(ConfigurationError, match="use wrap_async"):
+        cachepoint.wrap(raw)
+    with pytest.raises(ConfigurationError, match=r"use wrap$"):
+        cachepoint.wrap_async(bedrock.client())
 
 
 async def test_wrapping_is_named_for_what_it_wraps() -> None:

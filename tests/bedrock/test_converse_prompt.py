@@ -202,7 +202,9 @@ def test_a_prompt_knows_where_its_parts_end() -> None:
 
 
 def test_media_cost_about_what_they_cost() -> None:
-    blocks = read({"messages": [user("?", image(), document("pdf", b"x" * 3000), document("txt", b"x" * 440), video())]})
+    blocks = read(
+        {"messages": [user("?", image(), document("pdf", b"x" * 3000), document("txt", b"x" * 440), video())]}
+    )
     _, picture, pdf, words, _ = (block.tokens for block in blocks.blocks)
     assert picture == pytest.approx(1500, abs=40)
     assert pdf == words == pytest.approx(100, abs=40)
@@ -214,7 +216,10 @@ def test_images_in_tool_results_cost_as_much_as_others() -> None:
 
 
 def test_no_text_of_the_prompt_is_kept() -> None:
-    request = {**REQUEST, "messages": [user("SECRET words " + DOCUMENT), assistant(reasoning("SECRET")), user("SECRET?")]}
+    request = {
+        **REQUEST,
+        "messages": [user("SECRET words " + DOCUMENT), assistant(reasoning("SECRET")), user("SECRET?")],
+    }
     assert "SECRET" not in repr(read(request))
 
 

@@ -29,6 +29,13 @@ def test_it_is_asked_where_the_estimate_straddles_the_minimum(bedrock: Bedrock) 
     assert bedrock.statuses == [200, 200]
 
 
+def test_it_is_asked_once(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped(COUNTING)
+    for _ in range(3):
+        client.converse(**asked(4600))
+    assert operations(bedrock) == ["CountTokens", "Converse", "Converse", "Converse"]
+
+
 @pytest.mark.parametrize("characters", [200, 30_000])
 def test_it_is_not_asked_where_the_estimate_is_sure(bedrock: Bedrock, characters: int) -> None:
     bedrock.wrapped(COUNTING).converse(**asked(characters))

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
-from converse_kit import DOCUMENT, SONNET, SONNET_46, SYSTEM, Bedrock, Json, checkpoints, point, question, text, tool, user
+from converse_kit import (
+    DOCUMENT,
+    SONNET,
+    SONNET_46,
+    SYSTEM,
+    Bedrock,
+    Json,
+    checkpoints,
+    point,
+    question,
+    text,
+    tool,
+    user,
+)
 
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
 from cachepoint.emulator import failed, reset_after_serving, reset_before_serving, throttled
@@ -225,6 +238,14 @@ def test_where_a_failed_call_cannot_be_forgotten_it_is_still_raised(bedrock: Bed
     assert [record.error for record in client.ledger.records] == ["ModelErrorException"]
 
 
+def test_where_a_refusal_cannot_be_remembered_the_call_is_repeated_all_the_same(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped(store=BrokenStore("refuse"))
+    bedrock.emulator.refuse_checkpoints("tools", SONNET)
+    with pytest.warns(CachepointWarning, match="refused|failed inside"):
+        client.converse(**BOTH)
+    assert bedrock.statuses == [400, 200]
+
+
 def test_where_prices_fail_the_tokens_are_still_counted(bedrock: Bedrock) -> None:
     client = bedrock.wrapped(prices=BrokenPrices())
     with pytest.warns(CachepointWarning, match="failed inside"):
@@ -243,9 +264,7 @@ def test_what_a_ledgers_listener_raises_reaches_nobody(bedrock: Bedrock) -> None
     assert ledger.totals().calls == 1
 
 
-def test_a_warning_made_an_error_does_not_fail_the_call(
-    bedrock: Bedrock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_warning_made_an_error_does_not_fail_the_call(bedrock: Bedrock, caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bedrock.wrapped(store=BrokenStore("visit")).converse(**QUESTION)

@@ -109,7 +109,10 @@ def test_a_mark_after_a_pdf_with_a_text_before_it_stays(bedrock: Bedrock) -> Non
 
 
 def test_a_mark_after_a_pdf_that_stands_alone_moves_away(bedrock: Bedrock) -> None:
-    request = {"modelId": SONNET, "messages": [user(DOCUMENT), assistant("Noted."), user(document("pdf"), point(), "?")]}
+    request = {
+        "modelId": SONNET,
+        "messages": [user(DOCUMENT), assistant("Noted."), user(document("pdf"), point(), "?")],
+    }
     with pytest.warns(CachepointWarning, match="nothing to cache"):
         assert sent(bedrock, request) == [("messages[1].content[1]", "5m")]
 

@@ -135,7 +135,9 @@ def test_messages_changed(bedrock: Bedrock) -> None:
 def test_another_conversation_is_not_a_changed_one(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     client.converse(modelId=SONNET, messages=[user(DOCUMENT[:9000], point()), assistant("Noted."), user("Why?")])
-    assert miss(client, {"modelId": SONNET, "messages": [user(DOCUMENT[9000:18000]), assistant("So."), user("?")]}) is None
+    assert (
+        miss(client, {"modelId": SONNET, "messages": [user(DOCUMENT[9000:18000]), assistant("So."), user("?")]}) is None
+    )
 
 
 def test_model_changed(bedrock: Bedrock) -> None:

@@ -75,7 +75,7 @@ class Run:
     def __init__(self, bedrock: Bedrock) -> None:
         self.bedrock, self.chance = bedrock, random.Random(7)
         self.ledger, self.store = CacheLedger(), MemoryStore()
-        shared = {"ledger": self.ledger, "store": self.store}
+        shared: Json = {"ledger": self.ledger, "store": self.store}
         self.client, self.once = bedrock.wrapped(**shared), bedrock.once(CachePolicy(ttl="1h"), **shared)
         self.calls = 0
 

@@ -45,7 +45,7 @@ def test_events_are_passed_on_as_they_arrive(bedrock: Bedrock) -> None:
 def test_a_stream_read_to_its_end_is_recorded_once(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     stream = client.converse_stream(**QUESTION)["stream"]
-    assert client.ledger.records == ()
+    assert not client.ledger.records
     list(stream)
     stream.close()
     del stream

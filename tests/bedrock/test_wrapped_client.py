@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
 import pytest
-from converse_kit import DOCUMENT, SONNET, SYSTEM, Bedrock, Json, assistant, checkpoints, point, question, text, tool, user
+from converse_kit import (
+    DOCUMENT,
+    SONNET,
+    SYSTEM,
+    Bedrock,
+    Json,
+    assistant,
+    checkpoints,
+    point,
+    question,
+    text,
+    tool,
+    user,
+)
 
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
@@ -72,7 +85,7 @@ def test_what_is_no_bedrock_client_is_refused_with_the_remedy() -> None:
 
 @pytest.mark.parametrize("wrong", [{"policy": {"mode": "auto"}}, {"policy": None, "stor": MemoryStore()}])
 def test_a_wrong_setting_is_named(bedrock: Bedrock, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="mode|stor"):
+    with pytest.raises(ConfigurationError, match=r"mode|stor"):
         cachepoint.wrap(bedrock.client(), **wrong)
 
 
@@ -103,22 +116,14 @@ def test_clients_may_share_a_store_and_a_ledger(bedrock: Bedrock) -> None:
 
 def test_threads_may_share_a_client(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
-    problems: list[BaseException] = []
 
     def ask(thread: int) -> None:
-        try:
-            for number in range(8):
-                messages = [user(f"{DOCUMENT[:9000]} Thread {thread}, question {number % 3}?")]
-                client.converse(modelId=SONNET, system=[text(SYSTEM)], messages=messages)
-        except BaseException as problem:
-            problems.append(problem)
+        for number in range(8):
+            messages = [user(f"{DOCUMENT[:9000]} Thread {thread}, question {number % 3}?")]
+            client.converse(modelId=SONNET, system=[text(SYSTEM)], messages=messages)
 
-    threads = [threading.Thread(target=ask, args=(thread,)) for thread in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not problems
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, range(6)))
     assert bedrock.statuses == [200] * 48
     totals = client.ledger.totals()
     assert totals.calls == 48

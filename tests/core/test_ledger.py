@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -96,15 +97,31 @@ def test_what_is_handed_out_does_not_change_later() -> None:
 
 def test_every_call_of_every_thread_is_counted_once() -> None:
     ledger = CacheLedger(keep=100)
-    threads = [
-        threading.Thread(target=lambda: [ledger.add(record(tags={"t": "x"})) for _ in range(500)]) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ledger.add, [record(tags={"t": "x"})] * 2000))
     assert ledger.totals().calls == ledger.by("t")["x"].calls == 2000
     assert ledger.totals().usage.output == 10_000
+
+
+def test_a_call_that_ends_in_the_middle_of_another_is_counted_too() -> None:
+    """As a stream does that is collected while a ledger sums: it records itself from the same thread."""
+    ledger = CacheLedger()
+
+    class Collecting(dict[str, str]):
+        def items(self) -> Any:
+            ledger.add(record(error="abandoned", usage=None, cost=None))
+            return super().items()
+
+        def __iter__(self) -> Any:
+            return iter(dict(self.items()))
+
+        def keys(self) -> Any:
+            return dict(self.items()).keys()
+
+    ledger.add(record(tags=Collecting(tenant="a")))
+    totals = ledger.totals()
+    assert totals.calls == len(ledger.records) > 1
+    assert (totals.usage, totals.unreported) == (USAGE, totals.calls - 1)
 
 
 def test_a_broken_sink_spoils_neither_the_sums_nor_the_other_sinks() -> None:

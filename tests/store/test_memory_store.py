@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 import pytest
@@ -134,9 +134,6 @@ def test_lookups_do_not_slow_as_the_store_fills() -> None:
 
 def test_threads_may_share_a_store() -> None:
     store = MemoryStore()
-    threads = [threading.Thread(target=lambda: [serve(store, n) for n in range(300)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: serve(store, number), [*range(300)] * 4))
     assert store.peek(SCOPE, steps(), 1001.0).seen[digest("system")].visits == 1200

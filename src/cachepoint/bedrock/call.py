@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from cachepoint.core.plan import Plan
 from cachepoint.core.prices import Cost
 from cachepoint.core.prompt import Prompt
 from cachepoint.core.record import CallRecord, Miss, status_of
-from cachepoint.core.rules import SECTIONS, ModelRule, parse_model_id
+from cachepoint.core.rules import SECTIONS, ModelRule, Section, parse_model_id
 from cachepoint.core.shares import PrefixUse, prefix_use
 from cachepoint.core.tokens import PROFILES
 from cachepoint.core.usage import Usage
@@ -72,6 +72,8 @@ class Call:
     def count_request(self) -> dict[str, Any] | None:
         """Arguments for CountTokens where the policy asks for it and the estimate straddles the minimum."""
         if not (self.policy.count_tokens and self.prompt and self.rule and self.rule.explicit and self.base):
+            return None
+        if self.view.calibration.samples:  # exact totals have come in, which tell as much
             return None
         band = self.view.calibration.band(self.prompt.tokens, PROFILES[self.prompt.tokenizer])
         if not band.low < self.rule.minimum <= band.high:
@@ -193,19 +195,21 @@ class Call:
         kept = tuple(p for p in self.plan.checkpoints if not everywhere and p.where.section != section)
         if len(kept) == len(self.plan.checkpoints):
             return False
-        store = self._settings.store
-        for name in SECTIONS if everywhere else (section,):
-            store.refuse(self.scope, name)
-        self._forget()
+        self._safely(lambda: self._remember_refused(SECTIONS if everywhere else (section,)))
         self.plan = sending.with_points(self.prompt, self.plan, kept) if self.prompt else Plan()
         self.request = self._dialect.apply(self._original, self.plan)
-        self._track()
+        self._safely(self._track)
         warn_once(
             f"refused:{self.scope}:{section}",
-            f"cachepoint: {self.model!r} refused a checkpoint in {'the request' if everywhere else section}; the call was "
-            "repeated without it and none will be placed there again",
+            f"cachepoint: {self.model!r} refused a checkpoint in {'the request' if everywhere else section}; "
+            "the call was repeated without it and none will be placed there again",
         )
         return True
+
+    def _remember_refused(self, sections: Sequence[Section]) -> None:
+        self._forget()
+        for section in sections:
+            self._settings.store.refuse(self.scope, section)
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""

@@ -6,6 +6,7 @@ The sync and async clients are thin drivers of `call.Call`; every other attribut
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from inspect import iscoroutinefunction
 from typing import Any, Self, Unpack
 
 from cachepoint.bedrock import converse, invoke
@@ -134,7 +135,7 @@ class CacheClient(_Wrapped):
             return
 
 
-class Paused(Exception):  # noqa: N818 - no error: it says when to come back
+class Paused(Exception):
     """A call in a worker thread has a leader to wait for; repeat it once `flight` is over."""
 
     def __init__(self, flight: Flight) -> None:
@@ -295,12 +296,18 @@ def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Optio
     wrapped anew with these settings, never twice. Raises ConfigurationError when the client has no
     `converse` or a setting is wrong.
     """
-    return CacheClient(_bare(client, "wrap"), settings(policy, options))
+    bare = _bare(client, "wrap")
+    if iscoroutinefunction(getattr(bare, "_make_api_call", None)):
+        raise ConfigurationError(f"wrap({type(bare).__name__}): an aiobotocore client; use wrap_async")
+    return CacheClient(bare, settings(policy, options))
 
 
 def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
     """Wrap an aiobotocore `bedrock-runtime` client; the arguments are those of `wrap`."""
-    return AsyncCacheClient(_bare(client, "wrap_async"), settings(policy, options))
+    bare = _bare(client, "wrap_async")
+    if not iscoroutinefunction(getattr(bare, "_make_api_call", bare.converse)):
+        raise ConfigurationError(f"wrap_async({type(bare).__name__}): a client that does not await; use wrap")
+    return AsyncCacheClient(bare, settings(policy, options))
 
 
 def _bare(client: Any, function: str) -> Any:

@@ -146,7 +146,7 @@ def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _is_mark(block: Any) -> bool:
-    return isinstance(block, Mapping) and CACHE_POINT in block
+    return isinstance(block, dict) and CACHE_POINT in block
 
 
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
@@ -159,7 +159,7 @@ def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
 def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool, hints: frozenset[Where]) -> None:
     if _read_mark(builder, where, block):
         return
-    name = next(iter(block), "") if isinstance(block, Mapping) and len(block) == 1 else ""
+    name = next(iter(block), "") if isinstance(block, dict) and len(block) == 1 else ""
     kind = _KINDS.get(name, "other")
     if kind == "text" and isinstance(block["text"], str):
         text = block["text"]

@@ -84,7 +84,9 @@ class CacheLedger:
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._adding = False
+        self._waiting: deque[CallRecord] = deque()
         self._records: deque[CallRecord] = deque(maxlen=keep)
         self._totals = Totals()
         self._by: dict[str, OrderedDict[str, Totals]] = {}
@@ -99,14 +101,15 @@ class CacheLedger:
     def add(self, record: CallRecord) -> None:
         """Record a call; what a sink raises is raised once every sink has had the call."""
         with self._lock:
-            self._records.append(record)
-            self._totals = self._totals.plus(record)
-            for key, value in _keys(record):
-                if key not in self._by and len(self._by) >= KEYS_KEPT:
-                    continue
-                sums = self._by.setdefault(key, OrderedDict())
-                name = value if value in sums or len(sums) < VALUES_KEPT else OTHER
-                sums[name] = sums.get(name, Totals()).plus(record)
+            self._waiting.append(record)
+            # An abandoned stream records itself when it is collected, which may be in the middle of this.
+            if not self._adding:
+                self._adding = True
+                try:
+                    while self._waiting:
+                        self._sum(self._waiting.popleft())
+                finally:
+                    self._adding = False
         failures = []
         for sink in self._sinks:
             try:
@@ -115,6 +118,16 @@ class CacheLedger:
                 failures.append(failure)
         if failures:
             raise failures[0]
+
+    def _sum(self, record: CallRecord) -> None:
+        self._records.append(record)
+        self._totals = self._totals.plus(record)
+        for key, value in _keys(record):
+            if key not in self._by and len(self._by) >= KEYS_KEPT:
+                continue
+            sums = self._by.setdefault(key, OrderedDict())
+            name = value if value in sums or len(sums) < VALUES_KEPT else OTHER
+            sums[name] = sums.get(name, Totals()).plus(record)
 
     def totals(self) -> Totals:
         """Sums over all calls."""

@@ -8,7 +8,7 @@ that others share; the user's marks; legality.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cachepoint.core.boundaries import ROLE_NAMES, role, roles
@@ -151,19 +151,22 @@ class _Planner:
         return nested(found)
 
     def _shortlist(self) -> list[int]:
+        room = max(CANDIDATES - len(self.roles), CANDIDATES // 2)
+        return sorted({*self.roles, *self._parting()[:room]})
+
+    def _parting(self) -> list[int]:
+        """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
         boundaries = self.prompt.boundaries
         known = [self.view.seen.get(boundary.digest) for boundary in boundaries]
-        parting: list[tuple[float, int]] = []
+        found: list[tuple[float, int]] = []
         for index, here in enumerate(known):
             if here is None or index in self.roles or not self._may_end(index):
                 continue
             after = known[index + 1] if index + 1 < len(known) else None
             fewer = here.visits - (after.visits if after else 0)
             if fewer > 0:
-                parting.append((fewer * boundaries[index].tokens, index))
-        parting.sort(reverse=True)
-        room = max(CANDIDATES - len(self.roles), CANDIDATES // 2)
-        return sorted({*self.roles, *(index for _, index in parting[:room])})
+                found.append((fewer * boundaries[index].tokens, index))
+        return [index for _, index in sorted(found, reverse=True)]
 
     def _may_end(self, index: int) -> bool:
         if self.prompt.boundaries[index].offset is None:
@@ -263,23 +266,32 @@ class _Planner:
     def _with_shared(
         self, points: list[Checkpoint], base: _Live | None, live: Sequence[_Live], slots: int
     ) -> list[Checkpoint]:
-        """Spare slots keep prefixes alive that other requests share; inside what is read they cost nothing."""
-        if base is None or not points:
+        """Spare slots go to prefixes others share, inside what is read or written anyway: there they cost nothing."""
+        if not points:
             return points
+        end = max([point.boundary for point in points] + ([base.boundary] if base else []))
         ttl_at = {found.boundary: found.entry.ttl for found in live}
-        taken = {point.boundary for point in points}
-        standing = [
-            index for index, name in self.roles.items()
-            if name in ("tools_end", "system_end", "context_end") and index < base.boundary and index not in taken
-            and self._band(index).high >= self.minimum
-        ]  # fmt: skip
-        for index in sorted(standing, reverse=True)[: max(slots - len(points), 0)]:
+        for index in self._shared(end, {point.boundary for point in points}):
+            if len(points) >= slots:
+                break
             following: TTL = "1h" if any(point.ttl == "1h" for point in points if point.boundary > index) else "5m"
+            before: TTL = "5m" if any(point.ttl == "5m" for point in points if point.boundary < index) else "1h"
             ttl = ttl_at.get(index, following)
-            if ttl == following or ttl == "1h":
-                why = f"{ROLE_NAMES[self.roles[index]]}: inside the prefix read, kept alive for others at no charge"
+            if ttl == following or (ttl == "1h" == before):
+                what = ROLE_NAMES[role(self.roles, self.prompt, index)]
+                why = f"{what}: others part here, and inside the prefix cached anyway it costs nothing"
                 points = [*points, self._checkpoint(index, ttl, why, 0.0)]
         return points
+
+    def _shared(self, end: int, taken: Collection[int]) -> list[int]:
+        """Where requests parted before, then the ends of context, system and tools; without text to split."""
+        ends = [i for i, name in self.roles.items() if name in ("tools_end", "system_end", "context_end")]
+        parted = [i for i in self._parting() if self.prompt.boundaries[i].offset is None]
+        return [
+            i for i in (*parted, *sorted(ends, reverse=True))
+            if i < end and i not in taken and self._band(i).high >= self.minimum
+            and self.prompt.blocks[self.prompt.boundaries[i].block].where.section not in self.view.refused
+        ]  # fmt: skip
 
     def _checkpoint(self, boundary: int, ttl: TTL, why: str, worth: float) -> Checkpoint:
         here = self.prompt.boundaries[boundary]

@@ -1,14 +1,14 @@
 """How likely a prefix is to come back, and how soon: return curves by kind of boundary.
 
-A curve is a product-limit estimate over a few time buckets. A visit that has not been followed by
-another yet counts as at risk only in the buckets its age has passed: long gaps take long to show, and
-an open gap is no failure. A prior, worth a few visits, serves until evidence comes; evidence fades, so
-that a change of traffic is followed.
+A curve is an actuarial life table over a few time buckets. A visit that has not been followed by
+another yet counts as at risk only in the buckets its age has passed, and half in the one it is in: long
+gaps take long to show, and an open gap is no failure. A prior, worth a few visits, serves until
+evidence comes; evidence fades, so that a change of traffic is followed.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,9 +30,15 @@ PRIOR_WEIGHT = 2.0
 """A prior counts as much as this many visits: a handful of wasted writes overrules it."""
 OWN_PRIOR_WEIGHT = 1.0
 """What a boundary's kind says counts as much as this many returns of its own."""
-FADING = 0.99
-"""Each new event weighs the older ones down by this much: about a hundred events are remembered."""
-PENDING_KEPT = 128
+OWN_VISITS_WEIGHT = 8.0
+"""How often a boundary came back speaks as loud as its kind's curve from this many visits on."""
+FADING = 0.998
+"""Each new event weighs the older ones down by this much: about five hundred events are remembered."""
+HALFWAY = 0.5
+"""A visit whose age is inside a bucket has been at risk in it for half of it, on average."""
+PENDING_KEPT = 1024
+"""Visits a curve waits for; of older ones it is remembered only how long they were waited for."""
+_FEWEST_PENDING = 16
 
 _SLOW = (0.15, 0.35, 0.6, 0.8, 0.92, 0.98, 1.0)
 _FAST = (0.6, 0.85, 0.95, 0.98, 0.99, 1.0, 1.0)
@@ -86,7 +92,7 @@ def bucket(gap: float) -> int:
     return bisect_right(BUCKETS, gap)
 
 
-SIZE_LIMITS = (1024, 4096, 16384)
+SIZE_LIMITS = (1024, 2048, 4096, 8192, 16384, 32768)
 """Limits in tokens of the classes of what a first visit adds to the prefixes known."""
 
 
@@ -102,40 +108,57 @@ class ReturnCurve:
     events: list[float] = field(default_factory=lambda: [0.0] * N_BUCKETS)
     at_risk: list[float] = field(default_factory=lambda: [0.0] * N_BUCKETS)
     pending: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
+    pending_kept: int = PENDING_KEPT
+    _begun: list[float] = field(default_factory=list)
+    _over: list[float] = field(default_factory=list)
 
     def visited(self, digest: bytes, now: float) -> None:
         """A visit whose return is awaited."""
+        self._end(digest)
         self.pending[digest] = now
-        self.pending.move_to_end(digest)
-        while len(self.pending) > PENDING_KEPT:
-            _, then = self.pending.popitem(last=False)
-            self._passed(bucket(now - then))
-        while self.pending:
+        insort(self._begun, now)
+        while len(self.pending) > self.pending_kept:
             oldest = next(iter(self.pending))
-            if now - self.pending[oldest] <= BUCKETS[-1]:
-                break
-            self.lapsed(oldest)
+            reached = bucket(now - self._end(oldest))
+            self._passed(reached)
+            self.at_risk[reached] += HALFWAY
+        while now - self.pending[next(iter(self.pending))] > BUCKETS[-1]:
+            self.lapsed(next(iter(self.pending)))
 
     def returned(self, digest: bytes, gap: float) -> None:
         """The awaited return came after `gap` seconds."""
-        if self.pending.pop(digest, None) is None:
+        if digest not in self.pending:
             return
+        self._end(digest)
         found = bucket(gap)
         self._passed(found + 1)
         self.events[found] += 1
 
     def lapsed(self, digest: bytes) -> None:
         """A visit that will not come back: its conversation went on without it, or an hour passed."""
-        if self.pending.pop(digest, None) is not None:
+        if digest in self.pending:
+            self._end(digest)
             self._passed(N_BUCKETS)
 
     def cumulative(self, prior: Sequence[float], now: float) -> list[float]:
         """The chance of a return by the end of each bucket, given what is assumed without evidence."""
-        visits = sorted(self.pending.values())
         at_risk = list(self.at_risk)
+        waiting = len(self.pending)
         for index, limit in enumerate(BUCKETS):
-            at_risk[index] += bisect_right(visits, now - limit)
+            older = bisect_right(self._begun, now - limit) - bisect_right(self._over, now - limit)
+            at_risk[index] += older + HALFWAY * (waiting - older)
+            waiting = older
         return _product_limit(prior, PRIOR_WEIGHT, self.events, at_risk)
+
+    def _end(self, digest: bytes) -> float:
+        """Stop waiting; visits over are counted, not searched for, and both lists dropped once all is over."""
+        begun = self.pending.pop(digest, None)
+        if begun is None:
+            return 0.0
+        insort(self._over, begun)
+        if len(self._over) > 2 * self.pending_kept or not self.pending:
+            self._begun, self._over = sorted(self.pending.values()), []
+        return begun
 
     def _passed(self, buckets: int) -> None:
         for index in range(N_BUCKETS):
@@ -161,62 +184,47 @@ def _product_limit(
     return result
 
 
-CurveKey = tuple[Role, int | None]
-"""A kind of boundary: its role, and of a first visit the class of what it adds, of later ones None."""
-
-_ANY_SIZE = -1
+CurveKey = tuple[Role, bool, int]
+"""A kind of boundary: its role, whether it was seen before, and the class of what it adds."""
 
 
 @dataclass
 class Habits:
-    """The return curves of one scope. First visits have one for their role and one for their size in it.
-
-    What a size has not shown yet is assumed from its role, and what a role has not, from its prior.
-    """
+    """The return curves of one scope, one for each kind of boundary."""
 
     curves: dict[CurveKey, ReturnCurve] = field(default_factory=dict)
+    pending_kept: int = PENDING_KEPT
 
-    def visited(self, kind: CurveKey, digest: bytes, now: float) -> None:
-        """A visit whose return is awaited."""
-        for curve in self._curves_of(kind):
-            curve.visited(digest, now)
+    def limit_pending(self, kept: int) -> None:
+        """Await at most about this many returns of each kind from now on."""
+        kept = max(min(kept, PENDING_KEPT), _FEWEST_PENDING)
+        if kept != self.pending_kept:
+            self.pending_kept = kept
+            for curve in self.curves.values():
+                curve.pending_kept = kept
 
-    def returned(self, kind: CurveKey, digest: bytes, gap: float) -> None:
-        """The awaited return came after `gap` seconds."""
-        for curve in self._curves_of(kind):
-            curve.returned(digest, gap)
-
-    def lapsed(self, kind: CurveKey, digest: bytes) -> None:
-        """It will not come."""
-        for curve in self._curves_of(kind):
-            curve.lapsed(digest)
+    def curve(self, kind: CurveKey) -> ReturnCurve:
+        """The curve of a kind of boundary, made when first asked for."""
+        found = self.curves.get(kind)
+        if found is None:
+            found = self.curves[kind] = ReturnCurve(pending_kept=self.pending_kept)
+        return found
 
     def forecast(self, kind: CurveKey, now: float) -> list[float]:
         """The chance of a return by the end of each bucket."""
-        found = prior_forecast(kind)
-        for key in _keys(kind):
-            curve = self.curves.get(key)
-            if curve is not None:
-                found = curve.cumulative(found, now)
-        return found
+        found = self.curves.get(kind)
+        assumed = prior_forecast(kind)
+        return assumed if found is None else found.cumulative(assumed, now)
 
     def copy(self) -> Habits:
         """The same evidence without the visits still awaited."""
-        return Habits({key: ReturnCurve(list(c.events), list(c.at_risk)) for key, c in self.curves.items()})
-
-    def _curves_of(self, kind: CurveKey) -> list[ReturnCurve]:
-        return [self.curves.setdefault(key, ReturnCurve()) for key in _keys(kind)]
-
-
-def _keys(kind: CurveKey) -> tuple[CurveKey, ...]:
-    role, size = kind
-    return (kind,) if size is None else ((role, _ANY_SIZE), kind)
+        return Habits({kind: ReturnCurve(list(c.events), list(c.at_risk)) for kind, c in self.curves.items()})
 
 
 def prior_forecast(kind: CurveKey) -> list[float]:
     """What is assumed of a kind of boundary without evidence."""
-    role, size = kind
-    return (AGAIN if size is None else PRIORS[role]).cumulative
+    role, again, _ = kind
+    return (AGAIN if again else PRIORS[role]).cumulative
 
 
 def outlook(cumulative: Sequence[float], seen: int = 0, gaps: Sequence[int] = ()) -> Outlook:
@@ -225,5 +233,5 @@ def outlook(cumulative: Sequence[float], seen: int = 0, gaps: Sequence[int] = ()
     total = sum(gaps)
     by_5m = (sum(gaps[:UNTIL_5M]) + OWN_PRIOR_WEIGHT * cumulative[UNTIL_5M - 1] / returns) / (total + OWN_PRIOR_WEIGHT)
     by_1h = (sum(gaps[:UNTIL_1H]) + OWN_PRIOR_WEIGHT * cumulative[UNTIL_1H - 1] / returns) / (total + OWN_PRIOR_WEIGHT)
-    visits = (seen + PRIOR_WEIGHT * returns) / (PRIOR_WEIGHT * (1 - returns))
+    visits = (seen + OWN_VISITS_WEIGHT * returns) / (OWN_VISITS_WEIGHT * (1 - returns))
     return Outlook(visits, min(by_5m, 1.0), min(by_1h, 1.0))

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from cachepoint.core.returns import CurveKey, Habits, Role
+from cachepoint.core.returns import Habits, Role
 from cachepoint.core.tokens import Calibration
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import (
@@ -61,7 +61,7 @@ class _Generations(Generic[_V]):
         return len(self.young) + len(self.old)
 
 
-_TRACKED: frozenset[Role] = frozenset(
+_NAMED: frozenset[Role] = frozenset(
     {"tools_end", "system_end", "context_end", "history_end", "tail_single", "tail_turns", "tail_stuffed", "tail_tools"}
 )
 _SHAPES_REMEMBERED = 16
@@ -107,17 +107,20 @@ class Traffic:
         seen: dict[bytes, Seen] = {}
         entries: dict[bytes, Entry] = {}
         lapsed: dict[bytes, Entry] = {}
-        reached = 0.0
+        reached = alive = 0.0
         for digest, _, tokens in steps:
             known = self.seen.get(digest)
             if known is not None:
                 seen[digest], reached = known, tokens
                 entry = self.entries.get(digest)
-                if entry is not None:
-                    (entries if entry.lives(now) else lapsed)[digest] = entry
+                if entry is not None and entry.lives(now):
+                    entries[digest], alive = entry, tokens
+                elif entry is not None:
+                    lapsed[digest] = entry
         view = View(
             seen, entries, {}, self.calibration, self.learned_minimum, self.waste,
             tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
+            alive=alive,
         )  # fmt: skip
         kinds = {view.kind(step) for step in steps}
         return replace(view, forecasts={kind: self.habits.forecast(kind, now) for kind in kinds})
@@ -127,6 +130,7 @@ class Traffic:
         self.seen.limit = max(kept // 2, 250)
         self.tails.limit = max(kept // 20, 25)
         self._entries_kept = max(kept // 10, 50)
+        self.habits.limit_pending(kept // 100)
 
     def sent(self, sent: Sent, now: float) -> None:
         """A planned request goes out: its new entries are in flight."""
@@ -193,35 +197,29 @@ class Traffic:
 
     def _remember(self, steps: Sequence[Step], view: View, history: bytes | None, now: float) -> None:
         here = {step.digest for step in steps}
-        for step in steps:
+        parting = max((i for i, step in enumerate(steps) if step.digest in view.seen), default=-1)
+        for index, step in enumerate(steps):
             known = view.seen.get(step.digest)
             kind = view.kind(step)
             gaps = with_gap(known.gaps, now - known.last) if known else ()
             self.seen.put(step.digest, Seen(known.visits + 1 if known else 1, now, kind, gaps))
-            if step.role != "cut":
-                self._note(step, known, kind, here, now)
+            if known is not None:
+                self.habits.curve(known.kind).returned(step.digest, now - known.last)
+                self._supersede(step.digest, here)
+            if index == parting or step.role in _NAMED or (known is None and step.role == "inner"):
+                self.habits.curve(kind).visited(step.digest, now)
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)
 
-    def _note(self, step: Step, known: Seen | None, kind: CurveKey, here: Collection[bytes], now: float) -> None:
-        """What a visit says of the one before it, and what it lets us wait for."""
-        digest = step.digest
-        if known is None:
-            self.habits.visited(kind, digest, now)
+    def _supersede(self, history: bytes, here: Collection[bytes]) -> None:
+        """A conversation that goes on without the tail it had last time will not come back to it."""
+        tail = self.tails.get(history)
+        if tail is None or tail in here:
             return
-        tail = self.tails.get(digest)
-        if tail is not None and tail not in here:
-            self._superseded(tail)
-            self.tails.drop(digest)
-        if known.kind[0] in _TRACKED or known.visits == 1:
-            self.habits.returned(known.kind, digest, now - known.last)
-        if step.role in _TRACKED:
-            self.habits.visited(kind, digest, now)
-
-    def _superseded(self, tail: bytes) -> None:
+        self.tails.drop(history)
         known = self.seen.get(tail)
         if known is not None:
-            self.habits.lapsed(known.kind, tail)
+            self.habits.curve(known.kind).lapsed(tail)
 
     def _correct(self, sent: Sent, usage: Usage, started: float) -> None:
         """What usage says of the entries, against what was believed."""

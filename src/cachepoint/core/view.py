@@ -141,14 +141,19 @@ class View:
     elsewhere: bool = False
     now: float = 0.0
     known: float = 0.0
+    alive: float = 0.0
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""
         return replace(self, calibration=calibration)
 
     def kind(self, step: Step) -> CurveKey:
-        """Which return curve speaks for a boundary: of a first visit by what it adds to the prefixes known."""
-        return (step.role, None if step.digest in self.seen else size_class(step.tokens - self.known))
+        """Which return curve speaks for a boundary: by its role, whether it was seen, and how much is new.
+
+        A first visit adds to the prefixes seen before, a later one to those believed alive.
+        """
+        again = step.digest in self.seen
+        return (step.role, again, size_class(step.tokens - (self.alive if again else self.known)))
 
     def outlook(self, step: Step) -> Outlook:
         """What to expect of a boundary of this prompt, this visit not counted."""

@@ -41,17 +41,24 @@ def label_of(document: Document) -> str:
 
 
 def context_blocks(
-    documents: Iterable[Document], *, render: Callable[[Document], str] | None = None, ttl: TTL | None = None
+    documents: Iterable[Document],
+    *,
+    recurring: bool = True,
+    ttl: TTL | None = None,
+    render: Callable[[Document], str] | None = None,
 ) -> list[Block]:
     """The documents as content blocks of a message, one each, in the order given.
 
-    `render` makes a document's text; by default its label, its source and its content. The last block is said to end
-    the context, and the planner decides whether a checkpoint there pays; `ttl` asks for one with that lifetime.
-    Warns when a step after `StableOrderRetriever` changed the order, or put scores into the text.
+    The last block is said to end the context, and the planner decides whether a checkpoint there pays; `ttl` asks for
+    one with that lifetime. With `recurring=False`, where each question brings other documents, the planner is told
+    nothing and waits until it sees the same ones again. `render` makes a document's text; by default its label, its
+    source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores into the
+    text.
     """
     documents = list(documents)
     _check(documents)
-    return _ended([_text((render or _rendered)(document)) for document in documents], ttl)
+    blocks = [_text((render or _rendered)(document)) for document in documents]
+    return _ended(blocks, ttl) if recurring or ttl else blocks
 
 
 def cached_context_prompt(
@@ -100,7 +107,8 @@ class ContextTurns(BaseMessagePromptTemplate):
         turns = [*convert_to_messages(kwargs.get(self.history) or []), asked]
         place = 0 if self.documents == "first" and isinstance(turns[0], HumanMessage) else -1
         # A turn that has the documents now is sent without them when it is history, so it stays the same otherwise.
-        content = [*_context(kwargs[self.context]), *_blocks(turns[place].content)]
+        context = _context(kwargs[self.context], recurring=self.documents == "first")
+        content = [*context, *_blocks(turns[place].content)]
         turns[place] = turns[place].model_copy(update={"content": content})
         return turns
 
@@ -110,11 +118,12 @@ class ContextTurns(BaseMessagePromptTemplate):
         return "\n\n".join(f"{{{name}}}" for name in (shown if self.documents == "last" else (self.context, *shown)))
 
 
-def _context(given: Any) -> list[Block]:
+def _context(given: Any, *, recurring: bool) -> list[Block]:
     if isinstance(given, str):
-        return _ended([_text(given)] if given.strip() else [], None)
+        blocks = [_text(given)] if given.strip() else []
+        return _ended(blocks, None) if recurring else blocks
     if all(isinstance(each, Document) for each in given):
-        return context_blocks(given)
+        return context_blocks(given, recurring=recurring)
     return list(given)
 
 

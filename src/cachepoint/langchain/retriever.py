@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentTransformer, Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, ensure_config
 from langchain_core.runnables.base import coerce_to_runnable
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 from typing_extensions import override  # a dependency of langchain-core
 
 from cachepoint.bedrock.context import current_tags
@@ -124,7 +124,7 @@ class StableOrderRetriever(BaseRetriever):
     `thread_id` of the run, and without one the retriever's whole life.
     """
 
-    retriever: Annotated[Runnable[Any, Any], BeforeValidator(coerce_to_runnable)]
+    retriever: Runnable[Any, Any] | Callable[[Any], Any]
     k: int | None = Field(default=None, gt=0, description="At most so many documents, the most relevant.")
     order: Order = Field(default="sorted", description='"sorted" or "session".')
     key: Key | None = Field(default=None, exclude=True, description="What to sort by, in place of `document_key`.")
@@ -135,14 +135,17 @@ class StableOrderRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **kwargs: Any
     ) -> list[Document]:
-        found = self.retriever.invoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
+        retriever = coerce_to_runnable(self.retriever)
+        found = retriever.invoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
         return self._ordered(found, k, run_manager.metadata)
 
     @override
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None, **kwargs: Any
     ) -> list[Document]:
-        found = await self.retriever.ainvoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
+        found = await coerce_to_runnable(self.retriever).ainvoke(
+            query, {"callbacks": run_manager.get_child()}, **kwargs
+        )
         return self._ordered(found, k, run_manager.metadata)
 
     def _ordered(self, found: Iterable[Any], k: int | None, metadata: dict[str, Any] | None) -> list[Document]:

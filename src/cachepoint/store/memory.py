@@ -16,6 +16,7 @@ from cachepoint.store import profile
 BOUNDARIES_KEPT = 120_000
 """All scopes together; about 300 bytes each, so that a store stays below 64 MiB."""
 SCOPES_KEPT = 128
+"""Each keeps habits besides its boundaries: some 200 KiB where there are many scopes."""
 
 
 class MemoryStore:
@@ -29,7 +30,8 @@ class MemoryStore:
         self._boundaries_kept = boundaries_kept
         self._scopes: dict[str, Traffic] = {}
         self._learned: dict[str, Traffic] = {}
-        self._lock = threading.Lock()
+        # An abandoned stream settles itself when it is collected, which may be in the middle of another call.
+        self._lock = threading.RLock()
 
     def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember a request's boundaries and return what was known before it."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachepoint.core.returns import Habits, ReturnCurve
+from cachepoint.core.returns import CurveKey, Habits, ReturnCurve
 from cachepoint.core.tokens import Calibration
 from cachepoint.core.traffic import Traffic
 from cachepoint.core.view import Entry, Seen
@@ -58,7 +58,7 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
         "learned_minimum": traffic.learned_minimum,
         "refused": sorted(traffic.refused),
         "splits_trusted": traffic.splits_trusted,
-        "curves": [[role, size, c.events, c.at_risk] for (role, size), c in traffic.habits.curves.items()],
+        "curves": [[list(kind), c.events, c.at_risk] for kind, c in traffic.habits.curves.items()],
         "seen": seen,
         "entries": {
             digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
@@ -69,7 +69,7 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
 
 
 def _traffic(plain: Mapping[str, Any]) -> Traffic:
-    curves = {(role, size): ReturnCurve(list(events), list(at_risk)) for role, size, events, at_risk in plain["curves"]}
+    curves = {_kind(kind): ReturnCurve(list(events), list(at_risk)) for kind, events, at_risk in plain["curves"]}
     traffic = Traffic(
         calibration=Calibration(*plain["calibration"]),
         learned_minimum=plain["learned_minimum"],
@@ -78,7 +78,12 @@ def _traffic(plain: Mapping[str, Any]) -> Traffic:
         habits=Habits(curves),
     )
     for digest, (visits, last, kind, gaps) in plain["seen"].items():
-        traffic.seen.put(bytes.fromhex(digest), Seen(visits, last, (kind[0], kind[1]), tuple(gaps)))
+        traffic.seen.put(bytes.fromhex(digest), Seen(visits, last, _kind(kind), tuple(gaps)))
     for digest, (ttl, used_at, splits) in plain["entries"].items():
         traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
     return traffic
+
+
+def _kind(plain: Sequence[Any]) -> CurveKey:
+    role, again, size = plain
+    return (role, again, size)

@@ -1,0 +1,43 @@
+"""A policy takes only what means something, and survives its way through plain JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cachepoint import CachePolicy
+from cachepoint.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "on"}, {"mode": None}, {"ttl": "10m"}, {"ttl": 300}, {"max_checkpoints": 5}, {"max_checkpoints": -1},
+        {"max_checkpoints": True}, {"learn": "yes"}, {"split_text": 1}, {"count_tokens": None},
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_what_to_use(wrong: dict[str, Any]) -> None:
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ConfigurationError, match=f"{name}={value!r}.*use"):
+        CachePolicy(**wrong)
+
+
+@pytest.mark.parametrize(
+    "policy", [CachePolicy(), CachePolicy(mode="observe", ttl="1h", learn=False, max_checkpoints=2)]
+)
+def test_it_survives_json(policy: CachePolicy) -> None:
+    assert CachePolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="'modus'"):
+        CachePolicy.from_dict({"modus": "auto"})
+
+
+def test_a_policy_in_another_mode_is_the_same_in_all_else() -> None:
+    policy = CachePolicy(ttl="1h", max_checkpoints=3)
+    assert policy.in_mode("off") == CachePolicy(mode="off", ttl="1h", max_checkpoints=3)
+    assert policy.in_mode("auto") is policy
+    assert hash(policy) == hash(CachePolicy(ttl="1h", max_checkpoints=3))
