@@ -104,7 +104,7 @@ def rows_table(results: Sequence[Result]) -> str:
         )
 
     header = ("workload", "calls", "bound", "bill", "capture", "bill with output", "refused", "planning ms, p50 / p95")
-    return table(header, (cells(*item) for item in _by_row(results).items()))
+    return table(header, (cells(row, found) for row, found in _by_row(results).items() if FAST in found))
 
 
 def contenders_table(results: Sequence[Result], contenders: Sequence[str]) -> str:

@@ -24,8 +24,24 @@ PUBLIC = {
     "wrap_async",
 }
 FRAMEWORKS = {
-    "cachepoint.langchain": {"CacheAwareChatBedrockConverse"},
-    "cachepoint.llama_index": {"CacheAwareBedrockConverse"},
+    "cachepoint.langchain": {
+        "CacheAwareChatBedrockConverse",
+        "PromptCacheCallbackHandler",
+        "PromptCacheMiddleware",
+        "StableOrderRetriever",
+        "cached_context_prompt",
+        "context_blocks",
+        "get_prompt_cache_callback",
+        "stable_order",
+    },
+    "cachepoint.llama_index": {
+        "CacheAwareBedrockConverse",
+        "CachedContextChatEngine",
+        "PromptCacheCallbackHandler",
+        "PromptCacheEventHandler",
+        "StableOrderPostprocessor",
+        "cached_qa_template",
+    },
     "cachepoint.emulator": {"BedrockEmulator"},
 }
 HEAVY = ("boto3", "botocore", "genai_prices", "pydantic", "starlette", "uvicorn", "langchain_core", "llama_index")

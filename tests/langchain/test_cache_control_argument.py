@@ -91,7 +91,8 @@ def test_it_asks_for_caching_where_the_policy_places_nothing_by_itself(
     model.invoke(question())
     model.invoke(question(), cache_control={"type": "ephemeral"})
 
-    assert [len(points(body)) for body in sent(emulator)] == [0, 1]
+    before, after = (len(points(body)) for body in sent(emulator))
+    assert (before, after > 0) == (0, True)
 
 
 def test_the_parents_fixed_positions_are_not_added(model: Model, emulator: BedrockEmulator) -> None:

@@ -19,7 +19,14 @@ def base_model(model_id: str, named: Mapping[str, str], control_client: Any = No
     `named` maps ARNs to base ids. `control_client` is a boto3 `bedrock` client, asked once an ARN.
     """
     if model_id in named:
-        return named[model_id]
+        base = named[model_id]
+        if parse_model_id(base).base is None or "." not in base:
+            warn_once(
+                f"named:{model_id}:{base}",
+                f"{base!r}, given as the model behind {model_id!r}, is no Bedrock model id, so no checkpoint is placed "
+                "and no price known: name one such as anthropic.claude-sonnet-4-6",
+            )
+        return base
     if parse_model_id(model_id).base is not None:
         return model_id
     found = _ask(model_id, control_client) if control_client is not None else None

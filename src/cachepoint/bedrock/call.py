@@ -8,6 +8,7 @@ make the user's call fail: on any error inside cachepoint the request goes out a
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,10 @@ class Call:
         self._clock_started = time.monotonic()
         self._recorded: CallRecord | None = None
         self._in_flight = False
+        self._repeated = False
         self._flight: Flight | None = None
+        # A stream may be read and closed by two threads, and closed again when it is collected.
+        self._settling = threading.RLock()
         self._safely(self._read)
 
     # -- before sending ---------------------------------------------------------------------------
@@ -102,6 +106,8 @@ class Call:
                 self._flight = flight
                 return
             yield flight
+            if not self.policy.learn:  # the leader's entry is not known of, but it is there
+                return
             self._safely(self._plan_anew)
 
     def resume(self) -> None:
@@ -140,7 +146,9 @@ class Call:
     def _plan_anew(self) -> None:
         if self.prompt is not None:
             self.started = self._settings.clock()
-            self.view = self._settings.store.peek(self.scope, steps(self.prompt), self.started)
+            if self.policy.learn:
+                fresh = self._settings.store.peek(self.scope, steps(self.prompt), self.started)
+                self.view = self.view.refreshed(fresh)
             self._plan()
 
     def _join(self, fan_out: FanOut) -> tuple[Flight, bool] | None:
@@ -191,11 +199,13 @@ class Call:
         section = refused_section(details.get("Message", ""), self.plan)
         if section is None:
             return False
-        everywhere = details["Code"] == "AccessDeniedException"
+        everywhere = details["Code"] == "AccessDeniedException" or self._repeated
+        self._repeated = True
         kept = tuple(p for p in self.plan.checkpoints if not everywhere and p.where.section != section)
         if len(kept) == len(self.plan.checkpoints):
             return False
-        self._safely(lambda: self._remember_refused(SECTIONS if everywhere else (section,)))
+        unsupported = details["Code"] == "AccessDeniedException"
+        self._safely(lambda: self._remember_refused(SECTIONS if unsupported else (section,)))
         self.plan = sending.with_points(self.prompt, self.plan, kept) if self.prompt else Plan()
         self.request = self._dialect.apply(self._original, self.plan)
         self._safely(self._track)
@@ -213,15 +223,16 @@ class Call:
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
-        self._land()
         self._safely(self._forget)
-        self._record(None, type(error).__name__)
+        self._land()
+        with self._settling:
+            self._record(None, type(error).__name__)
 
     def began(self) -> None:
-        """The response began: what was written can be read."""
-        self._land()
+        """The response began: what was written can be read, and those who wait for it are told after that."""
         if self._in_flight:
             self._safely(lambda: self._settings.store.began(self.scope, self.sent))
+        self._land()
 
     def answered(self, reported: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The answer's usage came; returns what the call tells (`promptCache`), None if nothing can be told."""
@@ -230,8 +241,7 @@ class Call:
 
     def ended(self, error: str | None = None) -> None:
         """A stream ended; recorded here when its usage never came."""
-        if self._recorded is None:
-            self._settle(None, error)
+        self._settle(None, error)
 
     def reporter(self) -> Reporter:
         """What the events of this call's stream pass through."""
@@ -254,13 +264,15 @@ class Call:
     # -- parts ------------------------------------------------------------------------------------
 
     def _settle(self, reported: Mapping[str, Any] | None, error: str | None) -> dict[str, Any] | None:
-        if self._recorded is None:
-            usage = self._safely(lambda: self._usage(reported))
-            if self._in_flight:
-                self._in_flight = False
-                self._safely(lambda: self._settings.store.settled(self.scope, self.sent, usage, self.started))
-            self._record(usage, error)
-        return self._recorded.contract() if self._recorded else None
+        with self._settling:
+            if self._recorded is None:
+                usage = self._safely(lambda: self._usage(reported))
+                if self._in_flight:
+                    self._in_flight = False
+                    self._safely(lambda: self._settings.store.settled(self.scope, self.sent, usage, self.started))
+                self._record(usage, error)
+            recorded = self._recorded
+        return self._safely(recorded.contract) if recorded else None
 
     def _usage(self, reported: Mapping[str, Any] | None) -> Usage | None:
         ttls = {point.ttl for point in self.plan.checkpoints}

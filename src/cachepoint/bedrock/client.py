@@ -264,8 +264,7 @@ class RecordedStream(_Recorded):
         try:
             for event in self._stream:
                 yield self._passed(event)
-        except GeneratorExit:
-            self._call.ended(ABANDONED)
+        except GeneratorExit:  # the loop ended, not the stream: another may go on where it stopped
             raise
         except BaseException as error:
             self._call.ended(type(error).__name__)
@@ -281,7 +280,6 @@ class AsyncRecordedStream(_Recorded):
             async for event in self._stream:
                 yield self._passed(event)
         except GeneratorExit:
-            self._call.ended(ABANDONED)
             raise
         except BaseException as error:
             self._call.ended(type(error).__name__)
@@ -293,13 +291,13 @@ def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Optio
     """Wrap a boto3 `bedrock-runtime` client so that prompt caching works by itself.
 
     `policy` defaults to `CachePolicy()`; the options are described at `Options`. A wrapped client is
-    wrapped anew with these settings, never twice. Raises ConfigurationError when the client has no
-    `converse` or a setting is wrong.
+    never wrapped twice: what is given here replaces its settings, the others stay. Raises
+    ConfigurationError when the client has no `converse` or a setting is wrong.
     """
     bare = _bare(client, "wrap")
     if iscoroutinefunction(getattr(bare, "_make_api_call", None)):
         raise ConfigurationError(f"wrap({type(bare).__name__}): an aiobotocore client; use wrap_async")
-    return CacheClient(bare, settings(policy, options))
+    return CacheClient(bare, _settings(client, policy, options))
 
 
 def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
@@ -307,7 +305,18 @@ def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack
     bare = _bare(client, "wrap_async")
     if not iscoroutinefunction(getattr(bare, "_make_api_call", bare.converse)):
         raise ConfigurationError(f"wrap_async({type(bare).__name__}): a client that does not await; use wrap")
-    return AsyncCacheClient(bare, settings(policy, options))
+    return AsyncCacheClient(bare, _settings(client, policy, options))
+
+
+def _settings(client: Any, policy: CachePolicy | None, options: Options) -> Settings:
+    if not isinstance(client, _Wrapped):
+        return settings(policy, options)
+    before = client._settings
+    kept: Options = {
+        "ledger": before.ledger, "store": before.store, "clock": before.clock, "base_models": before.base_models,
+        "control_client": before.control_client, "prices": before.prices, "rules": before.rules, "hints": before.hints,
+    }  # fmt: skip
+    return settings(policy or before.policy, {**kept, **options})
 
 
 def _bare(client: Any, function: str) -> Any:

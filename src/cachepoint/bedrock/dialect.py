@@ -60,7 +60,10 @@ def told(response: dict[str, Any], contract: Mapping[str, Any] | None) -> dict[s
 # -- reading --------------------------------------------------------------------------------------
 
 
-_ABOUT_CHECKPOINTS = re.compile(r"cachepoint|cache_control|cache point|prompt caching|\bttl\b")
+_ABOUT_CHECKPOINTS = re.compile(
+    r"cachepoint|cache_control|cache point|prompt caching|\bttl\b"
+    r"|messages\.\d+\.content\.\d+\.type: field required"  # after a document that is not a PDF (section 2)
+)
 
 
 def whole_seed(api: str, fields: Mapping[str, Any], *, schema: Any = None, effort: Any = None) -> bytes:

@@ -11,7 +11,7 @@ from cachepoint.errors import CachepointWarning
 logger = logging.getLogger("cachepoint")
 
 _said: set[str] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # an abandoned stream may be recorded while this thread warns
 
 
 def warn_once(key: str, message: str) -> None:

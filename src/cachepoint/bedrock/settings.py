@@ -72,13 +72,16 @@ def settings(policy: CachePolicy | None, options: Options) -> Settings:
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
         raise ConfigurationError(f"unknown option {unknown[0]!r}; use any of {sorted(Options.__annotations__)}")
+    base_models = options.get("base_models") or {}
+    if not isinstance(base_models, Mapping):
+        raise ConfigurationError(f"base_models={base_models!r}: pass a mapping from ARN to model id")
     ledger, store = options.get("ledger"), options.get("store")
     return Settings(
         policy=in_environment(policy or CachePolicy()),
         ledger=CacheLedger() if ledger is None else ledger,
         store=MemoryStore() if store is None else store,
         clock=options.get("clock") or time.time,
-        base_models=options.get("base_models") or {},
+        base_models=base_models,
         control_client=options.get("control_client"),
         prices=options.get("prices") or _price_book(),
         rules=options.get("rules") or load_rules(),

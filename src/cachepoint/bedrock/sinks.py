@@ -21,7 +21,7 @@ class JsonLines:
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an abandoned stream may be recorded while this thread writes
         self._opened = isinstance(target, str | os.PathLike)
         self._file: IO[str] | None
         if isinstance(target, str | os.PathLike):

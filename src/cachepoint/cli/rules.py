@@ -48,6 +48,11 @@ def _row(model: str) -> TableRow:
         raise RulesError(
             f"no row for {model!r}: an ARN that hides its model is not looked up here; give the base model's id"
         )
+    if "." not in model:
+        raise RulesError(
+            f"{model!r} is no Bedrock model id: those name the provider first, such as "
+            "anthropic.claude-sonnet-4-6 or us.amazon.nova-lite-v1:0"
+        )
     return row
 
 

@@ -27,7 +27,8 @@ HINTS: dict[MissReason, str] = {
     "evicted_or_rerouted": "the prompt did not change; the service dropped the entry or routed the call elsewhere",
     "not_marked": "no checkpoint was sent; mode 'auto' would place one",
 }
-_SIMILAR = 0.2
+_SIMILAR, _SIMILAR_BYTES = 0.02, 64
+"""A block whose size changed by more than this is another document, not the same one edited."""
 
 
 def diagnose(prompt: Prompt, plan: Plan, view: View, usage: Usage, rule: ModelRule | None, now: float) -> Miss | None:
@@ -118,7 +119,7 @@ def _alike(prompt: Prompt, shape: Shape, block: int) -> bool:
     where = prompt.blocks[block].where
     if where.section == "messages" and (where.message or 0) == 0:
         return False  # another conversation, not a changed one
-    return len(prompt.blocks) > 1 and abs(here - there) <= _SIMILAR * max(here, there)
+    return len(prompt.blocks) > 1 and abs(here - there) <= max(_SIMILAR * max(here, there), _SIMILAR_BYTES)
 
 
 def _too_small(prompt: Prompt, plan: Plan, usage: Usage) -> Miss | None:

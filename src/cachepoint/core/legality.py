@@ -80,9 +80,8 @@ def _guarded(prompt: Prompt, block: int) -> bool:
     if where.message is None or where.message < prompt.last_user:
         return False
     return any(
-        prompt.blocks[index].kind == "guard" and prompt.blocks[index].where.message == where.message
-        for index in range(block, -1, -1)
-        if prompt.blocks[index].where.message is not None
+        found.kind == "guard" and found.where.message is not None and found.where.message >= prompt.last_user
+        for found in prompt.blocks[: block + 1]
     )
 
 
@@ -188,12 +187,12 @@ def _in_ttl_order(
 ) -> list[Checkpoint]:
     kept: list[Checkpoint] = []
     later_1h = False
-    for point in reversed(points):
+    for point in reversed(_within_said_ttls(points)):
         if later_1h and point.ttl == "5m":
             if not point.marked and live.get(point.boundary) == "5m":
                 rejected.append(Rejected(point.where.path, "its live 5m entry may not stand before a 1h checkpoint"))
                 continue
-            if point.marked:
+            if point.marked and any(later.marked and later.ttl == "1h" for later in kept):
                 warnings.append(
                     f"the checkpoint after {point.where.path} was raised from 5m to 1h: "
                     "a 1h checkpoint may not come after a 5m one"
@@ -203,3 +202,13 @@ def _in_ttl_order(
         later_1h = later_1h or point.ttl == "1h"
         kept.append(point)
     return kept[::-1]
+
+
+def _within_said_ttls(points: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """After a mark that says 5m the planner's own points are 5m: what the user said is not raised for them."""
+    result: list[Checkpoint] = []
+    said_5m = False
+    for point in points:
+        result.append(replace(point, ttl="5m") if said_5m and not point.marked else point)
+        said_5m = said_5m or (point.said and point.ttl == "5m")
+    return result

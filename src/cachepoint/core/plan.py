@@ -20,7 +20,8 @@ class Checkpoint:
     """One checkpoint to send: after the block at `where`, or inside it at character `offset`.
 
     `tokens` is the likely size of the prefix it ends; `worth` the expected saving in input tokens.
-    `boundary` is its index in the prompt's boundaries; `path` the place of the block sent.
+    `boundary` is its index in the prompt's boundaries; `path` the place of the block sent; `marked`
+    that the user asked for it, `said` also with this TTL.
     """
 
     boundary: int
@@ -30,6 +31,7 @@ class Checkpoint:
     tokens: int
     why: str
     marked: bool = False
+    said: bool = False
     path: str = ""
     worth: float = 0.0
 

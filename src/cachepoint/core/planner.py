@@ -119,7 +119,8 @@ class _Planner:
             ttl: TTL = mark.ttl or ("1h" if self.policy.ttl == "1h" else "5m")
             tokens = self._band(boundary).mid
             where = self.prompt.blocks[mark.block].where
-            yield Checkpoint(boundary, where, None, ttl, round(tokens), "you marked it", marked=True, worth=tokens)
+            said = mark.ttl is not None
+            yield Checkpoint(boundary, where, None, ttl, round(tokens), "you marked it", True, said, worth=tokens)
 
     # -- the planner's own points -----------------------------------------------------------------
 
@@ -182,6 +183,10 @@ class _Planner:
         band = self._band(boundary)
         if band.high < self.minimum:
             self._reject(boundary, f"about {band.mid:.0f} tokens, below the minimum of {self.minimum}")
+            return None
+        cap = self.rule.max_cached_tokens
+        if cap is not None and band.low > cap:
+            self._reject(boundary, f"about {band.mid:.0f} tokens, above the {cap} the model caches")
             return None
         found: Role = role(self.roles, self.prompt, boundary)
         outlook = self.view.outlook(Step(here.digest, found, here.tokens))

@@ -167,7 +167,7 @@ def cuts_of(text: str, before: int = 0) -> Iterator[int]:
             position = stop
             continue
         position = found + len(separator)
-        while text[position] in "\n ":
+        while text[position].isspace():
             position += 1
         if position > last:
             return

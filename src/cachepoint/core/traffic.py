@@ -239,13 +239,14 @@ class Traffic:
         kept = before is not None and before.readable and before.lives(started) and before.splits == point.splits
         exact = cached if last else before.tokens if before is not None and kept else None
         ttl = before.ttl if before is not None and kept else point.ttl
-        self.entries[point.digest] = Entry(ttl, started, point.splits, tokens=exact)
+        used_at = max(started, before.used_at) if before is not None and kept else started
+        self.entries[point.digest] = Entry(ttl, used_at, point.splits, tokens=exact)
 
     def _settle_read(self, expected: SentPoint, usage: Usage, started: float) -> None:
         came = arrived(expected, usage.cache_read)
         entry = self.entries.get(expected.digest)
         if came and entry is not None:
-            self.entries[expected.digest] = entry._replace(used_at=started)
+            self.entries[expected.digest] = entry._replace(used_at=max(started, entry.used_at))
         elif not came and entry is not None and (entry.used_at != started or not usage.cache_write):
             del self.entries[expected.digest]
         if expected.splits:

@@ -147,6 +147,13 @@ class View:
         """The same view with another calibration."""
         return replace(self, calibration=calibration)
 
+    def refreshed(self, fresh: View) -> View:
+        """The same request's view after a wait: what lives now, but not its own visit as one before it."""
+        return replace(
+            self, entries=fresh.entries, lapsed=fresh.lapsed, waste=fresh.waste, refused=fresh.refused,
+            calibration=fresh.calibration, alive=fresh.alive, now=fresh.now,
+        )  # fmt: skip
+
     def kind(self, step: Step) -> CurveKey:
         """Which return curve speaks for a boundary: by its role, whether it was seen, and how much is new.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -30,6 +29,7 @@ from cachepoint.langchain.batches import FanningOut, in_thread
 from cachepoint.langchain.call_client import CallClient
 from cachepoint.langchain.context_ends import carry_ends
 from cachepoint.langchain.marks import ending_in_a_mark, mark_messages, mark_system, mark_tools
+from cachepoint.langchain.policies import as_policy, asked_for
 from cachepoint.langchain.run_tags import run_tags
 from cachepoint.langchain.system_turns import carry_late, has_late, keep_boundaries
 from cachepoint.store.base import Store
@@ -45,10 +45,6 @@ _MODEL_KWARGS = ("model", "model_id", "modelId")
 _REFUSED = "the service refused it there"
 
 
-def _as_policy(given: Any) -> Any:
-    return CachePolicy.from_dict(given) if isinstance(given, Mapping) else given
-
-
 class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
     """`ChatBedrockConverse` with checkpoints where they pay; takes all of its parameters, and four more.
 
@@ -61,7 +57,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
     In the modes "observe" and "off" requests are the parent's own.
     """
 
-    prompt_cache: Annotated[CachePolicy, BeforeValidator(_as_policy)] = Field(default_factory=CachePolicy)
+    prompt_cache: Annotated[CachePolicy, BeforeValidator(as_policy)] = Field(default_factory=CachePolicy)
     ledger: CacheLedger = Field(default_factory=CacheLedger, exclude=True, repr=False)
     store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
     clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
@@ -83,8 +79,8 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         if not isinstance(values, dict) or "cache_control" not in values:
             return values
         values = dict(values)
-        policy = _as_policy(values.get("prompt_cache")) or CachePolicy()
-        return values | {"prompt_cache": _asked(policy, values.pop("cache_control"))}
+        policy = as_policy(values.get("prompt_cache")) or CachePolicy()
+        return values | {"prompt_cache": asked_for(policy, values.pop("cache_control"))}
 
     @model_validator(mode="after")
     def _adopt_wrapped_client(self) -> Self:
@@ -251,7 +247,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
         messages = carry_ends(messages)
         if self._changes_requests:
-            call.prompt_cache = _asked(self.prompt_cache, kwargs.pop("cache_control", None))
+            call.prompt_cache = asked_for(self.prompt_cache, kwargs.pop("cache_control", None))
             call.system = mark_system(self.system) if self.system else None
             messages = call._placed(messages)
             if kwargs.get("tools"):
@@ -293,7 +289,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
 
     def _caching(self, kwargs: Mapping[str, Any]) -> Self:
         """This model, with the policy that a `cache_control` among these arguments asks for."""
-        policy = _asked(self.prompt_cache, kwargs.get("cache_control"))
+        policy = asked_for(self.prompt_cache, kwargs.get("cache_control"))
         return self if policy == self.prompt_cache else self.model_copy(update={"prompt_cache": policy})
 
     def _placed(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -381,14 +377,6 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
 
 def _named_model(kwargs: Mapping[str, Any]) -> str | None:
     return next((kwargs[name] for name in _MODEL_KWARGS if kwargs.get(name)), None)
-
-
-def _asked(policy: CachePolicy, cache_control: Mapping[str, Any] | None) -> CachePolicy:
-    """The policy of who passes `cache_control`: cache, with this TTL."""
-    if not cache_control:
-        return policy
-    mode = "auto" if policy.mode == "explicit" else policy.mode
-    return replace(policy, mode=mode, ttl=cache_control.get("ttl") or policy.ttl)
 
 
 def _unset_missing_usage(message: BaseMessage) -> None:

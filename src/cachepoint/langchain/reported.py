@@ -11,11 +11,20 @@ from langchain_core.messages import BaseMessage
 
 from cachepoint.bedrock.price_book import PriceBook, Quote, published_quote
 from cachepoint.core.prices import Cost, Prices
+from cachepoint.core.record import Told, read_contract
 from cachepoint.core.rules import TTL
 from cachepoint.core.usage import Usage
 
 _ANTHROPIC = "anthropic"
 _STANDARD_TIERS = (None, "standard", "default")
+
+
+def told_of(metadata: Mapping[str, Any]) -> Told | None:
+    """What an answer's `response_metadata` tells of its call, None where its model is not cachepoint's."""
+    try:
+        return read_contract(metadata["prompt_cache"])
+    except (KeyError, TypeError, ValueError, ArithmeticError):  # another's key of the same name, or none
+        return None
 
 
 def usage_of(reported: Mapping[str, Any], unsaid_ttl: TTL = "5m") -> Usage:

@@ -13,9 +13,9 @@ from langchain_core.messages import AIMessage
 
 from cachepoint.core.ledger import Totals
 from cachepoint.core.prices import Cost
-from cachepoint.core.record import Told, read_contract, status_of
+from cachepoint.core.record import Told, status_of
 from cachepoint.core.usage import Usage
-from cachepoint.langchain.reported import ChatPrices, answered_from_cache, model_of, tier_of, usage_of
+from cachepoint.langchain.reported import ChatPrices, answered_from_cache, model_of, tier_of, told_of, usage_of
 
 _AMOUNTS = ("usd", "uncached_usd", "saved_usd")
 _SUMS = ("calls", "usage", "cost", "hit_rate", "misses", "unpriced")
@@ -54,10 +54,8 @@ def _shown(totals: Totals) -> dict[str, Any]:
 
 def _told(message: AIMessage, model: BaseChatModel) -> Told:
     metadata = message.response_metadata
-    try:
-        return read_contract(metadata["prompt_cache"])
-    except (KeyError, TypeError, ValueError, ArithmeticError):  # another's key of the same name, or none
-        pass
+    if told := told_of(metadata):
+        return told
     if not message.usage_metadata:
         return Told("off", None, None, None)
     usage = usage_of(message.usage_metadata)

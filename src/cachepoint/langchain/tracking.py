@@ -23,11 +23,19 @@ from cachepoint.bedrock.notices import warn_once
 from cachepoint.core.budget import Budget
 from cachepoint.core.ledger import CacheLedger, Sink
 from cachepoint.core.prices import Prices
-from cachepoint.core.record import CallRecord, Told, read_contract, status_of
+from cachepoint.core.record import CallRecord, Told, status_of
 from cachepoint.core.report import LedgerReport
 from cachepoint.core.rules import TTL
 from cachepoint.langchain.langsmith_cost import exact_costs
-from cachepoint.langchain.reported import ChatPrices, answered_from_cache, asked_ttl, model_of, tier_of, usage_of
+from cachepoint.langchain.reported import (
+    ChatPrices,
+    answered_from_cache,
+    asked_ttl,
+    model_of,
+    tier_of,
+    told_of,
+    usage_of,
+)
 from cachepoint.langchain.run_tags import SESSION, run_tags
 
 RUN = "run"
@@ -220,7 +228,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
             tags=started.tags,
             session=started.tags.get(SESSION),
             error=error,
-            **(_told(metadata) or self._reported(started, message, base or model))._asdict(),
+            **(told_of(metadata) or self._reported(started, message, base or model))._asdict(),
         )
 
     def _reported(self, started: _Started, message: AIMessage | None, model: str) -> Told:
@@ -237,13 +245,6 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
             region=started.region,
         )
         return Told("off", status_of(usage), usage, cost)
-
-
-def _told(metadata: Mapping[str, Any]) -> Told | None:
-    try:
-        return read_contract(metadata["prompt_cache"])
-    except (KeyError, TypeError, ValueError, ArithmeticError):  # another's key of the same name, or none
-        return None
 
 
 def _message(response: LLMResult | None) -> AIMessage | None:

@@ -93,7 +93,7 @@ BEDROCK_CONVERSE_FAILS: Mapping[str, str] = {
 
 CANDIDATES = {"ours": Candidate("ours", CacheAwareBedrockConverse)}
 try:
-    from llama_index.llms.bedrock_converse import BedrockConverse  # type: ignore[import-untyped]
+    from llama_index.llms.bedrock_converse import BedrockConverse
 except ImportError:  # it is in the dependency group `conformance`, which not every environment has
     pass
 else:
