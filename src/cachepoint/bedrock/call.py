@@ -97,15 +97,19 @@ class Call:
     def waits(self) -> Iterator[Flight]:
         """Leaders to wait for, one after the other, inside a `fan_out()` block; this call may become one."""
         fan_out = current_fan_out()
+        stale = any(not entry.readable for entry in self.view.entries.values())
         while fan_out is not None and self.prompt is not None and self.policy.mode in ("auto", "explicit"):
             joined = self._safely(partial(self._join, fan_out))
             if joined is None:
+                if stale:  # planned while a leader was under way that has landed since
+                    self._safely(self._plan_anew)
                 return
             flight, leads = joined
             if leads:
                 self._flight = flight
                 return
             yield flight
+            stale = False
             if not self.policy.learn:  # the leader's entry is not known of, but it is there
                 return
             self._safely(self._plan_anew)
