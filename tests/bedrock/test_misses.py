@@ -208,3 +208,24 @@ def test_a_model_that_takes_no_checkpoints_misses_nothing(bedrock: Bedrock) -> N
     client = bedrock.wrapped()
     request = question(1, "us.meta.llama3-3-70b-instruct-v1:0")
     assert [miss(client, request) for _ in range(2)] == [None, None]
+
+
+def test_messages_changed_behind_a_system_prompt_that_is_read(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    client.converse(**remembering(1, "An answer"))
+    client.converse(**remembering(2, "An answer"))
+    found = miss(client, remembering(3, "The answer"))
+    assert found is not None
+    assert found["reason"] == "messages_changed"
+    assert found["path"] == "messages[1].content[0]"
+    assert found["lost_tokens"] > 2000
+
+
+def remembering(number: int, begins: str) -> Json:
+    """A question after a turn whose long answer begins so."""
+    history = [
+        {"role": "user", "content": [{"text": "What is it?"}]},
+        {"role": "assistant", "content": [{"text": f"{begins} that goes on for a while. " + "And on it goes. " * 900}]},
+    ]
+    asked = question(number)
+    return {**asked, "messages": [*history, *asked["messages"]]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -115,6 +116,9 @@ def scope_of(client: Any, model: str, api: str) -> str:
 
 def _account(client: Any) -> str:
     signer = getattr(client, "_request_signer", None)
+    api_key = getattr(getattr(signer, "_auth_token", None), "token", None)
+    if isinstance(api_key, str):
+        return hashlib.blake2b(api_key.encode(), digest_size=8).hexdigest()
     access_key = getattr(getattr(signer, "_credentials", None), "access_key", None)
     return _account_of_key(access_key) if isinstance(access_key, str) else ""
 

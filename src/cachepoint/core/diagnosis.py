@@ -35,17 +35,19 @@ def diagnose(prompt: Prompt, plan: Plan, view: View, usage: Usage, rule: ModelRu
     """The miss of a call, None when nothing was lost that is known of."""
     factor = view.calibration.factor
     expected = plan.expected
-    if expected.read:
-        if arrived(SentPoint(b"", "5m", expected.read, exact=expected.read_exact), usage.cache_read):
-            return None
+    if expected.read and not arrived(SentPoint(b"", "5m", expected.read, exact=expected.read_exact), usage.cache_read):
         return _miss("evicted_or_rerouted", _path(prompt, expected.read_boundary), expected.read - usage.cache_read)
-    if usage.cache_read or rule is None or not rule.explicit:
+    if rule is None or not rule.explicit:
         return None
+    if expected.read or usage.cache_read:
+        # A shorter prefix than last time is lost history, unless the loss is too small to be cached alone.
+        changed = _changed(prompt, view, factor, now, usage.cache_read)
+        return changed if changed and changed.lost_tokens >= rule.minimum else None
     return (
         _unreachable(prompt, plan, view, factor)
         or _lapsed(prompt, view, factor, now)
         or _elsewhere(prompt, view)
-        or _changed(prompt, view, factor, now)
+        or _changed(prompt, view, factor, now, 0)
         or _too_small(prompt, plan, usage)
     )
 
@@ -87,8 +89,8 @@ def _elsewhere(prompt: Prompt, view: View) -> Miss | None:
     return _miss("model_changed", "", prompt.tokens)
 
 
-def _changed(prompt: Prompt, view: View, factor: float, now: float) -> Miss | None:
-    """Compare with the newest request of the same shape whose entry must still be alive."""
+def _changed(prompt: Prompt, view: View, factor: float, now: float, read: int) -> Miss | None:
+    """Compare with the newest request of the same shape whose entry must still be alive; `read` tokens are not lost."""
     for shape in reversed(view.recent):
         if not 0 <= now - shape.used_at < TTL_SECONDS[shape.ttl] or not shape.cached:
             continue
@@ -100,7 +102,7 @@ def _changed(prompt: Prompt, view: View, factor: float, now: float) -> Miss | No
         reason: MissReason = (
             "tools_changed" if section == "tools" else "system_changed" if section == "system" else "messages_changed"
         )
-        return _miss(reason, prompt.blocks[block].where.path, shape.cached - shared * factor)
+        return _miss(reason, prompt.blocks[block].where.path, shape.cached - max(shared * factor, read))
     return None
 
 

@@ -184,7 +184,7 @@ def wire_bytes(value: Any) -> bytes:
 def _opaque(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         return hashlib.blake2b(value, digest_size=DIGEST_BYTES).hexdigest()
-    return repr(type(value))
+    return f"{type(value).__name__} {id(value)}"  # such as an open file: never taken for another
 
 
 @dataclass
