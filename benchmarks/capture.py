@@ -117,10 +117,11 @@ def steady(given: argparse.Namespace) -> Iterator[report.Result]:
     for name, knobs in VARIANTS.items():
         print(name)
         for workload in _workloads(given, WORKLOADS):
-            outcome = run(Cachepoint(), Traffic.of(workload, knobs), fast=True)
-            result = report.plain(outcome, workload) | {"variant": name}
-            print(report.line(result), flush=True)
-            yield result
+            traffic = Traffic.of(workload, knobs)
+            for contender in (Cachepoint(), *references(traffic)):
+                result = report.plain(run(contender, traffic, fast=True), workload) | {"variant": name}
+                print(report.line(result), flush=True)
+                yield result
 
 
 def write_docs(parts: dict[str, list[report.Result]]) -> None:

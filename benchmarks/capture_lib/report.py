@@ -158,18 +158,20 @@ def workers_table(results: Sequence[Result]) -> str:
 
 
 def steady_table(results: Sequence[Result]) -> str:
-    """Captures under other seeds, sizes and gaps; bills where there is nothing to capture."""
+    """Captures under other seeds, sizes and gaps, beside the best by hand; bills where there is nothing to capture."""
     variants = list(dict.fromkeys(result["variant"] for result in results))
-    found: dict[str, dict[str, Result]] = {}
+    found: dict[str, dict[str, dict[str, Result]]] = {}
     for result in results:
-        found.setdefault(result["row"], {})[result["variant"]] = result
+        found.setdefault(result["row"], {}).setdefault(result["variant"], {})[result["contender"]] = result
 
-    def cell(result: Result | None) -> str:
-        if result is None:
-            return ""
-        return f"bill {_bill(result['ratio'])}" if result["capture"] is None else f"{result['capture']:.3f}"
+    def cell(by_contender: dict[str, Result]) -> str:
+        ours = by_contender[FAST]
+        if ours["capture"] is None:
+            return f"bill {_bill(ours['ratio'])}"
+        by_hand = [each["capture"] for name, each in by_contender.items() if name != FAST]
+        return f"{ours['capture']:.3f}" + (f" (by hand {max(by_hand):.3f})" if by_hand else "")
 
-    return table(("", *variants), ((row, *(cell(by.get(name)) for name in variants)) for row, by in found.items()))
+    return table(("", *variants), ((row, *(cell(by[name]) for name in variants)) for row, by in found.items()))
 
 
 def fleet_line(found: Fleet) -> str:

@@ -42,4 +42,4 @@ class Traffic:
     def capture(self, bill: float) -> float | None:
         """The share of what could be saved that was saved; None where next to nothing could be."""
         possible = self.baseline - self.bound
-        return (self.baseline - bill) / possible if possible > 0.05 * self.baseline else None
+        return (self.baseline - bill) / possible if possible > 0.1 * self.baseline else None
