@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from cachepoint.core.prompt import ListKey, Mark, Where
@@ -81,7 +80,6 @@ class Plan:
     splits: tuple[Split, ...] = ()
     plain: frozenset[ListKey] = frozenset()
     expected: Expected = Expected()
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changes_nothing(self) -> bool:

@@ -73,6 +73,7 @@ class _Planner:
         )
 
     def plan(self) -> Plan:
+        """The steps of the module, in their order."""
         marks = list(self._marks())
         cap = min(self.policy.max_checkpoints, self.rule.max_checkpoints)
         live = self._live()
