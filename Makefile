@@ -48,7 +48,7 @@ test-newest:
 constraints:
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python $(PIP) install --upgrade pip
-	$(NEWEST)/bin/python $(PIP) install --editable '.[all]' --group test --group conformance --group lint
+	$(NEWEST)/bin/python $(PIP) install --editable '.[all]' --group test --group conformance --group neighbours --group lint
 	$(NEWEST)/bin/python $(PIP) freeze --exclude-editable > constraints/newest.txt
 
 clean:
@@ -65,7 +65,7 @@ $(VENV)/demo.stamp: $(VENV)/pip.stamp pyproject.toml constraints/newest.txt
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(VENV)/bin/python $(PIP) install --group test --group conformance --group lint --constraint constraints/newest.txt
+	$(VENV)/bin/python $(PIP) install --group test --group conformance --group neighbours --group lint --constraint constraints/newest.txt
 	@touch $@
 
 $(LOWEST)/dev.stamp: $(LOWEST)/pip.stamp pyproject.toml constraints/lowest.txt

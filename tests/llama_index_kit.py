@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from llama_index.core.base.llms.types import CacheControl, CachePoint, ChatMessa
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from cachepoint.emulator import BedrockEmulator
+from cachepoint.llama_index import CacheAwareBedrockConverse
 
 Json = dict[str, Any]
 Answer = ChatResponse | CompletionResponse
@@ -30,8 +32,11 @@ LONG = "Prefix caching reads what an earlier request wrote, as long as not a byt
 """About 1,600 tokens: above the minimum of the model the suites use."""
 
 
-async def ask(llm: Any, method: str, question: str | Sequence[ChatMessage], **options: Any) -> list[Any]:
-    """Call one of the eight methods; all responses it gave, one where it does not stream."""
+async def ask(llm: Any, method: str, question: str | Sequence[Any], **options: Any) -> list[Any]:
+    """Call one of the eight methods, or one with tools; all responses it gave, one where it does not stream.
+
+    `question` is the method's first argument; a text becomes a chat where the method wants one.
+    """
     if "chat" in method and isinstance(question, str):
         question = [ChatMessage(content=question)]
     result = getattr(llm, method)(question, **options)
@@ -42,9 +47,17 @@ async def ask(llm: Any, method: str, question: str | Sequence[ChatMessage], **op
     return list(result) if inspect.isgenerator(result) else [result]
 
 
-async def answer(llm: Any, method: str, question: str | Sequence[ChatMessage], **options: Any) -> Any:
+async def answer(llm: Any, method: str, question: str | Sequence[Any], **options: Any) -> Any:
     """The last response, which has the whole answer."""
     return (await ask(llm, method, question, **options))[-1]
+
+
+async def recorded(llm: CacheAwareBedrockConverse, calls: int) -> None:
+    """Wait until so many calls are in the ledger: what was left in mid-air is recorded a little later."""
+    for _ in range(1_000):
+        if llm.ledger.totals().calls >= calls:
+            return
+        await asyncio.sleep(0.01)
 
 
 def text_of(response: Answer) -> str:

@@ -102,9 +102,15 @@ def test_the_parents_fixed_positions_are_not_added(model: Model, emulator: Bedro
     assert points(sent(emulator)[-1]) == []
 
 
-def test_a_model_that_does_not_cache_is_not_asked_to(make_model: MakeModel, emulator: BedrockEmulator) -> None:
+@pytest.mark.parametrize(
+    "model_id",
+    ["us.meta.llama3-3-70b-instruct-v1:0", "openai.gpt-oss-120b-1:0", "anthropic.claude-3-5-sonnet-20240620-v1:0"],
+)
+def test_a_model_that_does_not_cache_is_not_asked_to(
+    model_id: str, make_model: MakeModel, emulator: BedrockEmulator
+) -> None:
     """The parent sends the checkpoint all the same, which the service refuses."""
-    make_model(model="us.meta.llama3-3-70b-instruct-v1:0").invoke(question(), cache_control=EPHEMERAL_1H)
+    make_model(model=model_id).invoke(question(), cache_control=EPHEMERAL_1H)
 
     assert points(sent(emulator)[-1]) == []
 

@@ -75,6 +75,13 @@ def test_a_mark_on_a_content_block_is_honoured(
     assert sent(emulator)[-1]["messages"][0]["content"][0]["cache_control"] == EPHEMERAL
 
 
+def test_the_ttl_of_a_mark_which_langchain_drops_can_be_the_policys(emulator: BedrockEmulator) -> None:
+    client = cachepoint.wrap(emulator.client(), cachepoint.CachePolicy(ttl="1h"), clock=emulator.clock)
+    document = {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    ChatBedrock(model=MODEL, client=client, region="us-east-1").invoke([HumanMessage([document])])
+    assert client.ledger.totals().usage.cache_write_1h > 1_000
+
+
 def test_the_cache_control_argument_still_works(model: ChatBedrock, client: CacheClient) -> None:
     model.invoke(question(), cache_control={"type": "ephemeral", "ttl": "1h"})
     (record,) = client.ledger.records

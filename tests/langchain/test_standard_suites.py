@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import boto3
+import httpx
 import pytest
 
 pytest.importorskip("langchain_tests", reason="the dependency group `conformance` is not installed")
@@ -20,6 +21,9 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.langchain import CacheAwareChatBedrockConverse
+
+PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000100000001000802000000")
+PDF = b"%PDF-1.4 1 0 obj <</Type/Catalog>> endobj"
 
 
 class TestUnit(ChatModelUnitTests):
@@ -48,6 +52,9 @@ class TestUnit(ChatModelUnitTests):
 
 
 class TestIntegration(ChatModelIntegrationTests):
+    # The suite's papers have no name, of which the parent warns.
+    pytestmark = pytest.mark.filterwarnings("ignore:Bedrock Converse may require a filename:UserWarning")
+
     emulator: ClassVar[BedrockEmulator]
 
     @pytest.fixture(scope="class", autouse=True)
@@ -71,6 +78,27 @@ class TestIntegration(ChatModelIntegrationTests):
     @property
     def supports_anthropic_inputs(self) -> bool:
         return True
+
+    @property
+    def supports_image_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_image_tool_message(self) -> bool:
+        return True
+
+    @property
+    def supports_pdf_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_pdf_tool_message(self) -> bool:
+        return True
+
+    @pytest.fixture(autouse=True)
+    def _pictures_without_internet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The suite shows the model pictures and papers from the web."""
+        monkeypatch.setattr(httpx, "get", lambda url, **_: httpx.Response(200, content=PDF if "pdf" in url else PNG))
 
     @property
     def model_override_value(self) -> str | None:

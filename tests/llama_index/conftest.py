@@ -13,6 +13,9 @@ from cachepoint.emulator import BedrockEmulator
 LLAMA_INDEX_WARNINGS = (
     "ignore::pydantic.warnings.PydanticDeprecationWarning",
     "ignore:is_running called from within a step:DeprecationWarning",
+    # Its synchronous calls leave an event loop behind, and the pair of sockets in it.
+    "ignore:unclosed event loop:ResourceWarning",
+    r"ignore:unclosed <socket.socket fd=\d+, family=1,:ResourceWarning",
     "ignore:.*aiosqlite.*:ResourceWarning",
     "ignore:.*aiosqlite.*:pytest.PytestUnraisableExceptionWarning",
 )

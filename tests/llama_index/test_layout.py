@@ -1,131 +1,30 @@
-"""Order and layout: what stands where in a prompt, so that the next one begins alike."""
+"""Question and answer: what stands where in a prompt, so that the next one begins alike."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from llama_index.core import Document, MockEmbedding, VectorStoreIndex
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallBlock
-from llama_index.core.indices.query.schema import QueryBundle
-from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import MetadataMode, NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
+from llama_index.core.base.llms.types import ChatMessage, TextBlock
+from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate, RichPromptTemplate
+from llama_index.core.prompts.default_prompt_selectors import DEFAULT_TEXT_QA_PROMPT_SEL
+from llama_index.core.query_engine import CitationQueryEngine, RetrieverQueryEngine
 from llama_index_kit import CONNECTION, LONG, MODEL, sent, without_points
+from nodes_kit import Shuffled, model
 
 from cachepoint.emulator import BedrockEmulator
+from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index import (
     CacheAwareBedrockConverse,
-    CachedContextChatEngine,
     CachedContextSynthesizer,
-    ChunkedChatMemory,
     StableOrderPostprocessor,
     cached_qa_template,
 )
 
-PASSAGES = {name: f"{name} {LONG[:1500]}" for name in ("alpha", "beta", "gamma", "delta")}
-
-
-def node(name: str, score: float = 0.5, offset: int = 0, **metadata: Any) -> NodeWithScore:
-    found = TextNode(text=PASSAGES.get(name, name), metadata=metadata, start_char_idx=offset)
-    found.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=f"doc-{name}")
-    return NodeWithScore(node=found, score=score)
-
-
-def texts(nodes: Sequence[NodeWithScore]) -> list[str]:
-    return [item.node.get_content(MetadataMode.LLM) for item in nodes]
-
-
-class Shuffled(BaseRetriever):
-    """Finds the same passages every time, each time in another order and with other scores."""
-
-    def __init__(self, names: Sequence[str] = tuple(PASSAGES)) -> None:
-        self._names = list(names)
-        self._random = random.Random(7)
-        super().__init__()
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        names = self._random.sample(self._names, len(self._names))
-        return [node(name, self._random.random(), retrieval_score=self._random.random()) for name in names]
-
 
 @pytest.fixture
 def llm(emulator: BedrockEmulator) -> CacheAwareBedrockConverse:
-    return CacheAwareBedrockConverse(model=MODEL, endpoint_url=emulator.url, clock=emulator.clock, **CONNECTION)
-
-
-# -- StableOrderPostprocessor ----------------------------------------------------------------------
-
-
-def test_equal_sets_are_equal_text_whatever_their_order_scores_and_ids() -> None:
-    order = StableOrderPostprocessor()
-    seen = {tuple(texts(order.postprocess_nodes(Shuffled().retrieve(str(n))))) for n in range(5)}
-    assert len(seen) == 1
-
-
-async def test_it_does_the_same_asynchronously() -> None:
-    order = StableOrderPostprocessor()
-    nodes = Shuffled().retrieve("q")
-    assert texts(await order.apostprocess_nodes(nodes)) == texts(order.postprocess_nodes(nodes))
-
-
-def test_the_most_relevant_are_taken_before_they_are_ordered() -> None:
-    found = [node("gamma", 0.9), node("gamma", 0.8), node("alpha", 0.7), node("beta", 0.1)]
-    kept = StableOrderPostprocessor(top_n=2).postprocess_nodes(found)
-    assert [item.score for item in kept] == [0.7, 0.9]
-
-
-def test_parts_of_one_document_stand_in_its_own_order() -> None:
-    found = [node("alpha", offset=900), node("beta", offset=5), node("alpha again", offset=100)]
-    for item in found:
-        item.node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id="manual")
-    ordered = StableOrderPostprocessor().postprocess_nodes(found)
-    assert [item.node.start_char_idx for item in ordered] == [5, 100, 900]  # type: ignore[attr-defined]
-
-
-def test_random_document_ids_are_no_key() -> None:
-    def ingested() -> list[NodeWithScore]:
-        documents = [Document(text=text, metadata={"file_path": f"{name}.md"}) for name, text in PASSAGES.items()]
-        index = VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(embed_dim=4))
-        return index.as_retriever(similarity_top_k=4).retrieve("q")
-
-    order = StableOrderPostprocessor()
-    assert texts(order.postprocess_nodes(ingested())) == texts(order.postprocess_nodes(ingested()[::-1]))
-
-
-def test_the_users_key_decides() -> None:
-    order = StableOrderPostprocessor(key=lambda found: -len(found.get_content()))
-    ordered = order.postprocess_nodes([node("short"), node("a longer one")])
-    assert texts(ordered) == ["a longer one", "short"]
-
-
-def test_a_session_appends_what_is_new() -> None:
-    order = StableOrderPostprocessor(order="session")
-    order.postprocess_nodes([node("gamma"), node("beta")])
-    ordered = order.postprocess_nodes([node("alpha"), node("gamma"), node("beta")])
-    assert [text.split()[0] for text in texts(ordered)] == ["beta", "gamma", "alpha"]
-
-
-def test_scores_in_metadata_stay_out_of_the_text_and_the_retrievers_node_alone() -> None:
-    found = node("alpha", retrieval_score=0.7, chapter="one")
-    [shown] = StableOrderPostprocessor().postprocess_nodes([found])
-    assert "chapter: one" in texts([shown])[0]
-    assert "0.7" not in texts([shown])[0]
-    assert shown.node.metadata["retrieval_score"] == 0.7
-    assert "0.7" in texts([found])[0]
-
-
-def test_labels_go_by_content_and_not_by_position() -> None:
-    order = StableOrderPostprocessor(labels=True)
-    [alone] = order.postprocess_nodes([node("gamma")])
-    among = order.postprocess_nodes([node("alpha"), node("beta"), node("gamma")])
-    assert texts([alone])[0] in texts(among)
-    assert texts([alone])[0].startswith(f"label: {alone.node.metadata['label']}\n")
-
-
-# -- question and answer ---------------------------------------------------------------------------
+    return model(emulator)
 
 
 def query_engine(llm: CacheAwareBedrockConverse, **settings: Any) -> RetrieverQueryEngine:
@@ -186,99 +85,110 @@ def test_too_many_documents_are_read_in_rounds_that_do_not_depend_on_the_questio
     assert ("beta" in second, "First answer." in second) == (True, True)
 
 
-# -- the chat engine -------------------------------------------------------------------------------
+# -- templates -------------------------------------------------------------------------------------
+
+TEMPLATES: dict[str, BasePromptTemplate] = {
+    "text": PromptTemplate("{context_str}\nIn {words} words: {query_str}").partial_format(words="ten"),
+    "rich": RichPromptTemplate("{{ context_str }}\nIn ten words: {{ query_str }}"),
+    "rich chat": RichPromptTemplate(
+        '{% chat role="system" %}Be brief.{% endchat %}'
+        '{% chat role="user" %}{{ context_str }}\nIn ten words: {{ query_str }}{% endchat %}'
+    ),
+    "chat": ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{context_str} {query_str}")]),
+    "by model": DEFAULT_TEXT_QA_PROMPT_SEL,
+    "other names": PromptTemplate(
+        "{found} {query_str}",
+        template_var_mappings={"context_str": "found"},
+        function_mappings={"query_str": lambda query_str, **_: f"Please: {query_str}"},
+    ),
+}
 
 
-def engine(llm: CacheAwareBedrockConverse, **settings: Any) -> CachedContextChatEngine:
-    return CachedContextChatEngine.from_defaults(Shuffled(["alpha", "beta"]), llm=llm, system_prompt=LONG, **settings)
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_any_template_has_a_block_a_document_and_the_question_behind_them(
+    kind: str, llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    synthesizer = CachedContextSynthesizer(llm=llm, text_qa_template=TEMPLATES[kind])
+    synthesizer.get_response("Where is {{ tea }}?", ["{query_str} one", "{{ context_str }} two"])
+    blocks = [block["text"] for block in sent(emulator)[-1]["messages"][-1]["content"] if "text" in block]
+    assert blocks[-3:-1] == ["{query_str} one\n\n", "{{ context_str }} two\n\n"]
+    assert "Where is {{ tea }}?" in blocks[-1]
 
 
-def test_each_turn_begins_with_what_the_one_before_sent(
+def test_a_query_engines_templates_can_be_exchanged(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator) -> None:
+    engine = query_engine(llm, response_synthesizer=CachedContextSynthesizer(llm=llm))
+    engine.update_prompts({"response_synthesizer:text_qa_template": TEMPLATES["rich"]})
+    engine.query("Where?")
+    assert "In ten words: Where?" in str(sent(emulator)[-1]["messages"])
+
+
+@pytest.mark.parametrize("given", ["{context_str} {query_str}", 7])
+def test_what_is_no_template_is_refused(given: Any, llm: CacheAwareBedrockConverse) -> None:
+    with pytest.raises(ConfigurationError, match=rf"text_qa_template is a {type(given).__name__}.*PromptTemplate"):
+        CachedContextSynthesizer(llm=llm, text_qa_template=given)
+
+
+def test_a_template_without_a_place_for_documents_is_refused(
     llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
 ) -> None:
-    talk = engine(llm)
-    for turn in range(4):
-        talk.chat(f"Question {turn}?")
-    earlier, later = (without_points(request)["messages"] for request in sent(emulator)[-2:])
-    assert later[: len(earlier) - 1] == earlier[:-1]
-    assert later[0]["content"] == [{"text": "Question 0?"}]
-    assert later[-1]["content"][-1] == {"text": "Question 3?"}
-    assert all(record.usage and record.usage.cache_read > 1_500 for record in llm.ledger.records[1:])
+    synthesizer = CachedContextSynthesizer(llm=llm, text_qa_template=PromptTemplate("{found}: {query_str}"))
+    with pytest.raises(ConfigurationError, match=r"'found', 'query_str'.*needs context_str.*template_var_mappings"):
+        synthesizer.get_response("Where?", ["one"])
+    assert sent(emulator) == []
 
 
-async def test_all_four_ways_to_talk_keep_one_history(
+def test_white_space_around_the_documents_is_no_block(
     llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
 ) -> None:
-    emulator.script("one", "two", "three", "four")
-    talk = engine(llm)
-    assert str(talk.chat("a")) == "one"
-    assert "".join(talk.stream_chat("b").response_gen) == "two"
-    assert str(await talk.achat("c")) == "three"
-    streamed = await talk.astream_chat("d")
-    assert "".join([token async for token in streamed.async_response_gen()]) == "four"
-    assert [message.content for message in talk.chat_history] == ["a", "one", "b", "two", "c", "three", "d", "four"]
-    talk.reset()
-    assert talk.chat_history == []
+    template = ChatPromptTemplate(
+        message_templates=[ChatMessage(blocks=[TextBlock(text="\n{context_str}\n"), TextBlock(text="{query_str}")])]
+    )
+    CachedContextSynthesizer(llm=llm, text_qa_template=template).get_response("Where?", ["one"])
+    assert sent(emulator)[-1]["messages"][0]["content"] == [{"text": "one\n\n"}, {"text": "Where?"}]
 
 
-def test_a_history_with_braces_is_not_formatted_again(
+# -- citations -------------------------------------------------------------------------------------
+
+
+def test_the_template_asks_for_the_labels_that_documents_have(
     llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
 ) -> None:
-    talk = engine(llm)
-    talk.chat("What is {context_str}?")
-    talk.chat("And {query_str}?")
-    messages = without_points(sent(emulator)[-1])["messages"]
-    assert messages[0]["content"][0] == {"text": "What is {context_str}?"}
-    assert messages[-1]["content"][-1] == {"text": "And {query_str}?"}
+    engine = RetrieverQueryEngine.from_args(
+        Shuffled(),
+        llm=llm,
+        node_postprocessors=[StableOrderPostprocessor(labels=True)],
+        response_synthesizer=CachedContextSynthesizer(llm=llm, text_qa_template=cached_qa_template(cite=True)),
+    )
+    response: Any = engine.query("Where is beta?")
+    request = sent(emulator)[-1]
+    assert "cite_as in square brackets" in request["system"][0]["text"]
+    labels = [item.node.metadata["cite_as"] for item in response.source_nodes]
+    blocks = [block["text"] for block in request["messages"][0]["content"] if "text" in block][1:-1]
+    assert [block.partition("\n")[0] for block in blocks] == [f"cite_as: {label}" for label in labels]
 
 
-def test_it_is_made_from_an_index(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator) -> None:
-    index = VectorStoreIndex.from_documents([Document(text="Tea is a drink.")], embed_model=MockEmbedding(embed_dim=4))
-    emulator.script("A drink.")
-    talk = CachedContextChatEngine.from_index(index, llm=llm, retriever_kwargs={"similarity_top_k": 1})
-    response = talk.chat("What is tea?")
-    assert str(response) == "A drink."
-    assert [item.node.get_content() for item in response.source_nodes] == ["Tea is a drink."]
+async def test_a_citation_engine_has_the_same_numbers_for_the_same_sources(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    def engine() -> CitationQueryEngine:
+        retriever = Shuffled()
+        retriever.retrieve("so that the next one finds another order")
+        return CitationQueryEngine(retriever, llm=llm, node_postprocessors=[StableOrderPostprocessor()])
 
-
-# -- memory ----------------------------------------------------------------------------------------
-
-
-def turn(number: int) -> list[ChatMessage]:
-    return [
-        ChatMessage(content=f"Question {number}. {LONG[:600]}"),
-        ChatMessage(role=MessageRole.ASSISTANT, content=f"Answer {number}."),
+    first: Any = engine().query("Where?")
+    second: Any = await engine().aquery("Where?")
+    assert [item.node.get_content() for item in first.source_nodes] == [
+        item.node.get_content() for item in second.source_nodes
     ]
+    one, other = (without_points(request)["messages"] for request in sent(emulator))
+    assert one == other
 
 
-def beginnings(remember: Callable[[list[ChatMessage]], list[ChatMessage]], turns: int = 30) -> list[str | None]:
-    history: list[ChatMessage] = []
-    found = []
-    for number in range(turns):
-        history += turn(number)
-        found.append(remember(history)[0].content)
-    return found
+@pytest.mark.parametrize("given", [PromptTemplate("Be {how}.", how="brief"), RichPromptTemplate("Be brief.")])
+def test_the_system_text_may_be_a_template_that_is_filled(given: BasePromptTemplate) -> None:
+    assert cached_qa_template(given).message_templates[0].content == "Be brief."
 
 
-def test_a_full_memory_moves_its_beginning_seldom() -> None:
-    seen = beginnings(lambda history: ChunkedChatMemory.from_defaults(history, token_limit=2_000).get())
-    assert len(set(seen)) <= 6
-    assert seen == sorted(seen, key=seen.index)
-
-
-def test_a_turn_with_tools_is_kept_or_dropped_whole() -> None:
-    call = ToolCallBlock(tool_call_id="c", tool_name="t", tool_kwargs={})
-    with_tools = [
-        ChatMessage(content=LONG[:600]),
-        ChatMessage(role=MessageRole.ASSISTANT, blocks=[call]),
-        ChatMessage(role=MessageRole.TOOL, content=LONG[:600], additional_kwargs={"tool_call_id": "c"}),
-        ChatMessage(role=MessageRole.ASSISTANT, content="Done."),
-    ]
-    memory = ChunkedChatMemory.from_defaults(with_tools * 10, token_limit=1_000)
-    assert memory.get()[0].role == MessageRole.USER
-    assert len(memory.get()) % 4 == 0
-    assert len(memory.get_all()) == 40
-
-
-def test_a_memory_sizes_itself_by_the_model(llm: CacheAwareBedrockConverse) -> None:
-    assert ChunkedChatMemory.from_defaults(llm=llm).token_limit == 100_000
+def test_a_system_text_that_is_not_filled_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"system is a template whose variables \['how'\].*partial_format"):
+        cached_qa_template(PromptTemplate("Be {how}."))

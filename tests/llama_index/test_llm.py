@@ -11,7 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from llama_index.core.agent.workflow import FunctionAgent
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from clairvoyant_kit import clairvoyant_reads
+from llama_index.core.agent.workflow import AgentStream, FunctionAgent
 from llama_index.core.base.llms.types import (
     AudioBlock,
     ChatMessage,
@@ -22,7 +24,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
-from llama_index_kit import CONNECTION, LONG, METHODS, MODEL, answer, ask, sent
+from llama_index_kit import CONNECTION, LONG, METHODS, MODEL, answer, ask, recorded, sent
 from pydantic import BaseModel
 
 import cachepoint
@@ -65,14 +67,6 @@ def any_way_async(request: pytest.FixtureRequest, make_llm: Make, emulator: Bedr
 def contract(response: Any) -> dict[str, Any]:
     told: dict[str, Any] = response.additional_kwargs["prompt_cache"]
     return told
-
-
-async def recorded(llm: CacheAwareBedrockConverse, calls: int) -> None:
-    """Wait until so many calls are in the ledger: what was left in mid-air is recorded a little later."""
-    for _ in range(1_000):
-        if llm.ledger.totals().calls >= calls:
-            return
-        await asyncio.sleep(0.01)
 
 
 # -- what each call tells --------------------------------------------------------------------------
@@ -122,18 +116,19 @@ def test_a_conversation_grows_on_what_is_cached(make_llm: Make) -> None:
     assert contract(response)["usage"]["cache_read"] > 2_500
 
 
-async def test_an_agent_reads_its_tools_and_history_from_the_cache(make_llm: Make, emulator: BedrockEmulator) -> None:
+async def test_a_streaming_agent_reads_what_the_clairvoyant_reads(make_llm: Make, emulator: BedrockEmulator) -> None:
     def add(a: int, b: int) -> str:
         """Add two numbers."""
         return f"{a + b}. {LONG[:400]}"
 
-    emulator.script(*[ToolCall("add", {"a": step, "b": step}) for step in range(19)], "Done.")
+    emulator.script(*[ToolCall("add", {"a": step, "b": step}) for step in range(19)], "I have added twenty times.")
     llm = make_llm()
     agent = FunctionAgent(tools=[FunctionTool.from_defaults(add)], llm=llm, system_prompt=LONG)
-    assert str(await agent.run("Add twenty times.", max_iterations=30)) == "Done."
-    usage = llm.ledger.totals().usage
-    assert len(emulator.requests) == 20
-    assert usage.cache_read / usage.prompt > 0.9
+    running = agent.run("Add twenty times.", max_iterations=30)
+    deltas = [event.delta async for event in running.stream_events() if isinstance(event, AgentStream)]
+    assert str(await running) == "".join(deltas) == "I have added twenty times."
+    assert [call.operation for call in emulator.requests] == ["ConverseStream"] * 20
+    assert llm.ledger.totals().usage.cache_read >= 0.9 * clairvoyant_reads(emulator.requests, MODEL)
 
 
 async def test_both_ways_of_structured_prediction_read_one_entry(make_llm: Make, emulator: BedrockEmulator) -> None:
@@ -174,6 +169,14 @@ def test_a_profile_is_cached_and_priced_as_the_model_behind_it() -> None:
         assert emulator.requests[-1].model_id == ARN
         assert told["status"] == "written"
         assert told["cost"] is not None
+
+
+@pytest.mark.parametrize(
+    "model", ["us.anthropic.claude-fable-5", "us.anthropic.claude-opus-4-8", "global.anthropic.claude-sonnet-4-6"]
+)
+def test_models_that_other_classes_do_not_list_are_cached(model: str, make_llm: Make) -> None:
+    llm = make_llm(model=model, system_prompt=LONG * 3)
+    assert [contract(llm.chat([ChatMessage(content=who)]))["status"] for who in ("I?", "You?")] == ["written", "hit"]
 
 
 def test_calls_go_to_the_ledger_of_a_client_already_wrapped(emulator: BedrockEmulator) -> None:
@@ -262,6 +265,20 @@ def test_one_llm_serves_one_loop_after_another(make_llm: Make) -> None:
     llm = make_llm()
     for _ in range(2):
         assert asyncio.run(llm.acomplete("Hello")).text
+
+
+async def test_the_calls_of_a_loop_share_one_client(make_llm: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, create = [], AioSession.create_client
+
+    def counted(session: Any, *args: Any, **kwargs: Any) -> Any:
+        made.append(session)
+        return create(session, *args, **kwargs)
+
+    monkeypatch.setattr(AioSession, "create_client", counted)
+    llm = make_llm()
+    await asyncio.gather(*(llm.achat([QUESTION]) for _ in range(3)))
+    await llm.acomplete("Hello")
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("method", ["stream_chat", "stream_complete"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,17 +19,15 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import instrument_tags
-from llama_index_kit import CONNECTION, LONG, METHODS, MODEL, answer
+from llama_index_kit import CONNECTION, LONG, METHODS, MODEL, answer, recorded
 from pydantic import BaseModel
 
 import cachepoint
+from cachepoint import CacheLedger, CachePolicy, CallRecord
+from cachepoint.core.policy import Mode
 from cachepoint.emulator import BedrockEmulator, ToolCall, failed
-from cachepoint.errors import BudgetExceeded, ConfigurationError
+from cachepoint.errors import BudgetExceeded, CachepointWarning, ConfigurationError
 from cachepoint.llama_index import CacheAwareBedrockConverse, PromptCacheCallbackHandler, PromptCacheEventHandler
-
-ABANDONED = "Never mind."
-NOVA = "us.amazon.nova-pro-v1:0"
-STATIC = ChatMessage(role=MessageRole.SYSTEM, content=LONG)
 
 
 class City(BaseModel):
@@ -40,6 +39,19 @@ class City(BaseModel):
 def add(a: int, b: int) -> int:
     """Add two numbers."""
     return a + b
+
+
+ABANDONED = "Never mind."
+ADD = FunctionTool.from_defaults(add)
+ARN = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc123"
+NOVA = "us.amazon.nova-pro-v1:0"
+STATIC = ChatMessage(role=MessageRole.SYSTEM, content=LONG)
+
+
+@pytest.fixture
+def emulator() -> Iterator[BedrockEmulator]:
+    with BedrockEmulator(keep_text=True, profiles={ARN: MODEL}) as running:
+        yield running
 
 
 @pytest.fixture
@@ -73,25 +85,37 @@ def chat(question: str) -> list[ChatMessage]:
 
 
 async def one_of_everything(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator, round_: int) -> None:
-    """Twenty calls: all methods, two models, tools, structured output, an agent, failures, abandoned streams."""
+    """Twenty-five calls."""
     for method in METHODS:
         await answer(llm, method, f"Question {round_} by {method}. {LONG}" if "complete" in method else chat(method))
     llm.chat(chat("On another model."), model=NOVA)
+    llm.model_copy(update={"application_inference_profile_arn": ARN}).chat(chat("By a profile."))
+    await asyncio.gather(*(llm.achat(chat(f"At once {n}.")) for n in range(3)))
     llm.structured_predict(City, PromptTemplate("Describe {city}."), city="Paris")
     await llm.astructured_predict(City, PromptTemplate("Describe {city}."), city="Paris")
-    llm.as_structured_llm(City).complete("Describe Rome.")
-    await asyncio.gather(*(llm.achat(chat(f"At once {n}.")) for n in range(3)))
+    for method in ("complete", "astream_chat"):
+        await answer(llm.as_structured_llm(City), method, "Describe Rome.")
+    llm.chat_with_tools([ADD], "What is 1 + 2?")
+    list(llm.stream_chat_with_tools([ADD], "What is 2 + 2?"))
     emulator.script(ToolCall("add", {"a": 1, "b": 1}), "Two.")
-    agent = FunctionAgent(tools=[FunctionTool.from_defaults(add)], llm=llm, system_prompt=LONG)
-    await agent.run("What is 1 + 1?")
+    await FunctionAgent(tools=[ADD], llm=llm, system_prompt=LONG).run("What is 1 + 1?")
+    await four_without_usage(llm, emulator)
+
+
+async def four_without_usage(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator) -> None:
+    """A call that fails, one that is refused, and two streams that are abandoned."""
     emulator.fail_next(failed(), times=2)
     with pytest.raises(ClientError):
         llm.complete("Hello")
+    with pytest.raises(ClientError):
+        await llm.achat([ChatMessage(content="")])
     stream = llm.stream_chat(chat(ABANDONED))
     next(stream)
     stream.close()
-    with pytest.raises(ClientError):
-        await llm.achat([ChatMessage(content="")])
+    calls = llm.ledger.totals().calls
+    async for _ in await llm.astream_chat(chat(ABANDONED)):
+        break
+    await recorded(llm, calls + 1)
 
 
 async def test_ledger_handlers_and_bill_agree_exactly(
@@ -100,18 +124,82 @@ async def test_ledger_handlers_and_bill_agree_exactly(
     events: PromptCacheEventHandler,
     callbacks: PromptCacheCallbackHandler,
 ) -> None:
-    for round_ in range(15):
+    for round_ in range(12):
         emulator.clock.advance(40)
         await one_of_everything(llm, emulator, round_)
     totals = llm.ledger.totals()
-    assert totals.calls == 15 * 20
-    assert totals.unreported == 15 * 3
+    assert totals.calls == 12 * 25
+    assert totals.unreported == 12 * 4
+    assert callbacks.records == llm.ledger.records
+    assert tuple(replace(record, tags={}) for record in events.records) == llm.ledger.records
     for handler in (events, callbacks):
         assert handler.ledger.totals() == totals
         assert handler.by("model") == llm.ledger.by("model")
     # The emulator may have sent the whole of a stream that its reader then left.
     arrived = [line for line in emulator.bill().lines if ABANDONED not in str(line.call.body)]
     assert totals.cost.usd == sum((line.usd or Decimal(0) for line in arrived), Decimal(0))
+
+
+@pytest.mark.parametrize(("policy", "environment", "mode"), [("off", "", "off"), ("auto", "observe", "observe")])
+def test_a_call_that_fails_is_recorded_in_its_mode(
+    policy: Mode,
+    environment: str,
+    mode: str,
+    llm: CacheAwareBedrockConverse,
+    emulator: BedrockEmulator,
+    callbacks: PromptCacheCallbackHandler,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CACHEPOINT_MODE", environment)
+    emulator.fail_next(failed(), times=2)
+    with pytest.raises(ClientError):
+        llm.model_copy(update={"prompt_cache": CachePolicy(mode=policy)}).complete("Hello")
+    assert [(record.mode, record.error) for record in callbacks.records] == [(mode, "InternalServerException")]
+
+
+def test_a_call_by_a_profile_is_recorded_with_its_arn_its_model_and_its_region(
+    llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler, callbacks: PromptCacheCallbackHandler
+) -> None:
+    llm.model_copy(update={"application_inference_profile_arn": ARN}).chat(chat("What does it say?"))
+    for kept in (llm.ledger.records, events.records, callbacks.records):
+        assert [(record.model, record.base_model, record.region) for record in kept] == [(ARN, MODEL, "us-east-1")]
+
+
+def test_what_never_reached_the_client_is_no_call(
+    llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler, callbacks: PromptCacheCallbackHandler
+) -> None:
+    with pytest.raises(ConfigurationError, match="tool_call_id"):
+        llm.chat([ChatMessage(role=MessageRole.TOOL, content="An answer to nothing.")])
+    assert (llm.ledger.totals().calls, events.calls, callbacks.calls) == (0, 0, 0)
+
+
+def test_a_ledger_whose_sink_fails_keeps_no_handler_from_its_record(
+    llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler, callbacks: PromptCacheCallbackHandler
+) -> None:
+    def full(record: CallRecord) -> None:
+        raise OSError
+
+    with pytest.warns(CachepointWarning, match="OSError"):
+        llm.model_copy(update={"ledger": CacheLedger(on_call=full)}).chat(chat("What does it say?"))
+    assert (events.calls, callbacks.calls) == (1, 1)
+
+
+async def test_an_engine_around_a_structured_llm_is_counted_once(
+    llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = PromptCacheCallbackHandler()
+    monkeypatch.setattr(Settings, "_callback_manager", CallbackManager([everywhere]))
+    index = VectorStoreIndex.from_documents([Document(text=LONG)], embed_model=MockEmbedding(embed_dim=4))
+    await index.as_query_engine(llm=llm.as_structured_llm(City)).aquery("Which city?")
+    assert events.records == everywhere.records == llm.ledger.records
+    assert events.calls == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_structured_llm_tells_of_its_call(method: str, llm: CacheAwareBedrockConverse) -> None:
+    told = (await answer(llm.as_structured_llm(City), method, "Describe Rome.")).additional_kwargs["prompt_cache"]
+    [record] = llm.ledger.records
+    assert told == record.contract()
 
 
 def test_a_call_goes_by_the_tags_around_it(llm: CacheAwareBedrockConverse, events: PromptCacheEventHandler) -> None:
@@ -127,7 +215,7 @@ def test_a_call_goes_by_the_tags_around_it(llm: CacheAwareBedrockConverse, event
 async def test_an_agents_run_can_be_told_from_another(
     llm: CacheAwareBedrockConverse, emulator: BedrockEmulator, events: PromptCacheEventHandler
 ) -> None:
-    agent = FunctionAgent(tools=[FunctionTool.from_defaults(add)], llm=llm, system_prompt=LONG)
+    agent = FunctionAgent(tools=[ADD], llm=llm, system_prompt=LONG)
     emulator.script(ToolCall("add", {"a": 1, "b": 1}), "Two.", "Nothing.")
     await agent.run("What is 1 + 1?")
     await agent.run("And now?")

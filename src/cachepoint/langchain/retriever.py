@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ from typing_extensions import override  # a dependency of langchain-core
 
 from cachepoint.bedrock.context import current_tags
 from cachepoint.core import ordering
-from cachepoint.core.ordering import DocumentKey, Order, content_digest, shown_after, without_duplicates
+from cachepoint.core.ordering import DocumentKey, Order, SessionOrders, content_digest, most_relevant
 from cachepoint.errors import ConfigurationError
 from cachepoint.langchain.run_tags import SESSION, run_tags
 
@@ -30,29 +28,13 @@ PLACE = "stable_order"
 
 Key = Callable[[Document], Any]
 
-_SOURCES = ("source", "file_path", "url")
-_PARTS = ("page", "row", "seq_num")
-_OFFSET = "start_index"
-_SESSIONS_KEPT = 1024
-
 
 def document_key(document: Document) -> DocumentKey:
     """The default key: document id; else source and position in it; else content.
 
     Random ids, which many vector stores give, change when documents are ingested again and are passed over.
     """
-    metadata = document.metadata
-    source = next((str(metadata[name]) for name in _SOURCES if metadata.get(name)), None)
-    part = next((metadata[name] for name in _PARTS if isinstance(metadata.get(name), int)), None)
-    if source is not None and part is not None:
-        source = f"{source}\n{part:09d}"
-    offset = metadata.get(_OFFSET)
-    return ordering.document_key(
-        document.page_content,
-        document_id=document.id,
-        source=source,
-        position=offset if isinstance(offset, int) else None,
-    )
+    return ordering.document_key(document.page_content, document_id=document.id, metadata=document.metadata)
 
 
 def stable_order(
@@ -69,15 +51,8 @@ def stable_order(
     bytes; "session": those whose key is in `shown` first, in that order. Relevance goes into the metadata
     `relevance_rank`. The documents given stay as they are.
     """
-    if k is not None and k < 1:
-        raise ConfigurationError(f"k={k!r}: give a number of documents, 1 or more")
-    relevant = without_duplicates(_by_relevance(list(documents)), _text)[:k]
-    ranked = [_with(document, {RANK: rank}) for rank, document in enumerate(relevant, start=1)]
-    ordered = ordering.stable_order(ranked, text=_text, key=key or document_key, order=order, shown=shown)
-    return [
-        _with(document, {PLACE: {"position": position, "digest": content_digest(document.page_content)}})
-        for position, document in enumerate(ordered)
-    ]
+    ranked = _ranked(documents, k)
+    return _placed(ordering.stable_order(ranked, text=_text, key=key or document_key, order=order, shown=shown))
 
 
 class StableOrderTransformer(BaseDocumentTransformer):
@@ -92,36 +67,13 @@ class StableOrderTransformer(BaseDocumentTransformer):
         return stable_order(documents, k=self.k, key=self.key)
 
 
-class _ShownInSessions:
-    """The keys each session was shown, in the order first shown; what was used least recently is forgotten first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._shown: OrderedDict[str, tuple[Hashable, ...]] = OrderedDict()
-
-    def ordered(self, session: str, documents: Iterable[Document], k: int | None, key: Key) -> list[Document]:
-        """The documents in the session's order, which they then belong to."""
-        with self._lock:
-            shown = self._shown.pop(session, ())
-            documents = stable_order(documents, k=k, order="session", key=key, shown=shown)
-            self._shown[session] = shown_after(shown, documents, key)
-            if len(self._shown) > _SESSIONS_KEPT:
-                self._shown.popitem(last=False)
-        return documents
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _ShownInSessions:
-        return self
-
-    def __reduce__(self) -> tuple[type[_ShownInSessions], tuple[()]]:
-        return _ShownInSessions, ()
-
-
 class StableOrderRetriever(BaseRetriever):
     """Wraps any retriever, or a runnable or function that finds documents, and orders what it finds.
 
     Takes the `k` most relevant first, so that the order costs no relevance. With `order="session"` documents stay in
     the order in which a session was first shown them and new ones are appended; the session is the `session_id` or
-    `thread_id` of the run, and without one the retriever's whole life.
+    `thread_id` of the run, and without one the retriever's whole life. Of the 1,000 sessions used last it remembers
+    500 documents each, by their keys.
     """
 
     retriever: Runnable[Any, Any] | Callable[[Any], Any]
@@ -129,7 +81,7 @@ class StableOrderRetriever(BaseRetriever):
     order: Order = Field(default="sorted", description='"sorted" or "session".')
     key: Key | None = Field(default=None, exclude=True, description="What to sort by, in place of `document_key`.")
 
-    _shown: _ShownInSessions = PrivateAttr(default_factory=_ShownInSessions)
+    _sessions: SessionOrders = PrivateAttr(default_factory=SessionOrders)
 
     @override
     def _get_relevant_documents(
@@ -153,7 +105,8 @@ class StableOrderRetriever(BaseRetriever):
         k = self.k if k is None else k
         if self.order == "sorted":
             return stable_order(documents, k=k, key=self.key)
-        return self._shown.ordered(_session(metadata), documents, k, self.key or document_key)
+        session, key = _session(metadata), self.key or document_key
+        return _placed(self._sessions.ordered(session, _ranked(documents, k), text=_text, key=key))
 
 
 def _session(metadata: dict[str, Any] | None) -> str:
@@ -167,6 +120,20 @@ def _document(found: Any) -> Document:
         return found
     document, score = found
     return _with(document, {SCORE: score})
+
+
+def _ranked(documents: Iterable[Document], k: int | None) -> list[Document]:
+    if k is not None and k < 1:
+        raise ConfigurationError(f"k={k!r}: give a number of documents, 1 or more")
+    relevant = most_relevant(_by_relevance(list(documents)), text=_text, at_most=k)
+    return [_with(document, {RANK: rank}) for rank, document in relevant]
+
+
+def _placed(ordered: Iterable[Document]) -> list[Document]:
+    return [
+        _with(document, {PLACE: {"position": position, "digest": content_digest(document.page_content)}})
+        for position, document in enumerate(ordered)
+    ]
 
 
 def _by_relevance(documents: list[Document]) -> list[Document]:

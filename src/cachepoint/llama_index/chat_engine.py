@@ -9,23 +9,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from inspect import signature
 from threading import Thread
 from typing import Any, Self
 
 from llama_index.core import Settings
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    MessageRole,
+    TextBlock,
+)
 from llama_index.core.callbacks import CallbackManager, trace_method
 from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine, StreamingAgentChatResponse
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.llms.llm import LLM
 from llama_index.core.memory.types import BaseMemory
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.tools.types import ToolOutput
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.llama_index.layout import document_blocks
+from cachepoint.llama_index.layout import document_blocks, fixed_messages, fixed_text
 from cachepoint.llama_index.memory import ChunkedChatMemory
 from cachepoint.llama_index.stable_order import StableOrderPostprocessor
 
@@ -40,14 +49,14 @@ class CachedContextChatEngine(BaseChatEngine):
         retriever: BaseRetriever,
         llm: LLM,
         memory: BaseMemory,
-        prefix_messages: Sequence[ChatMessage] = (),
+        prefix_messages: Sequence[ChatMessage] | BasePromptTemplate = (),
         node_postprocessors: Sequence[BaseNodePostprocessor] = (),
         callback_manager: CallbackManager | None = None,
     ) -> None:
         self._retriever = retriever
         self._llm = llm
         self._memory = memory
-        self._prefix_messages = tuple(prefix_messages)
+        self._prefix_messages = _prefix(prefix_messages)
         self._node_postprocessors = tuple(node_postprocessors)
         self.callback_manager = callback_manager or CallbackManager([])
 
@@ -57,37 +66,43 @@ class CachedContextChatEngine(BaseChatEngine):
         retriever: BaseRetriever,
         *,
         llm: LLM | None = None,
-        system_prompt: str | None = None,
-        prefix_messages: Sequence[ChatMessage] = (),
+        system_prompt: str | BasePromptTemplate | None = None,
+        prefix_messages: Sequence[ChatMessage] | BasePromptTemplate = (),
         chat_history: list[ChatMessage] | None = None,
         memory: BaseMemory | None = None,
         node_postprocessors: Sequence[BaseNodePostprocessor] | None = None,
     ) -> Self:
         """An engine with LlamaIndex's defaults, a `ChunkedChatMemory` and documents in a stable order.
 
-        `system_prompt` goes before `prefix_messages`. `chat_history` is what a new memory starts with.
+        `system_prompt` goes before `prefix_messages`; both may be templates whose variables are all filled.
+        `chat_history` is what a new memory starts with.
         """
         model = llm or Settings.llm
-        prefix = [ChatMessage(role=MessageRole.SYSTEM, content=system_prompt)] if system_prompt else []
+        system = fixed_text("system_prompt", system_prompt or "")
+        prefix = [ChatMessage(role=MessageRole.SYSTEM, content=system)] if system else []
         return cls(
             retriever,
             model,
             memory or ChunkedChatMemory.from_defaults(chat_history, model),
-            [*prefix, *prefix_messages],
+            [*prefix, *_prefix(prefix_messages)],
             [StableOrderPostprocessor()] if node_postprocessors is None else node_postprocessors,
             Settings.callback_manager,
         )
 
     @classmethod
-    def from_index(
-        cls, index: BaseIndex[Any], *, retriever_kwargs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> Self:
-        """What `index.as_chat_engine` is to other engines; `kwargs` are those of `from_defaults`."""
-        return cls.from_defaults(index.as_retriever(**(retriever_kwargs or {})), **kwargs)
+    def from_index(cls, index: BaseIndex[Any], **kwargs: Any) -> Self:
+        """What `index.as_chat_engine` is to other engines.
+
+        `kwargs` are those of `from_defaults`; all others, such as `similarity_top_k`, go to `index.as_retriever`.
+        """
+        known = signature(cls.from_defaults).parameters
+        own = {name: kwargs.pop(name) for name in known if name in kwargs}
+        return cls.from_defaults(index.as_retriever(**kwargs), **own)
 
     @override
     @trace_method("chat")
     def chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
+        message = fixed_text("message", message)
         if chat_history is not None:
             self._memory.set(chat_history)
         nodes = self._nodes(message)
@@ -98,6 +113,7 @@ class CachedContextChatEngine(BaseChatEngine):
     @override
     @trace_method("chat")
     async def achat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
+        message = fixed_text("message", message)
         if chat_history is not None:
             await self._memory.aset(chat_history)
         nodes = await self._anodes(message)
@@ -108,14 +124,16 @@ class CachedContextChatEngine(BaseChatEngine):
     @override
     @trace_method("chat")
     def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> StreamingAgentChatResponse:
+        message = fixed_text("message", message)
         if chat_history is not None:
             self._memory.set(chat_history)
         nodes = self._nodes(message)
         stream = self._llm.stream_chat(self._turn(message, nodes, self._memory.get(input=message)))
-        self._memory.put(_asked(message))
-        response = StreamingAgentChatResponse(chat_stream=stream, sources=[_source(message, nodes)], source_nodes=nodes)
+        response = StreamingAgentChatResponse(
+            chat_stream=self._remembering(message, stream), sources=[_source(message, nodes)], source_nodes=nodes
+        )
         response.write_response_to_history_thread = Thread(
-            target=response.write_response_to_history, args=(self._memory,), daemon=True
+            target=response.write_response_to_history, args=(ChunkedChatMemory(),), daemon=True
         )
         response.write_response_to_history_thread.start()
         return response
@@ -125,16 +143,16 @@ class CachedContextChatEngine(BaseChatEngine):
     async def astream_chat(
         self, message: str, chat_history: list[ChatMessage] | None = None
     ) -> StreamingAgentChatResponse:
+        message = fixed_text("message", message)
         if chat_history is not None:
             await self._memory.aset(chat_history)
         nodes = await self._anodes(message)
         stream = await self._llm.astream_chat(self._turn(message, nodes, await self._memory.aget(input=message)))
-        await self._memory.aput(_asked(message))
         response = StreamingAgentChatResponse(
-            achat_stream=stream, sources=[_source(message, nodes)], source_nodes=nodes
+            achat_stream=self._aremembering(message, stream), sources=[_source(message, nodes)], source_nodes=nodes
         )
         response.awrite_response_to_history_task = asyncio.create_task(
-            response.awrite_response_to_history(self._memory)
+            response.awrite_response_to_history(ChunkedChatMemory())
         )
         return response
 
@@ -153,6 +171,25 @@ class CachedContextChatEngine(BaseChatEngine):
         asked = ChatMessage(role=MessageRole.USER, blocks=[*context, TextBlock(text=message)])
         return [*self._prefix_messages, *history, asked]
 
+    # What LlamaIndex writes to a memory at the end of a stream is the text alone, and some of its releases raise where
+    # there is more, such as thinking. So the stream itself remembers the turn, and LlamaIndex is given another memory.
+
+    def _remembering(self, message: str, stream: ChatResponseGen) -> ChatResponseGen:
+        answer: ChatMessage | None = None
+        for chunk in stream:
+            answer = chunk.message
+            yield _text_alone(chunk)
+        if answer is not None:
+            self._memory.put_messages([_asked(message), _answered(answer)])
+
+    async def _aremembering(self, message: str, stream: ChatResponseAsyncGen) -> ChatResponseAsyncGen:
+        answer: ChatMessage | None = None
+        async for chunk in stream:
+            answer = chunk.message
+            yield _text_alone(chunk)
+        if answer is not None:
+            await self._memory.aput_messages([_asked(message), _answered(answer)])
+
     def _nodes(self, message: str) -> list[NodeWithScore]:
         nodes = self._retriever.retrieve(message)
         for postprocessor in self._node_postprocessors:
@@ -166,12 +203,22 @@ class CachedContextChatEngine(BaseChatEngine):
         return nodes
 
 
+def _prefix(given: Sequence[ChatMessage] | BasePromptTemplate) -> tuple[ChatMessage, ...]:
+    return tuple(fixed_messages("prefix_messages", given) if isinstance(given, BasePromptTemplate) else given)
+
+
 def _asked(message: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.USER, content=message)
 
 
 def _answered(message: ChatMessage) -> ChatMessage:
-    return ChatMessage(role=MessageRole.ASSISTANT, content=message.content or "")
+    """The answer as it came: a model that thinks is to find its thoughts again, with their signatures."""
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=message.blocks or [TextBlock(text="")])
+
+
+def _text_alone(chunk: ChatResponse) -> ChatResponse:
+    message = ChatMessage(role=chunk.message.role, content=chunk.message.content or "")
+    return chunk.model_copy(update={"message": message})
 
 
 def _source(message: str, nodes: list[NodeWithScore]) -> ToolOutput:

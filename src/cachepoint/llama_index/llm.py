@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -21,8 +21,8 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
-    MessageRole,
 )
+from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
@@ -33,10 +33,11 @@ from cachepoint.bedrock.tables import load_rules
 from cachepoint.core.prompt import Where
 from cachepoint.llama_index import model_facts
 from cachepoint.llama_index.clients import InThreads, has_async_client
-from cachepoint.llama_index.messages import with_system_prompt
+from cachepoint.llama_index.messages import as_chat, with_system_prompt
 from cachepoint.llama_index.request import converse_request
-from cachepoint.llama_index.responses import StreamedResponse, chat_response, completion_response
+from cachepoint.llama_index.responses import StreamedResponse, amapped, chat_response, completion_response, mapped
 from cachepoint.llama_index.settings import BedrockSettings
+from cachepoint.llama_index.structured import StructuredBedrockConverse
 from cachepoint.llama_index.tools import ToolChoice, first_call_only, tool_config, tool_selections
 from cachepoint.llama_index.tracking import announcing
 
@@ -63,10 +64,6 @@ class CacheAwareBedrockConverse(BedrockSettings):
             is_function_calling_model=self.is_function_calling_model,
             model_name=self.model,
         )
-
-    @override
-    def to_payload(self) -> dict[str, Any]:
-        return {**super().to_payload(), "prompt_cache": self.prompt_cache.to_dict()}
 
     # -- the eight methods ------------------------------------------------------------------------
 
@@ -98,25 +95,25 @@ class CacheAwareBedrockConverse(BedrockSettings):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, sent as one user message."""
-        return completion_response(self._chat(_as_chat(prompt), kwargs))
+        return completion_response(self._chat(as_chat(prompt), kwargs))
 
     @override
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a prompt in chunks."""
-        return _completions(self._stream(_as_chat(prompt), kwargs))
+        return mapped(completion_response, self._stream(as_chat(prompt), kwargs))
 
     @override
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """`complete`, without blocking the event loop."""
-        return completion_response(await self._achat(_as_chat(prompt), kwargs))
+        return completion_response(await self._achat(as_chat(prompt), kwargs))
 
     @override
     @llm_completion_callback()
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """`stream_complete`, without blocking the event loop."""
-        return _acompletions(await self._astream(_as_chat(prompt), kwargs))
+        return amapped(completion_response, await self._astream(as_chat(prompt), kwargs))
 
     # -- tools ------------------------------------------------------------------------------------
 
@@ -156,6 +153,40 @@ class CacheAwareBedrockConverse(BedrockSettings):
         return response if allow_parallel_tool_calls else first_call_only(response)
 
     @override
+    def stream_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponseGen:
+        """`chat_with_tools` in chunks; where no parallel calls are allowed, later ones are left out of each."""
+        chunks = super().stream_chat_with_tools(
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
+        )
+        return chunks if allow_parallel_tool_calls else mapped(first_call_only, chunks)
+
+    @override
+    async def astream_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponseAsyncGen:
+        """`stream_chat_with_tools`, without blocking the event loop."""
+        chunks = await super().astream_chat_with_tools(
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
+        )
+        return chunks if allow_parallel_tool_calls else amapped(first_call_only, chunks)
+
+    @override
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
@@ -164,6 +195,13 @@ class CacheAwareBedrockConverse(BedrockSettings):
         if error_on_no_tool_call and not selections:
             raise ValueError("the response has no tool call; pass tool_required=True, or error_on_no_tool_call=False")
         return selections
+
+    @override
+    def as_structured_llm(self, output_cls: type[BaseModel], **kwargs: Any) -> StructuredBedrockConverse:
+        """An LLM that answers with objects of `output_cls`, through this one."""
+        return StructuredBedrockConverse(
+            **{"llm": self, "output_cls": output_cls, "callback_manager": self.callback_manager, **kwargs}
+        )
 
     def _can_force_tools(self) -> bool:
         if self.supports_forced_tool_calls is not None:
@@ -217,7 +255,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def _wrapping(self, hints: frozenset[Where]) -> dict[str, Any]:
         return {
             "policy": self.prompt_cache,
-            "ledger": announcing(self.ledger),
+            "ledger": announcing(self.ledger, self.callback_manager),
             "store": self.store,
             "clock": self.clock,
             "base_models": self._base_models(),
@@ -245,10 +283,6 @@ class CacheAwareBedrockConverse(BedrockSettings):
         return _achunks(response["stream"])
 
 
-def _as_chat(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]
-
-
 def _chunks(stream: Any) -> ChatResponseGen:
     gathered = StreamedResponse()
     with closing(stream):
@@ -263,15 +297,3 @@ async def _achunks(stream: Any) -> ChatResponseAsyncGen:
         async for event in stream:
             if chunk := gathered.add(event):
                 yield chunk
-
-
-def _completions(chunks: ChatResponseGen) -> CompletionResponseGen:
-    with closing(chunks):
-        for chunk in chunks:
-            yield completion_response(chunk)
-
-
-async def _acompletions(chunks: ChatResponseAsyncGen) -> CompletionResponseAsyncGen:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            yield completion_response(chunk)

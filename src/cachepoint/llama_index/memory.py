@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ThinkingBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    CitationBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.llm import LLM
 from llama_index.core.memory.types import BaseChatStoreMemory
@@ -75,6 +83,6 @@ def _tokens(message: ChatMessage) -> int:
             text += len((block.content or "").encode())
         elif isinstance(block, ToolCallBlock):
             text += len(str(block.tool_kwargs).encode()) + len(block.tool_name)
-        else:
+        elif not isinstance(block, CitationBlock | CachePoint):  # which are no part of the prompt
             other += IMAGE_TOKENS
     return int(text / _PROFILE.likely + other + _PROFILE.per_message)

@@ -6,18 +6,22 @@
   model takes the role it stays as it is; elsewhere it stays in place as user text between `<system>` tags.
 - Turns of one role that follow each other become one, as Converse wants roles to alternate.
 - A checkpoint inside a tool's result goes right behind the result: Converse takes none inside.
+- Tool calls that another LLM class left in `additional_kwargs`, not in blocks, are replayed where their shape is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallBlock
+from llama_index.core.bridge.pydantic import BaseModel
 
 from cachepoint.core.prompt import Where
-from cachepoint.errors import ConfigurationError
+from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.llama_index.blocks import BlockTranslator, Wire, cache_mark
 from cachepoint.llama_index.layout import CONTEXT_BLOCKS
 
@@ -33,6 +37,13 @@ _ROLES: Mapping[MessageRole, Role] = {
     MessageRole.TOOL: "tool",
     MessageRole.FUNCTION: "tool",
 }
+# As Bedrock, OpenAI, Anthropic and LlamaIndex's ToolSelection and ToolCallBlock call them; OpenAI's chat API puts name
+# and arguments one level down, into `function`.
+_CALL_IDS = ("toolUseId", "tool_call_id", "tool_id", "call_id", "id")
+_CALL_NAMES = ("name", "tool_name")
+_CALL_ARGUMENTS = ("input", "arguments", "tool_kwargs")
+_NO_OUTPUT = "(no output)"
+"""In place of a tool's result that says nothing; Bedrock has refused empty and blank text there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,10 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
     blocks = BlockTranslator()
     for message in messages:
         role = _ROLES[message.role]
-        content = list(_marked(_tool_result(message, blocks) if role == "tool" else _content(message, blocks), message))
+        calls = _calls_beside_blocks(message) if role == "assistant" else ()
+        by_block = [blocks.translate(block) for block in (*message.blocks, *calls)]
+        wires = list(chain.from_iterable(by_block))
+        content = list(_marked(_tool_result(message, wires) if role == "tool" else wires, message))
         if role == "system" and not conversation.messages:
             conversation.system.extend(content)
             continue
@@ -63,11 +77,16 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
             content = [_labelled(block) for block in content]
         wire_role = "system" if role == "system" and system_role else "assistant" if role == "assistant" else "user"
         _append(conversation.messages, wire_role, content)
-        if context := message.additional_kwargs.get(CONTEXT_BLOCKS):
+        if context := sum(map(len, by_block[: message.additional_kwargs.get(CONTEXT_BLOCKS, 0)])):
             turn = len(conversation.messages) - 1
             before = len(conversation.messages[turn]["content"]) - len(content)
             conversation.context_ends.append(Where("messages", turn, before + context - 1))
     return conversation
+
+
+def as_chat(prompt: str) -> list[ChatMessage]:
+    """A prompt as the chat that `complete` sends."""
+    return [ChatMessage(role=MessageRole.USER, content=prompt)]
 
 
 def with_system_prompt(messages: Sequence[ChatMessage], system_prompt: str | None) -> list[ChatMessage]:
@@ -86,27 +105,58 @@ def with_system_prompt(messages: Sequence[ChatMessage], system_prompt: str | Non
     return [ChatMessage(role=MessageRole.SYSTEM, content=system_prompt), *messages]
 
 
-def _content(message: ChatMessage, blocks: BlockTranslator) -> Iterator[Wire]:
-    for block in message.blocks:
-        yield from blocks.translate(block)
+def _calls_beside_blocks(message: ChatMessage) -> Iterator[ToolCallBlock]:
+    """The tool calls in a message's `additional_kwargs["tool_calls"]` that are not among its blocks.
+
+    A string there is the id of a call among the blocks, as in a streamed message.
+    """
+    known = {block.tool_call_id for block in message.blocks if isinstance(block, ToolCallBlock)}
+    for given in message.additional_kwargs.get("tool_calls") or ():
+        if isinstance(given, str):
+            continue
+        call = _call(given.model_dump() if isinstance(given, BaseModel) else given)
+        if call is None:
+            warnings.warn(
+                f'a {type(given).__name__} in additional_kwargs["tool_calls"] was left out of the request, for it has '
+                "no id and name of a tool call; make it a ToolCallBlock in the message's blocks",
+                CachepointWarning,
+                stacklevel=2,
+            )
+        elif call.tool_call_id not in known:
+            yield call
 
 
-def _tool_result(message: ChatMessage, blocks: BlockTranslator) -> Iterator[Wire]:
+def _call(given: Any) -> ToolCallBlock | None:
+    if not isinstance(given, Mapping):
+        return None
+    function = given.get("function")
+    known = {**given, **function} if isinstance(function, Mapping) else given
+    call, name, arguments = (
+        next((known[key] for key in keys if known.get(key)), None) for keys in (_CALL_IDS, _CALL_NAMES, _CALL_ARGUMENTS)
+    )
+    if not isinstance(call, str) or not isinstance(name, str):
+        return None
+    return ToolCallBlock(
+        tool_call_id=call, tool_name=name, tool_kwargs=arguments if isinstance(arguments, str | dict) else {}
+    )
+
+
+def _tool_result(message: ChatMessage, content: Sequence[Wire]) -> Iterator[Wire]:
     call = message.additional_kwargs.get("tool_call_id")
     if not isinstance(call, str) or not call:
         raise ConfigurationError(
             f"a message of role {message.role.value!r} has tool_call_id {call!r}; "
             'put the id of the call it answers into additional_kwargs["tool_call_id"]'
         )
-    content = list(_content(message, blocks))
-    result: Wire = {"toolUseId": call, "content": [block for block in content if "cachePoint" not in block]}
+    output = [block for block in content if "cachePoint" not in block]
+    result: Wire = {"toolUseId": call, "content": output or [{"text": _NO_OUTPUT}]}
     if status := message.additional_kwargs.get("status"):
         result["status"] = status
     yield {"toolResult": result}
     yield from [block for block in content if "cachePoint" in block][-1:]
 
 
-def _marked(content: Iterator[Wire], message: ChatMessage) -> Iterator[Wire]:
+def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
     """The content, and behind it the checkpoint of a `cache_control` on the message as a whole."""
     last: Wire = {}
     for last in content:
@@ -121,15 +171,11 @@ def _labelled(block: Wire) -> Wire:
 
 
 def _append(turns: list[Wire], role: str, content: list[Wire]) -> None:
-    if all(_is_blank(block) for block in content):
-        # Converse refuses a turn of white space or of a checkpoint alone; the checkpoint belongs to what is before it.
+    if all("cachePoint" in block for block in content):
+        # Converse refuses a turn of nothing or of a checkpoint alone; the checkpoint belongs to what is before it.
         if turns:
-            turns[-1]["content"] += [block for block in content if "cachePoint" in block]
+            turns[-1]["content"] += content
     elif turns and turns[-1]["role"] == role:
         turns[-1]["content"] += content
     else:
         turns.append({"role": role, "content": content})
-
-
-def _is_blank(block: Wire) -> bool:
-    return "cachePoint" in block or ("text" in block and not block["text"].strip())

@@ -9,8 +9,9 @@ message, where chat engines would print it into later prompts.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import aclosing, closing
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -24,8 +25,11 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from cachepoint.llama_index.blocks import REDACTED, Wire
-from cachepoint.llama_index.tools import parse_arguments
+from cachepoint.llama_index.blocks import REDACTED, Wire, parse_arguments
+from cachepoint.llama_index.tools import STREAMED_CALLS
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def chat_response(response: Mapping[str, Any]) -> ChatResponse:
@@ -42,6 +46,20 @@ def completion_response(response: ChatResponse) -> CompletionResponse:
         raw=response.raw,
         additional_kwargs={**response.message.additional_kwargs, **response.additional_kwargs},
     )
+
+
+def mapped(function: Callable[[S], T], chunks: Generator[S, None, None]) -> Generator[T, None, None]:
+    """Each chunk in another form; closing the generator closes `chunks`."""
+    with closing(chunks):
+        for chunk in chunks:
+            yield function(chunk)
+
+
+async def amapped(function: Callable[[S], T], chunks: AsyncGenerator[S, None]) -> AsyncGenerator[T, None]:
+    """Each chunk in another form; closing the generator closes `chunks`."""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield function(chunk)
 
 
 class StreamedResponse:
@@ -110,9 +128,8 @@ class StreamedResponse:
 
     def _message(self) -> ChatMessage:
         message = _message(self._blocks())
-        # LlamaIndex streams structured output from tool calls only where it finds this key.
         if calls := [block.tool_call_id for block in message.blocks if isinstance(block, ToolCallBlock)]:
-            message.additional_kwargs["tool_calls"] = calls
+            message.additional_kwargs[STREAMED_CALLS] = calls
         return message
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -10,24 +10,35 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.core.ordering import Order, content_digest, document_key, shown_after, stable_order, without_duplicates
+from cachepoint.bedrock.context import current_tags
+from cachepoint.core.ordering import (
+    DocumentKey,
+    Order,
+    SessionOrders,
+    content_digest,
+    document_key,
+    most_relevant,
+    stable_order,
+)
 
-LABEL = "label"
-"""The key of a label in a node's metadata, by which it stands in the text."""
+LABEL = "cite_as"
+"""The key of a label in a node's metadata, by which it stands in the text; documents often have a `label` of theirs."""
 
 VOLATILE_METADATA = ("retrieval_score", "relevance_score", "score", "similarity", "distance", "last_accessed")
 """Metadata that other postprocessors write and that differs from query to query."""
 
-_SOURCES = ("file_path", "url", "source", "file_name")
+_SESSION = "session"
 _LABEL_DIGITS = 6
 
 
 class StableOrderPostprocessor(BaseNodePostprocessor):
     """Puts nodes into a stable order; goes last in `node_postprocessors`.
 
-    Drops nodes with the same text, takes the `top_n` most relevant of the rest, and orders them: "sorted" gives equal
-    sets equal bytes in every process; "session" keeps the order in which nodes were first shown by this postprocessor
-    and appends new ones, so use one a conversation. Scores stay with the nodes and out of their text.
+    Drops nodes that read the same, takes the `top_n` most relevant of the rest (by score where all have one, else in
+    the order given), and orders them. "sorted" gives equal sets equal bytes in every process. "session" keeps the order
+    in which a session was first shown them and appends new ones; the session is that of `cachepoint.tags(session=…)`,
+    and without one the postprocessor's whole life. Of the 1,000 sessions used last it remembers 500 nodes each, by
+    their keys. Scores stay with the nodes and out of their text.
     """
 
     top_n: int | None = Field(default=None, gt=0, description="At most so many nodes, the most relevant.")
@@ -35,12 +46,14 @@ class StableOrderPostprocessor(BaseNodePostprocessor):
     key: Callable[[BaseNode], Any] | None = Field(
         default=None, exclude=True, description="What to sort by, in place of reference document or source, and offset."
     )
-    labels: bool = Field(default=False, description="Begin each text with a label that a citation can name.")
+    labels: bool = Field(
+        default=False, description="Begin each text with a label for citations, in the metadata as `cite_as`."
+    )
     volatile_metadata: tuple[str, ...] = Field(
         default=VOLATILE_METADATA, description="Metadata keys kept out of the text."
     )
 
-    _shown: tuple[Hashable, ...] = PrivateAttr(default=())
+    _sessions: SessionOrders = PrivateAttr(default_factory=SessionOrders)
 
     @classmethod
     def class_name(cls) -> str:
@@ -51,14 +64,14 @@ class StableOrderPostprocessor(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        def key(item: NodeWithScore) -> Any:
-            return self.key(item.node) if self.key else node_key(item.node)
+        shown = [self._as_shown(item) for item in _by_relevance(nodes)]
+        relevant = [item for _, item in most_relevant(shown, text=_text, at_most=self.top_n)]
+        if self.order == "sorted":
+            return stable_order(relevant, text=_text, key=self._key)
+        return self._sessions.ordered(current_tags().get(_SESSION, ""), relevant, text=_text, key=self._key)
 
-        relevant = without_duplicates([self._as_shown(item) for item in nodes], _text)[: self.top_n]
-        ordered = stable_order(relevant, text=_text, key=key, order=self.order, shown=self._shown)
-        if self.order == "session":
-            self._shown = shown_after(self._shown, ordered, key)
-        return ordered
+    def _key(self, item: NodeWithScore) -> Any:
+        return (self.key or node_key)(item.node)
 
     def _as_shown(self, item: NodeWithScore) -> NodeWithScore:
         """The node as the model is to see it; the retriever's own node is left alone."""
@@ -66,30 +79,31 @@ class StableOrderPostprocessor(BaseNodePostprocessor):
         kept_out = [name for name in self.volatile_metadata if name in node.metadata]
         changes: dict[str, Any] = {}
         if self.labels:
-            changes["metadata"] = {LABEL: label_of(node), **node.metadata}
+            changes["metadata"] = {LABEL: "", **node.metadata} | {LABEL: label_of(node)}
             changes["excluded_embed_metadata_keys"] = [*node.excluded_embed_metadata_keys, LABEL]
         if kept_out:
             changes["excluded_llm_metadata_keys"] = [*node.excluded_llm_metadata_keys, *kept_out]
         return NodeWithScore(node=node.model_copy(update=changes), score=item.score) if changes else item
 
 
-def node_key(node: BaseNode) -> Any:
-    """The default key: reference document or source, then offset, else content.
+def node_key(node: BaseNode) -> DocumentKey:
+    """The default key: reference document, else source and position in it; else content.
 
     Node ids, and the random ids documents have unless someone names them, change when documents are ingested again.
     """
-    source = next((str(node.metadata[name]) for name in _SOURCES if node.metadata.get(name)), None)
-    return document_key(
-        _content(node),
-        document_id=node.ref_doc_id,
-        source=source,
-        position=getattr(node, "start_char_idx", None),
-    )
+    offset = getattr(node, "start_char_idx", None)
+    return document_key(_content(node), document_id=node.ref_doc_id, metadata=node.metadata, offset=offset)
 
 
 def label_of(node: BaseNode) -> str:
     """A short label that depends on the node's content alone, not on its position among others."""
     return content_digest(_content(node))[:_LABEL_DIGITS]
+
+
+def _by_relevance(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+    if any(item.score is None for item in nodes):
+        return nodes
+    return sorted(nodes, key=NodeWithScore.get_score, reverse=True)
 
 
 def _content(node: BaseNode) -> str:

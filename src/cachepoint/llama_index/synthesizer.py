@@ -8,13 +8,14 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.llm import LLM, astream_chat_response_to_tokens, stream_chat_response_to_tokens
-from llama_index.core.prompts import ChatPromptTemplate
+from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers.base import BaseSynthesizer
 from llama_index.core.types import RESPONSE_TEXT_TYPE
 from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.core.tokens import PROFILES
+from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index.layout import cached_qa_template, filled
 
 _QUESTION_TOKENS = 4_000
@@ -26,18 +27,19 @@ class CachedContextSynthesizer(BaseSynthesizer):
 
     For `response_synthesizer` of a query engine. Documents that exceed the context window are taken in rounds of whole
     documents, each round improving on the answer so far; where rounds part does not depend on the question.
+    `text_qa_template` may be any of LlamaIndex's templates that has `context_str`; where that stands, a block ends.
     """
 
     def __init__(
         self,
         llm: LLM | None = None,
-        text_qa_template: ChatPromptTemplate | None = None,
+        text_qa_template: BasePromptTemplate | None = None,
         streaming: bool = False,
         callback_manager: CallbackManager | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(llm=llm, callback_manager=callback_manager, streaming=streaming, **kwargs)
-        self._template = text_qa_template or cached_qa_template()
+        self._template = cached_qa_template() if text_qa_template is None else _template(text_qa_template)
 
     @override
     def get_response(self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any) -> RESPONSE_TEXT_TYPE:
@@ -66,7 +68,7 @@ class CachedContextSynthesizer(BaseSynthesizer):
         return (await self._llm.achat(messages, **response_kwargs)).message.content or ""
 
     def _messages(self, documents: Sequence[str], question: str, answer: str | None) -> list[ChatMessage]:
-        messages = filled(self._template, documents, query_str=question)
+        messages = filled(self._template, documents, llm=self._llm, query_str=question)
         if answer:
             so_far = "An answer from other documents is below. Improve it where these documents say more.\n"
             messages[-1].blocks.append(TextBlock(text=f"{so_far}{answer}"))
@@ -92,6 +94,14 @@ class CachedContextSynthesizer(BaseSynthesizer):
 
     @override
     def _update_prompts(self, prompts: PromptDictType) -> None:
-        template = prompts.get("text_qa_template")
-        if isinstance(template, ChatPromptTemplate):
-            self._template = template
+        if "text_qa_template" in prompts:
+            self._template = _template(prompts["text_qa_template"])
+
+
+def _template(given: BasePromptTemplate) -> BasePromptTemplate:
+    if not isinstance(given, BasePromptTemplate):
+        raise ConfigurationError(
+            f"text_qa_template is a {type(given).__name__}: give a template, such as PromptTemplate(…) or "
+            "cached_qa_template(), with context_str and query_str in it"
+        )
+    return given

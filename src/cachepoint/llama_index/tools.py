@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
-from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools.types import BaseTool
 
 from cachepoint.errors import ConfigurationError
-from cachepoint.llama_index.blocks import Wire
+from cachepoint.llama_index.blocks import Wire, parse_arguments
 
 _CHOICES: Mapping[str, Wire] = {"auto": {"auto": {}}, "any": {"any": {}}, "required": {"any": {}}}
+
+STREAMED_CALLS = "tool_calls"
+"""Key of a streamed message's `additional_kwargs`; without it LlamaIndex streams no structured output from calls."""
 
 ToolChoice = str | dict[str, Any] | None
 
@@ -57,27 +58,18 @@ def tool_selections(response: ChatResponse) -> list[ToolSelection]:
     ]
 
 
-def parse_arguments(arguments: str | dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call, of which a part may be missing at the end."""
-    if isinstance(arguments, dict):
-        return arguments
-    try:
-        parsed = json.loads(arguments) if arguments else {}
-    except json.JSONDecodeError:
-        try:
-            parsed = parse_partial_json(arguments)
-        except ValueError:
-            parsed = {}
-    return parsed if isinstance(parsed, dict) else {}
-
-
 def first_call_only(response: ChatResponse) -> ChatResponse:
     """The response with its first tool call alone, for a caller who asked for no parallel calls."""
-    calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+    message = response.message
+    calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     if len(calls) < 2:
         return response
-    kept = [block for block in response.message.blocks if not isinstance(block, ToolCallBlock) or block is calls[0]]
-    return response.model_copy(update={"message": response.message.model_copy(update={"blocks": kept})})
+    kept = [block for block in message.blocks if not isinstance(block, ToolCallBlock) or block is calls[0]]
+    extras = dict(message.additional_kwargs)
+    if STREAMED_CALLS in extras:
+        extras[STREAMED_CALLS] = [calls[0].tool_call_id]
+    first = message.model_copy(update={"blocks": kept, "additional_kwargs": extras})
+    return response.model_copy(update={"message": first})
 
 
 def _tool_spec(tool: BaseTool) -> Wire:

@@ -7,15 +7,14 @@ exchange for their own; but what a callback raises reaches the caller, so a budg
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
-from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.callbacks.schema import CBEventType
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.dispatcher import active_instrument_tags
@@ -24,11 +23,9 @@ from llama_index_instrumentation.span import active_span_id
 from pydantic import Field, InstanceOf
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.bedrock.call import ABANDONED
-from cachepoint.bedrock.context import current_tags
 from cachepoint.core.budget import Budget
 from cachepoint.core.ledger import CacheLedger, Sink
-from cachepoint.core.record import CallRecord, Told, read_contract
+from cachepoint.core.record import CallRecord
 from cachepoint.core.report import LedgerReport
 
 _DISPATCHER = get_dispatcher(__name__)
@@ -45,15 +42,15 @@ class PromptCacheCallEvent(BaseEvent):
         return "PromptCacheCallEvent"
 
 
-def announcing(ledger: CacheLedger) -> CacheLedger:
-    """A ledger for one call, which passes the record on to `ledger` and to LlamaIndex's event handlers."""
+def announcing(ledger: CacheLedger, callbacks: CallbackManager) -> CacheLedger:
+    """A ledger for one call, which passes the record on to `ledger`, to event handlers and to callback handlers."""
     span, tags = active_span_id.get(), dict(active_instrument_tags.get())
+    handlers = [handler for handler in callbacks.handlers if isinstance(handler, PromptCacheCallbackHandler)]
 
-    def pass_on(record: CallRecord) -> None:
-        ledger.add(record)
+    def announce(record: CallRecord) -> None:
         _DISPATCHER.event(PromptCacheCallEvent(record=record, span_id=span, tags=tags))
 
-    return CacheLedger(keep=0, on_call=pass_on)
+    return CacheLedger(keep=0, on_call=[ledger.add, announce, *(handler.ledger.add for handler in handlers)])
 
 
 class PromptCacheEventHandler(LedgerReport, BaseEventHandler):
@@ -81,26 +78,16 @@ class PromptCacheEventHandler(LedgerReport, BaseEventHandler):
             self.ledger.add(replace(event.record, tags={**given, **event.record.tags}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """What is known of a call when it starts."""
-
-    at: float
-    clock: float
-    model: str
-    tags: Mapping[str, str]
-
-
 class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     """Counts the calls of `CacheAwareBedrockConverse` for a CallbackManager: `CallbackManager([handler])`.
 
     Give that manager to `Settings.callback_manager`, not to the LLM: engines and synthesizers put their own in the
-    LLM's place.
+    LLM's place. What it counts are the ledger's records, which the LLM hands to each such handler in its manager;
+    LlamaIndex's events know nothing of a call's Region, its model behind an ARN, or whether it was sent at all.
 
     - `on_call`: a function, or several, called with each `CallRecord`.
     - `budget_usd`: once so much is spent, the next call raises BudgetExceeded before it is sent. Calls already under
       way go on; calls of unknown price do not count.
-    - `clock`: wall time in seconds.
     """
 
     def __init__(
@@ -108,14 +95,10 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         *,
         on_call: Sink | Sequence[Sink] | None = None,
         budget_usd: Decimal | float | str | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(event_starts_to_ignore=[], event_ends_to_ignore=[])
         self.ledger = CacheLedger(on_call=on_call)
         self._budget = Budget.of(budget_usd)
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._started: dict[str, _Started] = {}
 
     @override
     def on_event_start(
@@ -127,16 +110,8 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         **kwargs: Any,
     ) -> str:
         """A call starts. Raises BudgetExceeded when the budget is spent."""
-        if event_type != CBEventType.LLM or payload is None:
-            return event_id
-        self._budget.check(self.cost.usd)
-        serialized = payload.get(EventPayload.SERIALIZED) or {}
-        # Other LLMs, and those around ours (as_structured_llm), are somebody else's calls.
-        if "prompt_cache" in serialized:
-            options = payload.get(EventPayload.ADDITIONAL_KWARGS) or {}
-            model = str(options.get("model") or serialized.get("model_name") or serialized["model"])
-            with self._lock:
-                self._started[event_id] = _Started(self._clock(), time.monotonic(), model, current_tags())
+        if event_type == CBEventType.LLM:
+            self._budget.check(self.cost.usd)
         return event_id
 
     @override
@@ -147,15 +122,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         event_id: str = "",
         **kwargs: Any,
     ) -> None:
-        with self._lock:
-            started = self._started.pop(event_id, None)
-        if started is None:
-            return
-        given = payload or {}
-        response = given.get(EventPayload.RESPONSE) or given.get(EventPayload.COMPLETION)
-        contract = getattr(response, "additional_kwargs", {}).get("prompt_cache")
-        told = read_contract(contract) if contract else Told("auto", None, None, None)
-        self.ledger.add(_record(started, told, given.get(EventPayload.EXCEPTION)))
+        """Nothing happens when an event ends; the call's record has come already."""
 
     @override
     def start_trace(self, trace_id: str | None = None) -> None:
@@ -164,19 +131,3 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     @override
     def end_trace(self, trace_id: str | None = None, trace_map: dict[str, list[str]] | None = None) -> None:
         """Nothing happens when a trace ends."""
-
-
-def _record(started: _Started, told: Told, error: BaseException | None) -> CallRecord:
-    name = None if error is None else ABANDONED if isinstance(error, GeneratorExit) else type(error).__name__
-    return CallRecord(
-        started=started.at,
-        seconds=time.monotonic() - started.clock,
-        model=started.model,
-        base_model=started.model,
-        region=None,
-        api="converse",
-        tags=started.tags,
-        session=started.tags.get("session"),
-        error=name,
-        **told._asdict(),
-    )

@@ -16,7 +16,7 @@ from cachepoint.errors import ConfigurationError
 from cachepoint.langchain import StableOrderTransformer, context_blocks, stable_order
 
 lists = st.lists(documents, max_size=8)
-permuted = st.lists(documents, max_size=8, unique_by=lambda document: document.page_content).flatmap(
+permuted = st.lists(documents, max_size=8, unique_by=lambda document: (document.page_content, document.id)).flatmap(
     lambda found: st.tuples(st.just(found), st.permutations(found))
 )
 
@@ -57,6 +57,13 @@ def test_relevance_stays_in_the_metadata_and_out_of_the_text() -> None:
     ordered = stable_order([PAGES[5], PAGES[1], PAGES[3]])
     assert [document.metadata["relevance_rank"] for document in ordered] == [2, 3, 1]
     assert "rank" not in str(context_blocks(ordered))
+
+
+def test_of_duplicates_the_one_that_is_shown_does_not_depend_on_their_order() -> None:
+    copies = [Document("Tea is a drink.", metadata={"source": source}) for source in ("b.txt", "a.txt")]
+    blocks = context_blocks(stable_order(copies))
+    assert blocks == context_blocks(stable_order(copies[::-1]))
+    assert len(blocks) == 1
 
 
 def test_documents_survive_being_ingested_again() -> None:

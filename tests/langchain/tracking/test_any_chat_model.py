@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_chat_anthropic_bedrock_also_where_its_stream_hides_the_ttl(
     monkeypatch.setenv("ANTHROPIC_BEDROCK_BASE_URL", emulator.url)
     settings: dict[str, Any] = {**CONNECTION, "model": MODEL}
     model = ChatAnthropicBedrock(**settings)
-    with get_prompt_cache_callback() as cache:
+    with closing(model._client), get_prompt_cache_callback() as cache:
         for _ in range(2):
             if streamed:
                 list(model.stream(marked(EPHEMERAL_1H)))
@@ -87,7 +88,7 @@ def test_chat_anthropic_at_anthropics_own_prices(listener: Any) -> None:
                   "cache_creation_input_tokens": 3000, "cache_creation": writes},
     }  # fmt: skip
     model = anthropic.ChatAnthropic(model="claude-opus-4-7", api_key="none", base_url=listener.url)
-    with get_prompt_cache_callback() as cache:
+    with closing(model._client), get_prompt_cache_callback() as cache:
         model.invoke("Is it?")
     assert cache.usage == Usage(10, 5000, 1000, 2000, 4)
     # 5 USD per million tokens of input, 0.50 read, 6.25 and 10 written, 25 of output

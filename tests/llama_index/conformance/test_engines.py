@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
-from llama_index.core.agent.workflow import AgentStream, FunctionAgent
+from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
@@ -52,6 +52,31 @@ async def test_an_agents_text_streams(make_llm: MakeLLM, emulator: BedrockEmulat
     deltas = [event.delta async for event in running.stream_events() if isinstance(event, AgentStream)]
     await running
     assert "".join(deltas) == "one two three four five six seven eight nine ten"
+
+
+async def test_agents_hand_over_to_each_other(make_llm: MakeLLM, emulator: BedrockEmulator) -> None:
+    llm = make_llm()
+    writer = FunctionAgent(name="writer", description="Writes.", llm=llm, tools=[], system_prompt="You write.")
+    reckoner = agent(llm, name="reckoner", description="Calculates.")
+    emulator.script(
+        ToolCall("handoff", {"to_agent": "reckoner", "reason": "A sum."}), ToolCall("add", {"a": 2, "b": 3}), "It is 5."
+    )
+    workflow = AgentWorkflow(agents=[writer, reckoner], root_agent="writer")
+    assert str(await workflow.run("What is 2 + 3?")) == "It is 5."
+    assert [request["system"][0]["text"] for request in sent(emulator)] == ["You write.", *["You calculate."] * 2]
+
+
+@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "whole"])
+async def test_a_react_agent_calls_tools_and_answers(
+    streaming: bool, make_llm: MakeLLM, emulator: BedrockEmulator
+) -> None:
+    emulator.script(
+        'Thought: I should add.\nAction: add\nAction Input: {"a": 2, "b": 3}',
+        "Thought: I can answer.\nAnswer: It is 5.",
+    )
+    reasoner = ReActAgent(tools=[FunctionTool.from_defaults(add)], llm=make_llm(), streaming=streaming)
+    assert str(await reasoner.run("What is 2 + 3?")) == "It is 5."
+    assert sent(emulator)[-1]["messages"][-1]["content"][0]["text"] == "Observation: 5"
 
 
 async def test_an_agents_output_has_the_usage(make_llm: MakeLLM, emulator: BedrockEmulator) -> None:

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
-from llama_index_kit import MODEL, MakeLLM, sent, without_points
+from llama_index_kit import CHAT_METHODS, MODEL, MakeLLM, answer, ask, sent, without_points
 from pydantic import BaseModel
 
 from cachepoint.emulator import BedrockEmulator, Reasoning, Text, ToolCall
@@ -101,6 +101,24 @@ async def test_parallel_calls_come_back_in_order(make_llm: MakeLLM, emulator: Be
     assert [call.tool_id for call in llm.get_tool_calls_from_response(response)] == ["call_0"]
 
 
+@pytest.mark.parametrize("method", ["stream_chat_with_tools", "astream_chat_with_tools"])
+async def test_a_stream_has_one_call_where_no_parallel_ones_are_allowed(
+    method: str, make_llm: MakeLLM, emulator: BedrockEmulator
+) -> None:
+    calls = [ToolCall("add", {"a": n, "b": n}, id=f"call_{n}") for n in range(2)]
+    emulator.script(calls, calls)
+    llm = make_llm()
+
+    async def streamed(parallel: bool) -> list[list[str]]:
+        chunks = await ask(llm, method, TOOLS, user_msg="Add them up.", allow_parallel_tool_calls=parallel)
+        return [[call.tool_id for call in llm.get_tool_calls_from_response(chunk, False)] for chunk in chunks]
+
+    assert (await streamed(parallel=True))[-1] == ["call_0", "call_1"]
+    one_by_one = await streamed(parallel=False)
+    assert one_by_one[-1] == ["call_0"]
+    assert max(map(len, one_by_one)) == 1
+
+
 def test_a_response_without_a_call_is_an_error_only_where_one_is_asked_for(
     make_llm: MakeLLM, emulator: BedrockEmulator
 ) -> None:
@@ -118,17 +136,17 @@ def test_the_callers_history_does_not_grow(make_llm: MakeLLM) -> None:
     assert len(history) == 1
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_thinking_and_calls_are_replayed_as_they_came(
-    stream: bool, make_llm: MakeLLM, emulator: BedrockEmulator
+@pytest.mark.parametrize("method", CHAT_METHODS)
+async def test_thinking_and_calls_are_replayed_as_they_came(
+    method: str, make_llm: MakeLLM, emulator: BedrockEmulator
 ) -> None:
     came = (Reasoning("I should add.", "c2lnbmVk"), Text("Adding."), ToolCall("add", {"a": 2, "b": 3}, id="call_1"))
     emulator.script(came)
     llm = make_llm(thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048, temperature=1.0)
     question = ChatMessage(content="What is 2 + 3?")
-    responses = list(llm.stream_chat_with_tools(TOOLS, question)) if stream else [llm.chat_with_tools(TOOLS, question)]
+    response = await answer(llm, f"{method}_with_tools", TOOLS, user_msg=question)
     result = ChatMessage(role=MessageRole.TOOL, content="5", additional_kwargs={"tool_call_id": "call_1"})
-    llm.chat_with_tools(TOOLS, chat_history=[question, responses[-1].message, result])
+    await answer(llm, f"{method}_with_tools", TOOLS, chat_history=[question, response.message, result])
     assert [block for block in sent(emulator)[-1]["messages"][1]["content"] if "cachePoint" not in block] == [
         {"reasoningContent": {"reasoningText": {"text": "I should add.", "signature": "c2lnbmVk"}}},
         {"text": "Adding."},
@@ -194,6 +212,11 @@ async def test_a_structured_llm_answers_asynchronously(make_llm: MakeLLM, emulat
     llm = make_llm().as_structured_llm(City)
     assert (await llm.achat([ChatMessage(content="Describe Paris.")])).raw == PARIS
     assert (await llm.acomplete("Describe Paris.")).raw == PARIS
+
+
+async def test_a_structured_llm_streams_asynchronously(make_llm: MakeLLM, emulator: BedrockEmulator) -> None:
+    emulator.script(PARIS_CALL)
+    assert (await answer(make_llm().as_structured_llm(City), "astream_chat", "Describe Paris.")).raw == PARIS
 
 
 def test_the_model_named_in_a_call_is_the_one_called(make_llm: MakeLLM, emulator: BedrockEmulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ from pydantic import BaseModel
 
 from cachepoint.core.usage import Usage
 from cachepoint.emulator import BedrockEmulator
+
+STRUCTURED = [*CHAT_METHODS, "complete", "acomplete"]
+"""The methods of LlamaIndex's StructuredLLM."""
 
 
 class City(BaseModel):
@@ -99,16 +103,37 @@ class _Ends(BaseEventHandler):
             self.seen.append(type(event).__name__)
 
 
-@pytest.mark.parametrize("method", METHODS)
-async def test_instrumentation_sees_one_call_as_one(method: str, make_llm: MakeLLM) -> None:
-    ends = _Ends()
+@pytest.fixture
+def ends() -> Iterator[_Ends]:
+    handler = _Ends()
     root = get_dispatcher()
-    root.add_event_handler(ends)
-    try:
-        await answer(make_llm(), method, "Hello")
-    finally:
-        root.event_handlers.remove(ends)
+    root.add_event_handler(handler)
+    yield handler
+    root.event_handlers.remove(handler)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_instrumentation_sees_one_call_as_one(method: str, make_llm: MakeLLM, ends: _Ends) -> None:
+    await answer(make_llm(), method, "Hello")
     assert len(ends.seen) == 1
+
+
+@pytest.mark.parametrize("method", STRUCTURED)
+async def test_a_structured_llm_is_one_call(method: str, make_llm: MakeLLM, ends: _Ends) -> None:
+    await answer(make_llm().as_structured_llm(City), method, "Describe Paris.")
+    assert len(ends.seen) == 1
+
+
+@pytest.mark.parametrize("method", STRUCTURED)
+async def test_a_structured_llms_tokens_are_counted_once(
+    method: str, make_llm: MakeLLM, emulator: BedrockEmulator
+) -> None:
+    counted = counter()
+    callbacks = CallbackManager([counted])
+    llm = make_llm(callback_manager=callbacks).as_structured_llm(City, callback_manager=callbacks)
+    await answer(llm, method, "Describe Paris.")
+    assert len(counted.llm_token_counts) == 1
+    assert counted.prompt_llm_token_count == served(emulator).prompt
 
 
 def test_usage_stays_out_of_the_message(make_llm: MakeLLM) -> None:
