@@ -8,21 +8,16 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from capture_lib.clairvoyant import Trie, schedule
+from clairvoyant_kit import clairvoyant_reads
 from langchain.agents import create_agent
 from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_kit import MODEL, connected
 
-from cachepoint.bedrock.call import rates_of
-from cachepoint.bedrock.tables import load_rules
 from cachepoint.core.policy import CachePolicy
 from cachepoint.core.usage import Usage
-from cachepoint.emulator import BedrockEmulator, Options, Question, ServedCall, Text, ToolCall
-from cachepoint.emulator.calls import Call, Target
-from cachepoint.emulator.converse import render
-from cachepoint.emulator.traits import traits_of
+from cachepoint.emulator import BedrockEmulator, Question, ServedCall, Text, ToolCall
 from cachepoint.langchain.middleware import SUMMARISE
 
 SYSTEM = "You look things up in the archive, many at a time, until you know enough to answer. " * 90
@@ -77,7 +72,7 @@ class Agent:
             model = connected(emulator, prompt_cache=self.policy, clock=emulator.clock, **self.settings)
             agent = create_agent(model, [remember, look_up], system_prompt=SYSTEM, middleware=self.middleware)
             state = agent.invoke({"messages": [HumanMessage(question)]}, {"recursion_limit": 1000})
-            return Run(state, emulator.requests, emulator.bill().total, started)
+            return Run(state, emulator.requests, emulator.bill().total)
 
     def _reply(self, question: Question) -> Any:
         self._clock.advance(self.seconds_a_step)
@@ -97,7 +92,6 @@ class Run:
     state: dict[str, Any]
     calls: Sequence[ServedCall]
     billed: Decimal
-    started: float
 
     @property
     def usage(self) -> Usage:
@@ -105,11 +99,4 @@ class Run:
 
     def clairvoyant_reads(self) -> int:
         """Tokens that the cheapest schedule reads, with the future known and slots, lookback and minimum ignored."""
-        trie, rates = Trie(), rates_of(MODEL)
-        rule = load_rules().resolve(MODEL)
-        assert rule is not None
-        for call in self.calls:
-            target = Target("Converse", MODEL, "", "us-east-1")
-            assert call.body is not None
-            trie.add(call.time - self.started, render(Call(target, call.body, rule, traits_of(MODEL, rule), Options())))
-        return sum(edge.tokens * schedule(edge.visits, rates).count("read") for edge in trie.edges.values())
+        return clairvoyant_reads(self.calls, MODEL)

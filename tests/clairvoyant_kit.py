@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from capture_lib.clairvoyant import Trie, schedule
 
-from cachepoint.bedrock.call import rates_of
-from cachepoint.bedrock.tables import load_rules
+from cachepoint.bedrock.tables import load_rules, rates_of
 from cachepoint.emulator import Options, ServedCall
 from cachepoint.emulator.calls import Call, Target
 from cachepoint.emulator.converse import render

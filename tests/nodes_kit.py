@@ -36,6 +36,11 @@ def texts(nodes: Sequence[NodeWithScore]) -> list[str]:
     return [item.node.get_content(MetadataMode.LLM) for item in nodes]
 
 
+def contents(nodes: Sequence[NodeWithScore]) -> list[str]:
+    """What the nodes hold, metadata aside."""
+    return [item.node.get_content(MetadataMode.NONE) for item in nodes]
+
+
 class Shuffled(BaseRetriever):
     """Finds the same passages every time, each time in another order and with other scores."""
 

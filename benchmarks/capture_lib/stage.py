@@ -17,8 +17,7 @@ from typing import Any, Protocol
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cachepoint.bedrock.call import rates_of
-from cachepoint.bedrock.tables import RULES_VARIABLE, load_rules, model_prices
+from cachepoint.bedrock.tables import RULES_VARIABLE, load_rules, model_prices, rates_of
 from cachepoint.core.cache_model import CacheModel
 from cachepoint.core.view import Rates
 from cachepoint.emulator import BedrockEmulator, Clock, Latency, Options, ServedCall

@@ -18,6 +18,7 @@ def lazy_names(
     """
 
     def find(name: str) -> object:
+        """The package's attribute of this name, imported now; raises AttributeError for one it does not have."""
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:

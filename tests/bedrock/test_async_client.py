@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
+from botocore.exceptions import HTTPClientError
 from converse_kit import SONNET, SYSTEM, Bedrock, checkpoints, question, tool, user
 
 import cachepoint
@@ -19,11 +20,11 @@ aiobotocore_session = pytest.importorskip("aiobotocore.session", reason="aioboto
 
 
 @pytest.fixture
-async def raw(bedrock: Bedrock) -> AsyncIterator[Any]:
-    """An aiobotocore client of the test's account."""
+def making(bedrock: Bedrock) -> Any:
+    """What aiobotocore opens a client of the test's account with."""
     from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
 
-    making = aiobotocore_session.get_session().create_client(
+    return aiobotocore_session.get_session().create_client(
         "bedrock-runtime",
         region_name="us-east-1",
         endpoint_url=bedrock.emulator.url,
@@ -31,6 +32,11 @@ async def raw(bedrock: Bedrock) -> AsyncIterator[Any]:
         aws_secret_access_key="emulator",
         config=AioConfig().merge(Config(retries={"total_max_attempts": 1})),
     )
+
+
+@pytest.fixture
+async def raw(making: Any) -> AsyncIterator[Any]:
+    """The client."""
     async with making as client:
         yield client
 
@@ -40,6 +46,19 @@ async def test_the_second_call_reads_what_the_first_wrote(bedrock: Bedrock, raw:
     told = [(await client.converse(**question(number)))["promptCache"] for number in range(2)]
     assert [each["status"] for each in told] == ["written", "hit"]
     assert client.ledger.totals().calls == 2
+
+
+async def test_a_client_that_is_still_to_be_opened_is_opened_and_closed(bedrock: Bedrock, making: Any) -> None:
+    async with cachepoint.wrap_async(making, clock=bedrock.clock) as client:
+        assert (await client.converse(**question()))["promptCache"]["status"] == "written"
+    with pytest.raises(HTTPClientError):
+        await client.converse(**question())
+
+
+async def test_a_client_that_came_open_is_left_open(bedrock: Bedrock, raw: Any) -> None:
+    async with cachepoint.wrap_async(raw, clock=bedrock.clock) as client:
+        assert (await client.converse(**question()))["promptCache"]["status"] == "written"
+    assert (await client.converse(**question(1)))["promptCache"]["status"] == "hit"
 
 
 async def test_it_plans_as_the_sync_client_does(bedrock: Bedrock, raw: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from converse_kit import (
     user,
     video,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cachepoint.bedrock import converse
 from cachepoint.core.prompt import Prompt, cuts_of
@@ -167,10 +170,17 @@ def test_guarded_requests_have_no_cuts_in_messages() -> None:
 
 
 @pytest.mark.parametrize("words", ["", "\n\n" * 900, "x" * 9000, "a. " * 3000, "ab\n" * 3000, "日本。\n\n" * 900])
-def test_cuts_leave_text_on_both_sides(words: str) -> None:
+def test_no_cut_makes_a_blank_text(words: str) -> None:
     cuts = list(cuts_of(words))
     assert cuts == sorted(set(cuts))
-    assert all(words[:cut].strip() and words[cut:].strip() for cut in cuts)
+    assert not cuts or all(words[start:end].strip() for start, end in pairwise([0, *cuts, None]))
+
+
+@given(
+    st.lists(st.sampled_from([" ", "\n\n", "\n" * 400, " " * 900, ". ", "word" * 80, "x"]), max_size=40).map("".join)
+)
+def test_nor_does_it_in_any_text(words: str) -> None:
+    test_no_cut_makes_a_blank_text(words)
 
 
 def test_cuts_grow_sparser_along_a_long_text() -> None:

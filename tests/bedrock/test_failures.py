@@ -175,6 +175,59 @@ def test_what_the_user_marked_in_a_refused_section_is_removed_as_well(bedrock: B
     assert bedrock.statuses == [400, 200]
 
 
+NO_LONG_TTL = [
+    "Extended TTL prompt caching is only supported for Anthropic models",
+    "The model returned the following errors: system.1.cache_control.ephemeral.ttl: Extra inputs are not permitted",
+]
+
+
+@pytest.mark.parametrize("message", NO_LONG_TTL)
+@pytest.mark.parametrize("learn", [True, False])
+def test_where_the_service_has_no_1h_the_call_is_repeated_with_5m_and_so_are_all_others(
+    bedrock: Bedrock, message: str, learn: bool
+) -> None:
+    client = bedrock.wrapped(CachePolicy(ttl="1h", learn=learn))
+    bedrock.emulator.fail_next(failed("ValidationException", message))
+    with pytest.warns(CachepointWarning, match="refused a TTL of 1h; the call was repeated with 5m"):
+        told = client.converse(**BOTH)["promptCache"]
+    assert told["status"] == "written"
+    client.converse(**{**BOTH, "messages": [user("And now?")]})
+    assert bedrock.statuses == [400, 200, 200]
+    assert [checkpoints(body) for body in bedrock.bodies] == [[("tools[1]", "5m"), ("system[1]", "5m")]] * 2
+    assert {place["ttl"] for place in told["checkpoints"]} == {"5m"}
+
+
+def test_what_the_user_marked_1h_is_sent_with_5m_where_the_service_has_no_1h(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped(CachePolicy(mode="explicit"))
+    request = {**QUESTION, "messages": [user(DOCUMENT, point("1h"), "Why?")]}
+    bedrock.emulator.fail_next(failed("ValidationException", NO_LONG_TTL[1]))
+    with pytest.warns(CachepointWarning) as warned:
+        statuses = [client.converse(**request)["promptCache"]["status"] for _ in range(2)]
+    assert statuses == ["written", "hit"]
+    assert [checkpoints(body) for body in bedrock.bodies] == [[("messages[0].content[1]", "5m")]] * 2
+    assert "lowered to 5m" in str(warned[-1].message)
+
+
+def test_a_1h_refused_for_one_model_is_asked_of_another(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped(CachePolicy(ttl="1h"))
+    bedrock.emulator.fail_next(failed("ValidationException", NO_LONG_TTL[0]))
+    with pytest.warns(CachepointWarning, match="1h"):
+        client.converse(**QUESTION)
+    client.converse(**question(0, SONNET_46))
+    assert [checkpoints(body) for body in bedrock.bodies] == [[("system[1]", "5m")], [("system[1]", "1h")]]
+
+
+def test_a_1h_in_the_wrong_place_is_no_missing_1h(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped(CachePolicy(ttl="1h"))
+    order = (
+        "system.1.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block."
+    )
+    bedrock.emulator.fail_next(failed("ValidationException", order))
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):
+        client.converse(**BOTH)
+    assert [ttl for _, ttl in checkpoints(bedrock.bodies[0])] == ["1h"]
+
+
 def test_a_refusal_of_a_streamed_call_is_treated_alike(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     bedrock.emulator.refuse_checkpoints("tools", SONNET)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from botocore.exceptions import ClientError
 from converse_kit import (
@@ -29,7 +31,7 @@ from converse_kit import (
 )
 
 from cachepoint import CachePolicy
-from cachepoint.errors import CachepointWarning
+from cachepoint.errors import CachepointWarning, ConfigurationError
 
 EXPLICIT = CachePolicy(mode="explicit")
 SEARCH = {"tools": [tool("search")]}
@@ -155,6 +157,24 @@ def test_the_users_marks_go_before_the_planners_own(bedrock: Bedrock) -> None:
     assert [path for path, _ in sent(bedrock, request, CachePolicy())] == [
         f"messages[0].content[{place}]" for place in (1, 3, 5, 7)
     ]
+
+
+@pytest.mark.parametrize("ttl", ["1hour", "10m", "", 3600])
+@pytest.mark.parametrize("mode", ["auto", "explicit"])
+def test_a_ttl_that_does_not_exist_is_an_error_before_anything_is_sent(bedrock: Bedrock, ttl: Any, mode: Any) -> None:
+    client = bedrock.wrapped(CachePolicy(mode=mode))
+    request = asked(DOCUMENT, {"cachePoint": {"type": "default", "ttl": ttl}}, "Why?")
+    with pytest.raises(ConfigurationError, match=rf"messages\[0\]\.content\[1\] has ttl={ttl!r}: write '5m' or '1h'"):
+        client.converse(**request)
+    assert bedrock.calls == []
+    assert [record.error for record in client.ledger.records] == ["ConfigurationError"]
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_where_nothing_is_changed_the_service_says_so_itself(bedrock: Bedrock, mode: Any) -> None:
+    request = asked(DOCUMENT, point("1hour"), "Why?")
+    with pytest.raises(ClientError, match=r"'1hour'.*enum"):
+        bedrock.wrapped(CachePolicy(mode=mode)).converse(**request)
 
 
 def test_a_short_mark_before_a_long_one_is_raised(bedrock: Bedrock) -> None:

@@ -32,7 +32,7 @@ from messages_kit import (
 import cachepoint
 from cachepoint import CachePolicy
 from cachepoint.emulator import cut_stream, throttled
-from cachepoint.errors import CachepointWarning
+from cachepoint.errors import CachepointWarning, ConfigurationError
 
 EXPLICIT = CachePolicy(mode="explicit")
 OPUS_5 = "global.anthropic.claude-opus-5"
@@ -199,6 +199,13 @@ def test_of_five_marks_four_are_sent(bedrock: Bedrock) -> None:
         bedrock.client().invoke_model(**request(given))
     with pytest.warns(CachepointWarning, match="only 4 checkpoints"):
         assert len(sent(bedrock, given)) == 4
+
+
+def test_a_ttl_that_does_not_exist_is_an_error_before_anything_is_sent(bedrock: Bedrock) -> None:
+    wrong = body(user(text(DOCUMENT, {"type": "ephemeral", "ttl": "1hour"}), "Why?"))
+    with pytest.raises(ConfigurationError, match=r"messages\[0\]\.content\[0\] has ttl='1hour'"):
+        bedrock.wrapped().invoke_model(**request(wrong))
+    assert bedrock.calls == []
 
 
 def test_a_long_ttl_after_a_short_one_makes_both_long(bedrock: Bedrock) -> None:

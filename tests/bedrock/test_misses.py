@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import messages_kit
 import pytest
 from converse_kit import (
     DOCUMENT,
+    PNG,
     SONNET,
     SONNET_46,
     SYSTEM,
     Bedrock,
     Json,
     assistant,
+    image,
     point,
     question,
+    reasoning,
     text,
     tool,
     tool_result,
@@ -122,6 +126,147 @@ def test_another_order_of_json_keys_is_another_tool(bedrock: Bedrock) -> None:
     assert reason(client, {**question(2), "toolConfig": {"tools": [reordered, TOOLS["tools"][1]]}}) == "tools_changed"
 
 
+SEARCH = tool("search", "Searches the catalogue for parts by name, size or maker, and says how many are left.")
+FETCH, ANSWER = tool("fetch", "Fetches."), tool("Answer", "The answer in its parts.")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        ([SEARCH], [SEARCH, FETCH, ANSWER], "tools[1]"),
+        ([SEARCH, FETCH, ANSWER], [SEARCH, ANSWER], "tools[1]"),
+        ([SEARCH, FETCH], [SEARCH], "tools"),
+        ([], [ANSWER], "tools[0]"),
+    ],
+    ids=["a server has more", "one is gone", "the last is gone", "structured output"],
+)
+def test_tools_that_come_or_go_before_the_same_system_prompt_are_named(
+    bedrock: Bedrock, before: list[Json], after: list[Json], path: str
+) -> None:
+    client = bedrock.wrapped()
+    client.converse(**question(1), **({"toolConfig": {"tools": before}} if before else {}))
+    found = miss(client, {**question(2), "toolConfig": {"tools": after}})
+    assert found is not None
+    assert (found["reason"], found["path"]) == ("tools_changed", path)
+
+
+def test_tools_that_come_before_the_same_document_are_named(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped(EXPLICIT)
+    request: Json = {"modelId": SONNET, "messages": [user(DOCUMENT, point(), "Why?")]}
+    client.converse(**request)
+    assert reason(client, {**request, "toolConfig": {"tools": [ANSWER]}}) == "tools_changed"
+
+
+def test_another_agent_has_other_tools_and_another_system_prompt_and_nothing_changed(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    client.converse(**question(1), toolConfig={"tools": [SEARCH, FETCH]})
+    other = {**question(2), "system": [text(DOCUMENT[:8000])], "toolConfig": {"tools": [ANSWER, SEARCH, FETCH]}}
+    assert miss(client, other) is None
+
+
+def test_two_kinds_of_calls_that_take_turns_miss_nothing_once_both_are_cached(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    kinds = [{"toolConfig": {"tools": [SEARCH]}}, {"toolConfig": {"tools": [SEARCH, ANSWER]}}]
+    told = [miss(client, {**question(number), **kinds[number % 2]}) for number in range(6)]
+    assert [each["reason"] if each else None for each in told] == [None, "tools_changed", None, None, None, None]
+
+
+THINKING: Json = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "path"),
+    [
+        ({"additionalModelRequestFields": THINKING}, "additionalModelRequestFields.thinking"),
+        (
+            {"additionalModelRequestFields": {"output_config": {"effort": "low"}}},
+            "additionalModelRequestFields.output_config.effort",
+        ),
+        ({"outputConfig": {"effort": "low"}}, "outputConfig.effort"),
+        (
+            {"outputConfig": {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": {"schema": "{}"}}}}},
+            "outputConfig.textFormat",
+        ),
+    ],
+    ids=["thinking", "effort", "Converse's own effort", "an output schema"],
+)
+@pytest.mark.parametrize("tools", [{}, {"toolConfig": TOOLS}], ids=["no tools", "tools"])
+def test_a_setting_that_changes_the_whole_prompt_is_named(
+    bedrock: Bedrock, setting: Json, path: str, tools: Json
+) -> None:
+    client = bedrock.wrapped()
+    client.converse(**question(1), **tools)
+    found = miss(client, {**question(2), **tools, **setting})
+    assert found is not None
+    assert found["reason"] == ("tools_changed" if tools else "system_changed")
+    assert found["path"] == path
+    assert found["lost_tokens"] > 2000
+    assert "setting" in found["hint"]
+
+
+def test_a_setting_that_is_taken_back_is_named_where_it_was(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    client.converse(**question(1), outputConfig={"effort": "low"})
+    found = miss(client, question(2))
+    assert found is not None
+    assert (found["reason"], found["path"]) == ("system_changed", "outputConfig.effort")
+
+
+def test_thinking_in_a_body_of_anthropic_messages_is_named(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    misses = []
+    for settings in ({}, THINKING):
+        given = messages_kit.body(messages_kit.user("Why?"), system=[messages_kit.text(SYSTEM)], **settings)
+        misses.append(client.invoke_model(**messages_kit.request(given))["promptCache"]["miss"])
+    assert misses[0] is None
+    assert (misses[1]["reason"], misses[1]["path"]) == ("system_changed", "thinking")
+
+
+LONG = "And on it goes, one line after the other. " * 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "path"),
+    [
+        ({"toolConfig": {**TOOLS, "toolChoice": {"any": {}}}}, "toolConfig.toolChoice"),
+        ({"messages": [user("Look at this.", image())]}, "messages"),
+    ],
+    ids=["a forced tool", "the first image"],
+)
+def test_a_setting_that_changes_the_messages_is_named(bedrock: Bedrock, setting: Json, path: str) -> None:
+    client = bedrock.wrapped()
+    history = [user("What is it?"), assistant(LONG), user("Why?"), assistant("So.")]
+    request = {**question(), "toolConfig": TOOLS, "messages": [*history, user("And?")]}
+    client.converse(**request)
+    changed = {**request, **setting, "messages": [*history, *setting.get("messages", [user("And now?")])]}
+    found = miss(client, changed)
+    assert found is not None
+    assert (found["reason"], found["path"]) == ("messages_changed", path)
+    assert found["lost_tokens"] > 1024
+
+
+def test_an_image_in_another_conversation_changes_nothing(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    asked = user("Describe it.")
+    client.converse(**{**question(), "messages": [asked, assistant(LONG), user("Why?"), assistant(LONG), user("And?")]})
+    assert miss(client, {**question(), "messages": [user("Describe it.", image())]}) is None
+
+
+def test_conversations_with_and_without_thinking_that_take_turns_miss_nothing_once_both_are_cached(
+    bedrock: Bedrock,
+) -> None:
+    client = bedrock.wrapped()
+    histories: list[list[Json]] = [[], []]
+    told = []
+    for turn in range(8):
+        history = histories[turn % 2]
+        history.append(user(f"Question {turn}. " + LONG))
+        extra: Json = {"additionalModelRequestFields": THINKING} if turn % 2 else {}
+        told.append(reason(client, {**question(), "messages": history, **extra}))
+        history.append(assistant(f"Answer {turn}. " + LONG))
+    assert told == [None, "system_changed", *[None] * 6]
+
+
 def test_messages_changed(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     history = [user(DOCUMENT), assistant("An answer of some length."), user("Why?")]
@@ -130,6 +275,42 @@ def test_messages_changed(bedrock: Bedrock) -> None:
     found = miss(client, {"modelId": SONNET, "messages": history})
     assert found is not None
     assert (found["reason"], found["path"]) == ("messages_changed", "messages[1].content[0]")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        ([image(PNG * 40)], [image(PNG * 2)], ""),
+        ([image(PNG * 40)], [text("(an image, now in a file)")], "messages"),
+        ([reasoning("It goes on and on. " * 20), text("Look.")], [text("Look.")], ""),
+        ([text("Look.")], [text("It is Tuesday."), text("Look.")], ""),
+    ],
+    ids=["an image is made smaller", "an image becomes a pointer", "reasoning is taken out", "a note is put in"],
+)
+def test_a_turn_of_the_history_that_has_another_size_now_is_named(
+    bedrock: Bedrock, before: list[Json], after: list[Json], path: str
+) -> None:
+    client = bedrock.wrapped()
+    start, rest = [user("What is it? " + LONG)], [assistant(LONG), user("Why?"), assistant("So."), user("And?")]
+    turn = assistant if "reasoningContent" in before[0] else user
+    start = start if turn is assistant else [*start, assistant("It is this.")]
+    rest = rest if turn is user else [user("Go on."), *rest]
+    first = question(0, SONNET_46)  # which keeps the reasoning of earlier turns
+    client.converse(**{**first, "messages": [*start, turn(*before), *rest]})
+    found = miss(client, {**first, "messages": [*start, turn(*after), *rest, assistant("Yes."), user("Then?")]})
+    assert found is not None
+    assert (found["reason"], found["path"]) == ("messages_changed", path or f"messages[{len(start)}].content[0]")
+    assert found["lost_tokens"] > 1024
+
+
+def test_the_same_script_answered_otherwise_is_another_conversation(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(3):
+        answer = "Well. " * (20 + 40 * number)
+        messages = [user("What is it? " + LONG), assistant(answer), user("Why? " + LONG)]
+        assert miss(client, {**question(), "messages": messages}) is None
+        messages += [assistant(answer), user("And?")]
+        assert miss(client, {**question(), "messages": messages}) is None
 
 
 def test_another_conversation_is_not_a_changed_one(bedrock: Bedrock) -> None:

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from converse_kit import SONNET, SYSTEM, Bedrock, Json, checkpoints, text, user
 
 import cachepoint
+from cachepoint.bedrock import base_models
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning
 
@@ -35,7 +36,7 @@ class ControlPlane:
 
     def __init__(self, answer: Json | Exception) -> None:
         self.asked: list[str] = []
-        self._answer = answer
+        self.answer = answer
 
     def get_inference_profile(self, *, inferenceProfileIdentifier: str) -> Json:  # noqa: N803 - boto3's name
         return self._answered(inferenceProfileIdentifier)
@@ -45,9 +46,9 @@ class ControlPlane:
 
     def _answered(self, arn: str) -> Json:
         self.asked.append(arn)
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
 def ask(client: Any, model: str) -> Json:
@@ -92,9 +93,25 @@ def test_what_the_user_named_is_not_asked(bedrock: Bedrock, profile: str) -> Non
     assert control.asked == []
 
 
+DENIED = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetInferenceProfile")
+
+
+def test_a_control_plane_that_failed_is_asked_again_after_a_while(
+    bedrock: Bedrock, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = ControlPlane(DENIED)
+    client = bedrock.wrapped(control_client=control)
+    with pytest.warns(CachepointWarning, match="base_models"):
+        ask(client, profile)
+    control.answer = {"models": [{"modelArn": FOUNDATION_MODEL}]}
+    assert ask(client, profile)["promptCache"]["status"] == "uncached"
+    monkeypatch.setattr(base_models, "ASK_AGAIN_SECONDS", 0.0)
+    assert "uncached" not in [ask(client, profile)["promptCache"]["status"] for _ in range(2)]
+    assert control.asked == [profile] * 2
+
+
 def test_a_control_plane_without_permission_is_asked_once_and_told(bedrock: Bedrock, profile: str) -> None:
-    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetInferenceProfile")
-    control = ControlPlane(denied)
+    control = ControlPlane(DENIED)
     client = bedrock.wrapped(control_client=control)
     with pytest.warns(CachepointWarning, match="base_models") as told:
         for _ in range(3):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
+import messages_kit
 import pytest
 from converse_kit import (
     DOCUMENT,
@@ -26,6 +27,7 @@ from converse_kit import (
 
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
+from cachepoint.core.policy import Mode
 from cachepoint.errors import ConfigurationError
 
 QUESTION = question()
@@ -158,6 +160,34 @@ def test_observe_sends_the_request_as_written_and_says_what_it_would_do(bedrock:
     assert checkpoints(bedrock.bodies[0]) == []
     assert told["status"] == "uncached"
     assert [place["path"] for place in told["checkpoints"]] == ["system[1]"]
+
+
+def test_observe_follows_the_checkpoints_the_user_wrote(bedrock: Bedrock) -> None:
+    told = {}
+    modes: list[Mode] = ["explicit", "observe"]
+    for mode in modes:
+        client = bedrock.wrapped(CachePolicy(mode=mode))
+        request = {"modelId": SONNET, "messages": [user(DOCUMENT + mode, point("1h"), "Why?")]}
+        calls = [client.converse(**request)["promptCache"] for _ in range(2)]
+        bedrock.emulator.evict()
+        calls.append(client.converse(**request)["promptCache"])
+        bedrock.clock.advance(3601)
+        calls.append(client.converse(**request)["promptCache"])
+        told[mode] = [(call["status"], call["miss"] and call["miss"]["reason"]) for call in calls]
+    assert told["observe"] == told["explicit"]
+    assert [reason for _, reason in told["observe"]] == [None, None, "evicted_or_rerouted", "expired"]
+
+
+def test_observe_takes_what_was_written_for_the_ttl_the_user_wrote(bedrock: Bedrock) -> None:
+    """Nova never says what a write's TTL was, nor do the headers of an answer (R3.13, R1.12)."""
+    client = bedrock.wrapped(CachePolicy(mode="observe"))
+    marked = messages_kit.body(messages_kit.user(messages_kit.text(DOCUMENT, messages_kit.ONE_HOUR), "Why?"))
+    response = client.invoke_model_with_response_stream(**messages_kit.request(marked))
+    for _ in response["body"]:
+        pass
+    (record,) = client.ledger.records
+    assert record.usage is not None
+    assert (record.usage.cache_write_5m, record.usage.cache_write_1h > 2000) == (0, True)
 
 
 def test_off_sends_the_request_as_written_and_records_it(bedrock: Bedrock) -> None:

@@ -121,6 +121,7 @@ def test_a_model_without_caching_costs_the_same_on_both_sides(printed: Printed) 
     text = printed()
     assert "hit rate (of prompt tokens) 0.0% 0.0%" in text
     assert "Checkpoints: none was placed." in text
+    assert "Break-even" not in text
 
 
 def test_one_request_is_too_few(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,18 @@ def test_the_users_own_rows_are_in_the_table(tmp_path: Path, monkeypatch: pytest
     assert re.search(r"^minimum +4096$", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", ["Claude Sonnet 4.6", "claude sonnet 4.6", "Claude Sonnet 5"])
+def test_a_row_is_found_by_the_name_it_has_in_the_table(name: str, capsys: Capture) -> None:
+    assert main(["rules", name]) == 0
+    assert re.search(rf"^name +{name}$", capsys.readouterr().out, re.MULTILINE | re.IGNORECASE)
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4.6", "claude-sonnet-4-6", "Sonnet 4.6", "glm-5.3"])
+def test_what_names_no_provider_is_an_error_and_not_everything_else(model: str, capsys: Capture) -> None:
+    assert main(["rules", model]) == 1
+    assert f"{model!r} is neither a name in the table nor a Bedrock model id" in capsys.readouterr().err
+
+
 def test_an_arn_that_hides_its_model_is_an_error_with_the_remedy(capsys: Capture) -> None:
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc"
     assert main(["rules", arn]) == 1

@@ -230,6 +230,11 @@ CONVERSATIONS: dict[str, tuple[str, dict[str, Any], str]] = {
             "and try again."
         ),
     ),
+    "a blank text beside another": (
+        SONNET,
+        {"messages": [user({"text": "Look."}, {"text": "\n"})]},
+        "The model returned the following errors: messages: text content blocks must contain non-whitespace text",
+    ),
     "a message without content": (
         SONNET,
         {"messages": [user()]},
@@ -245,6 +250,23 @@ CONVERSATIONS: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_a_conversation_is_refused(client: Any, case: str) -> None:
     model, request, text = CONVERSATIONS[case]
     assert refused(client, model, **request) == ("ValidationException", 400, text)
+
+
+def test_blank_text_beside_another_may_be_allowed() -> None:
+    with BedrockEmulator(options=Options(strict_blanks=False)) as emulator:
+        answer = emulator.client().converse(modelId=SONNET, messages=[user(TEXT, {"text": "\n"})])
+    assert answer["stopReason"] == "end_turn"
+
+
+def test_blank_text_in_a_body_of_anthropic_messages_is_refused(client: Any) -> None:
+    blocks = [{"type": "text", "text": "Look."}, {"type": "text", "text": " "}]
+    body = {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": blocks}],
+    }
+    with pytest.raises(ClientError, match="messages: text content blocks must contain non-whitespace text"):
+        client.invoke_model(modelId=SONNET, body=json.dumps(body))
 
 
 def test_turns_of_one_role_may_be_allowed() -> None:

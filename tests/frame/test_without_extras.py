@@ -87,7 +87,7 @@ def test_the_emulator_names_the_command_that_installs_it() -> None:
     assert "pip install 'cachepoint[emulator]'" in failed.stderr
 
 
-@pytest.mark.parametrize(("command", "extra"), [("demo", "emulator"), ("serve", "emulator")])
+@pytest.mark.parametrize(("command", "extra"), [("demo", "langchain,emulator"), ("serve", "emulator")])
 def test_a_command_that_needs_an_extra_says_so_without_a_traceback(command: str, extra: str) -> None:
     failed = without_extras(f"from cachepoint.cli import main\nsys.exit(main([{command!r}]))")
     assert failed.returncode == 1

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EventStreamError
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ThinkingBlock, ToolCallBlock
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate, RichPromptTemplate
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_kit import LONG, sent, without_points
-from nodes_kit import Shuffled, model
+from nodes_kit import Shuffled, model, node
 
 from cachepoint.emulator import BedrockEmulator, Reasoning, Text
 from cachepoint.emulator.faults import stream_error
@@ -65,6 +67,24 @@ def test_a_history_with_braces_is_not_formatted_again(
     messages = without_points(sent(emulator)[-1])["messages"]
     assert messages[0]["content"][0] == {"text": "What is {context_str}?"}
     assert messages[-1]["content"][-1] == {"text": "And {query_str}?"}
+
+
+class NewEveryTime(BaseRetriever):
+    """Finds other passages for every question."""
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return [node(f"{query_bundle.query_str[:20]} {number} {LONG[:3000]}") for number in range(4)]
+
+
+def test_the_documents_of_a_turn_are_not_written_however_long_a_question_was(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    talk = CachedContextChatEngine.from_defaults(NewEveryTime(), llm=llm, system_prompt="Be brief.")
+    for turn in range(8):
+        talk.chat(f"Question {turn}? " * (1 if turn else 400))
+    last_turns = [request["messages"][-1]["content"] for request in sent(emulator)]
+    assert [sum("cachePoint" in block for block in content) for content in last_turns] == [0] * 8
+    assert llm.ledger.records[-1].status in ("hit", "extended")
 
 
 def test_it_is_made_from_an_index(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator) -> None:

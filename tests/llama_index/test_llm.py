@@ -18,6 +18,7 @@ from llama_index.core.base.llms.types import (
     AudioBlock,
     ChatMessage,
     CitationBlock,
+    DocumentBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
@@ -334,6 +335,23 @@ def test_what_converse_has_no_word_for_is_left_out_with_a_warning(make_llm: Make
 def test_a_tools_result_without_its_calls_id_is_named(make_llm: Make) -> None:
     with pytest.raises(ConfigurationError, match=r"additional_kwargs\[\"tool_call_id\"\]"):
         make_llm().chat([QUESTION, ChatMessage(role=MessageRole.TOOL, content="5")])
+
+
+@pytest.mark.parametrize("beside", [[], [TextBlock(text=" \n")]], ids=["nothing", "white space"])
+def test_a_document_without_text_beside_it_is_named(
+    beside: list[TextBlock], make_llm: Make, emulator: BedrockEmulator
+) -> None:
+    llm = make_llm()
+    document = DocumentBlock(data=b"Tea is a drink.", title="tea", document_mimetype="text/plain")
+    with pytest.raises(ConfigurationError, match=r"messages\[0\] has a document"):
+        llm.chat([ChatMessage(blocks=[document, *beside])])
+    assert (llm.ledger.totals().calls, list(emulator.requests)) == (0, [])
+    assert llm.chat([ChatMessage(blocks=[document]), QUESTION]).message.content
+
+
+def test_a_call_that_names_no_model_goes_to_the_llms_own(make_llm: Make, emulator: BedrockEmulator) -> None:
+    make_llm().chat([QUESTION], model=None)
+    assert [call.model_id for call in emulator.requests] == [MODEL]
 
 
 def test_a_turn_of_white_space_is_left_out(make_llm: Make, emulator: BedrockEmulator) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
-from nodes_kit import PASSAGES, Shuffled, node, texts
+from nodes_kit import PASSAGES, Shuffled, contents, node, texts
 
 import cachepoint
 from cachepoint.llama_index import StableOrderPostprocessor
@@ -163,16 +163,15 @@ def test_any_permutation_gives_the_same_bytes(
 
 
 @given(lists)
-def test_nothing_is_lost_but_what_reads_the_same(found: list[NodeWithScore]) -> None:
-    order = StableOrderPostprocessor(volatile_metadata=())
-    assert sorted(texts(order.postprocess_nodes(found))) == sorted(set(texts(found)))
+def test_nothing_is_lost_but_duplicates(found: list[NodeWithScore]) -> None:
+    assert sorted(contents(StableOrderPostprocessor().postprocess_nodes(found))) == sorted(set(contents(found)))
 
 
 @given(lists, st.integers(1, 10))
 def test_no_more_than_the_most_relevant_are_shown(found: list[NodeWithScore], top_n: int) -> None:
-    order = StableOrderPostprocessor(top_n=top_n, volatile_metadata=())
+    shown = StableOrderPostprocessor(top_n=top_n).postprocess_nodes(found)
     by_score = sorted(found, key=lambda item: -item.get_score())
-    assert sorted(texts(order.postprocess_nodes(found))) == sorted(list(dict.fromkeys(texts(by_score)))[:top_n])
+    assert sorted(contents(shown)) == sorted(list(dict.fromkeys(contents(by_score)))[:top_n])
 
 
 @given(lists, orders)
@@ -205,6 +204,18 @@ def test_another_process_comes_to_the_same_order() -> None:
         ).stdout  # fmt: skip
 
     assert in_a_process("1") == in_a_process("2") != ""
+
+
+def test_both_frameworks_take_the_same_documents_for_duplicates() -> None:
+    langchain = pytest.importorskip("cachepoint.langchain", reason="LangChain is not installed")
+    documents = pytest.importorskip("langchain_core.documents")
+    copies = [("tea", "b.txt"), ("coffee", "c.txt"), ("tea", "a.txt")]
+    there = langchain.stable_order([documents.Document(text, metadata={"source": source}) for text, source in copies])
+    nodes = [NodeWithScore(node=TextNode(text=text, metadata={"source": source}), score=0.5) for text, source in copies]
+    here = StableOrderPostprocessor().postprocess_nodes(nodes)
+    shown = [(content, item.node.metadata["source"]) for content, item in zip(contents(here), here, strict=True)]
+    assert shown == [(document.page_content, document.metadata["source"]) for document in there]
+    assert shown == [("tea", "a.txt"), ("coffee", "c.txt")]
 
 
 def test_both_frameworks_know_a_document_by_the_same_key() -> None:

@@ -65,9 +65,10 @@ class Caller:
         """Send a request so many seconds after the one before; its plan and usage."""
         self.now += after
         prompt = self.read(request)
-        view = self.store.visit(SCOPE, steps(prompt), history_of(prompt), self.now)
+        boundaries = steps(prompt)
+        view = self.store.visit(SCOPE, boundaries, history_of(prompt), self.now)
         plan = planner.plan(prompt, self.rule, self.policy, view, RATES, self.now)
-        sent = sending.sent_record(prompt, plan, self.rule, RATES)
+        sent = sending.sent_record(prompt, plan, self.rule, RATES, view, boundaries)
         self.store.sent(SCOPE, sent, self.now)
         usage = self.served(converse.apply(request, plan))
         self.store.began(SCOPE, sent)

@@ -1,22 +1,26 @@
-"""Which model answers behind an opaque ARN: named by the user, or asked of the control plane once."""
+"""Which model answers behind an opaque ARN: named by the user, or asked of the control plane."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from cachepoint.bedrock.notices import warn_once
 from cachepoint.core.rules import parse_model_id
 
+ASK_AGAIN_SECONDS = 120.0
+"""A control plane that failed is asked again after this time: it may have throttled, or permission come since."""
 _asked: dict[str, str | None] = {}
+_failed: dict[str, float] = {}
 _lock = threading.Lock()
 
 
 def base_model(model_id: str, named: Mapping[str, str], control_client: Any = None) -> str | None:
     """The id whose rules and prices apply to `model_id`; None when nobody says.
 
-    `named` maps ARNs to base ids. `control_client` is a boto3 `bedrock` client, asked once an ARN.
+    `named` maps ARNs to base ids. `control_client` is a boto3 `bedrock` client, asked for an ARN until it answers.
     """
     if model_id in named:
         base = named[model_id]
@@ -43,10 +47,14 @@ def _ask(arn: str, control_client: Any) -> str | None:
     with _lock:
         if arn in _asked:
             return _asked[arn]
+        if arn in _failed and time.monotonic() - _failed[arn] < ASK_AGAIN_SECONDS:
+            return None
     try:
         found = _answer(arn, control_client)
     except Exception:  # noqa: BLE001 - no permission, no endpoint, no such profile: the caller is told what to pass instead
-        found = None
+        with _lock:
+            _failed[arn] = time.monotonic()
+        return None
     with _lock:
         _asked[arn] = found
     return found

@@ -12,29 +12,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from cachepoint.bedrock.base_models import base_model
 from cachepoint.bedrock.context import current_tags
-from cachepoint.bedrock.dialect import Dialect, Reporter, refused_section
+from cachepoint.bedrock.dialect import Dialect, Reporter, refused_section, refuses_long_ttl
 from cachepoint.bedrock.fan_out import FanOut, Flight, current_fan_out
 from cachepoint.bedrock.notices import warn_once
 from cachepoint.bedrock.request_metadata import with_request_metadata
 from cachepoint.bedrock.settings import Settings, scope_of
-from cachepoint.bedrock.tables import model_prices
+from cachepoint.bedrock.tables import rates_of
 from cachepoint.core import planner, sending
 from cachepoint.core.boundaries import steps
 from cachepoint.core.diagnosis import diagnose
-from cachepoint.core.plan import Plan
+from cachepoint.core.legality import LONG_TTL
+from cachepoint.core.plan import Checkpoint, Plan
+from cachepoint.core.policy import CachePolicy
 from cachepoint.core.prices import Cost
 from cachepoint.core.prompt import Prompt
 from cachepoint.core.record import CallRecord, Miss, status_of
-from cachepoint.core.rules import SECTIONS, ModelRule, Section, parse_model_id
+from cachepoint.core.rules import SECTIONS, ModelRule, parse_model_id
 from cachepoint.core.shares import PrefixUse, prefix_use
 from cachepoint.core.tokens import PROFILES
 from cachepoint.core.usage import Usage
-from cachepoint.core.view import Rates, Sent, View
+from cachepoint.core.view import Rates, Sent, Step, View
+from cachepoint.errors import ConfigurationError
 
 ABANDONED = "abandoned"
 _DIGITS = re.compile(r"\d+")
@@ -57,7 +61,10 @@ class Call:
         self.rule: ModelRule | None = None
         self.prompt: Prompt | None = None
         self.plan = Plan()
+        self._observed = Plan()
+        self._mistake: ConfigurationError | None = None
         self.view = View()
+        self._steps: Sequence[Step] = ()
         self.sent = Sent()
         self.rates = Rates()
         self.scope = ""
@@ -91,7 +98,9 @@ class Call:
             self.view = self.view.calibrated(self.view.calibration.updated(self.prompt.tokens, tokens))
 
     def prepare(self) -> None:
-        """Plan."""
+        """Plan; raises ConfigurationError for a mark of the user's that the service would refuse."""
+        if self._mistake is not None and self.policy.mode != "observe":
+            raise self._mistake
         self._safely(self._plan)
 
     def waits(self) -> Iterator[Flight]:
@@ -131,13 +140,17 @@ class Call:
             return
         self.scope = scope_of(self._client, self.model, self._dialect.API)
         self.rates = rates_of(self.base or self.model)
-        prompt = self._dialect.read(self._original, settings.store.key, self.rule.tokenizer, settings.hints)
+        try:
+            prompt = self._dialect.read(self._original, settings.store.key, self.rule.tokenizer, settings.hints)
+        except ConfigurationError as mistake:
+            self._mistake = mistake
+            return
         if prompt is None:
             return
-        boundaries = steps(prompt)
+        self._steps = steps(prompt)
         if self.policy.learn:
             history = prompt.end(prompt.history_end).digest if prompt.has_turns and prompt.history_end >= 0 else None
-            self.view = settings.store.visit(self.scope, boundaries, history, self.started)
+            self.view = settings.store.visit(self.scope, self._steps, history, self.started)
         else:  # what the service refused holds whether or not traffic is learned
             self.view = View(refused=settings.store.peek(self.scope, (), self.started).refused)
         self.prompt = prompt
@@ -145,13 +158,23 @@ class Call:
     def _plan(self) -> None:
         if self.prompt is None or self.policy.mode == "off":
             return
-        self.plan = planner.plan(self.prompt, self.rule, self.policy, self.view, self.rates, self.started)
+        self.plan = self._planned(self.prompt, self.policy)
+        if self.policy.mode == "observe":
+            self._observed = self._planned(self.prompt, self.policy.in_mode("explicit"))
+
+    def _planned(self, prompt: Prompt, policy: CachePolicy) -> Plan:
+        return planner.plan(prompt, self.rule, policy, self.view, self.rates, self.started)
+
+    @property
+    def _sends(self) -> Plan:
+        """What goes out: the plan, or in mode "observe" the checkpoints the user wrote."""
+        return self._observed if self.policy.mode == "observe" else self.plan
 
     def _plan_anew(self) -> None:
         if self.prompt is not None:
             self.started = self._settings.clock()
             if self.policy.learn:
-                fresh = self._settings.store.peek(self.scope, steps(self.prompt), self.started)
+                fresh = self._settings.store.peek(self.scope, self._steps, self.started)
                 self.view = self.view.refreshed(fresh)
             self._plan()
 
@@ -182,8 +205,7 @@ class Call:
     def _track(self) -> None:
         if self.prompt is None:
             return
-        sends = self.plan if self.policy.mode != "observe" else Plan()
-        self.sent = sending.sent_record(self.prompt, sends, self.rule, self.rates)
+        self.sent = sending.sent_record(self.prompt, self._sends, self.rule, self.rates, self.view, self._steps)
         if self.policy.learn:
             self._settings.store.sent(self.scope, self.sent, self.started)
             self._in_flight = True
@@ -198,21 +220,27 @@ class Call:
 
     def _withdraw(self, error: BaseException) -> bool:
         details = (getattr(error, "response", None) or {}).get("Error", {})
-        if details.get("Code") not in ("ValidationException", "AccessDeniedException"):
+        code, message, points = details.get("Code"), details.get("Message", ""), self.plan.checkpoints
+        if code not in ("ValidationException", "AccessDeniedException"):
             return False
-        section = refused_section(details.get("Message", ""), self.plan)
+        if refuses_long_ttl(message) and any(point.ttl == "1h" for point in points):
+            self._repeat_with((LONG_TTL,), [replace(point, ttl="5m") for point in points])
+            warn_once(
+                f"refused:{self.scope}:{LONG_TTL}",
+                f"cachepoint: {self.model!r} refused a TTL of 1h; the call was repeated with 5m, and 1h will not be "
+                "asked of it again",
+            )
+            return True
+        section = refused_section(message, self.plan)
         if section is None:
             return False
-        everywhere = details["Code"] == "AccessDeniedException" or self._repeated
+        unsupported = code == "AccessDeniedException"
+        everywhere = unsupported or self._repeated
         self._repeated = True
-        kept = tuple(p for p in self.plan.checkpoints if not everywhere and p.where.section != section)
-        if len(kept) == len(self.plan.checkpoints):
+        kept = [point for point in points if not everywhere and point.where.section != section]
+        if len(kept) == len(points):
             return False
-        unsupported = details["Code"] == "AccessDeniedException"
-        self._safely(lambda: self._remember_refused(SECTIONS if unsupported else (section,)))
-        self.plan = sending.with_points(self.prompt, self.plan, kept) if self.prompt else Plan()
-        self.request = self._dialect.apply(self._original, self.plan)
-        self._safely(self._track)
+        self._repeat_with(SECTIONS if unsupported else (section,), kept)
         warn_once(
             f"refused:{self.scope}:{section}",
             f"cachepoint: {self.model!r} refused a checkpoint in {'the request' if everywhere else section}; "
@@ -220,10 +248,16 @@ class Call:
         )
         return True
 
-    def _remember_refused(self, sections: Sequence[Section]) -> None:
+    def _repeat_with(self, refused: Sequence[str], points: Sequence[Checkpoint]) -> None:
+        self._safely(lambda: self._remember_refused(refused))
+        self.plan = sending.with_points(self.prompt, self.plan, points) if self.prompt else Plan()
+        self.request = self._dialect.apply(self._original, self.plan)
+        self._safely(self._track)
+
+    def _remember_refused(self, refused: Sequence[str]) -> None:
         self._forget()
-        for section in sections:
-            self._settings.store.refuse(self.scope, section)
+        for what in refused:
+            self._settings.store.refuse(self.scope, what)
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
@@ -279,7 +313,7 @@ class Call:
         return self._safely(recorded.contract) if recorded else None
 
     def _usage(self, reported: Mapping[str, Any] | None) -> Usage | None:
-        ttls = {point.ttl for point in self.plan.checkpoints}
+        ttls = {point.ttl for point in self._sends.checkpoints}
         return self._dialect.usage(reported, "1h" if ttls == {"1h"} else "5m")
 
     def _forget(self) -> None:
@@ -333,8 +367,7 @@ class Call:
     def _miss(self, usage: Usage) -> Miss | None:
         if self.prompt is None:
             return None
-        sent = self.plan if self.policy.mode != "observe" else Plan()
-        miss = diagnose(self.prompt, sent, self.view, usage, self.rule, self.started)
+        miss = diagnose(self.prompt, self._sends, self.view, usage, self.rule, self.started)
         if miss is None or not miss.lost_tokens:
             return miss
         return miss.priced(self._price(Usage(cache_read=miss.lost_tokens)))
@@ -362,16 +395,3 @@ class Call:
 def _name_of(step: Callable[..., object]) -> str:
     step = step.func if isinstance(step, partial) else step
     return getattr(step, "__qualname__", type(step).__name__)
-
-
-def rates_of(model_id: str) -> Rates:
-    """Prices of a model relative to its input price, from the model table; the usual ones when unknown."""
-    found = model_prices(model_id)
-    if found is None or not found.standard.input:
-        return Rates()
-    prices = found.standard
-
-    def share(price: Any, otherwise: float) -> float:
-        return otherwise if price is None else float(price / prices.input)
-
-    return Rates(share(prices.cache_read, 0.1), share(prices.cache_write_5m, 1.25), share(prices.cache_write_1h, 2.0))

@@ -168,6 +168,9 @@ class PausingClient(CacheClient):
 class AsyncCacheClient(_Wrapped):
     """The same for an aiobotocore client; made by `wrap_async`."""
 
+    _opening: Any = None
+    """What opened the client, where that was left to this one."""
+
     async def converse(self, **request: Any) -> dict[str, Any]:
         """Converse with checkpoints placed; the response has `promptCache` beside its own keys."""
         call = self._call(converse, request)
@@ -225,11 +228,13 @@ class AsyncCacheClient(_Wrapped):
             return
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        if not hasattr(self._client, "converse"):
+            self._opening, self._client = self._client, await self._client.__aenter__()
         return self
 
     async def __aexit__(self, *error: object) -> Any:
-        return await self._client.__aexit__(*error)
+        # A client that came open stays so: whoever opened it closes it.
+        return None if self._opening is None else await self._opening.__aexit__(*error)
 
 
 class _Recorded:
@@ -301,7 +306,13 @@ def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Optio
 
 
 def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
-    """Wrap an aiobotocore `bedrock-runtime` client; the arguments are those of `wrap`."""
+    """Wrap an aiobotocore `bedrock-runtime` client; the arguments are those of `wrap`.
+
+    What `session.create_client("bedrock-runtime")` gives is wrapped too:
+    `async with wrap_async(session.create_client(…)) as client`.
+    """
+    if hasattr(client, "__aenter__") and not hasattr(client, "converse"):
+        return AsyncCacheClient(client, settings(policy, options))
     bare = _bare(client, "wrap_async")
     if not iscoroutinefunction(getattr(bare, "_make_api_call", bare.converse)):
         raise ConfigurationError(f"wrap_async({type(bare).__name__}): a client that does not await; use wrap")

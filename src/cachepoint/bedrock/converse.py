@@ -15,22 +15,22 @@ from cachepoint.bedrock.dialect import (
     Reporter,
     Rewrite,
     edits_of,
-    messages_seed,
+    messages_settings,
     rewritten,
     said_ttl,
     told,
     usage_of,
-    whole_seed,
+    whole_settings,
 )
 from cachepoint.core.plan import Plan
-from cachepoint.core.prompt import Kind, Mark, Media, Prompt, PromptBuilder, Where, wire_bytes
+from cachepoint.core.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, PromptBuilder, Where
 from cachepoint.core.rules import TTL, Tokenizer
 from cachepoint.core.tokens import PROFILES
 from cachepoint.core.usage import Usage
-from cachepoint.core.volatile import looks_volatile
 
 API = "converse"
 CACHE_POINT = "cachePoint"
+_TOOL_CHOICE = "toolConfig.toolChoice"
 
 _KINDS: Mapping[str, Kind] = {
     "text": "text", "image": "image", "document": "document", "video": "video", "audio": "audio",
@@ -42,11 +42,9 @@ _WITH_MEDIA = _MEDIA | {"tool_result"}
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
 
 
-def read(
-    request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer = "other", hints: frozenset[Where] = frozenset()
-) -> Prompt:
-    """The request in wire order; `hints` are blocks known to end a context."""
-    builder = PromptBuilder(key, tokenizer)
+def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer = "other", hints: Hints = NO_HINTS) -> Prompt:
+    """The request in wire order; `hints` say what is known of blocks."""
+    builder = PromptBuilder(key, tokenizer, hints)
     profile = PROFILES[tokenizer]
     tool_config = request.get("toolConfig") or {}
     tools, choice = tool_config.get("tools") or (), tool_config.get("toolChoice") or {}
@@ -54,28 +52,28 @@ def read(
     output = request.get("outputConfig") or {}
     schema = output.get("textFormat")
     guarded = "guardrailConfig" in request
-    seed = whole_seed(
-        API, request.get("additionalModelRequestFields") or {}, schema=schema, effort=output.get("effort")
-    )
+    fields = request.get("additionalModelRequestFields") or {}
+    settings = whole_settings(API, fields, "additionalModelRequestFields.", output.get("effort"))
+    settings["outputConfig.textFormat"] = schema
     if tokenizer == "nova":  # there another tool choice misses altogether (C9)
-        seed += wire_bytes(choice)
-    builder.section("tools", seed, profile.tools if tools else 0.0)
+        settings[_TOOL_CHOICE] = choice
+    builder.section("tools", settings, profile.tools if tools else 0.0)
     for item, tool in enumerate(tools):
         where = Where("tools", None, item)
         if not _read_mark(builder, where, tool):
             builder.data(where, tool, "tool")
-    builder.section("system", b"", profile.output_schema if schema else 0.0)
+    builder.section("system", {}, profile.output_schema if schema else 0.0)
     for item, block in enumerate(request.get("system") or ()):
-        _read_block(builder, Where("system", None, item), block, splittable=True, hints=hints)
+        _read_block(builder, Where("system", None, item), block, splittable=True)
     messages = request.get("messages") or ()
-    seed = messages_seed(forced=forced, images=_has_images(messages))
-    builder.section("messages", seed, profile.forced_tool if forced else 0.0)
+    settings = messages_settings(_TOOL_CHOICE, forced=forced, images=_has_images(messages))
+    builder.section("messages", settings, profile.forced_tool if forced else 0.0)
     for number, message in enumerate(messages):
         role = message.get("role", "")
         builder.message(role)
         for item, block in enumerate(message.get("content") or ()):
             splittable = role == "user" and not guarded
-            _read_block(builder, Where("messages", number, item), block, splittable=splittable, hints=hints)
+            _read_block(builder, Where("messages", number, item), block, splittable=splittable)
     return builder.build()
 
 
@@ -122,6 +120,7 @@ def reporter(answered: Answered) -> Reporter:
     """The `metadata` event has the usage, and is told of."""
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:
+        """The event, told of where it carries the usage."""
         metadata = event.get("metadata")
         if metadata is None or "usage" not in metadata:
             return event
@@ -152,19 +151,17 @@ def _is_mark(block: Any) -> bool:
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
     if not _is_mark(block) or len(block) != 1:
         return False
-    builder.mark(where, said_ttl(block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
+    builder.mark(where, said_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
     return True
 
 
-def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool, hints: frozenset[Where]) -> None:
+def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool) -> None:
     if _read_mark(builder, where, block):
         return
     name = next(iter(block), "") if isinstance(block, dict) and len(block) == 1 else ""
     kind = _KINDS.get(name, "other")
     if kind == "text" and isinstance(block["text"], str):
-        text = block["text"]
-        volatile = where.section == "system" and looks_volatile(text)
-        builder.text(where, text, splittable=splittable, context=where in hints, volatile=volatile)
+        builder.text(where, block["text"], splittable=splittable)
         return
     nested: list[tuple[Where, Any]] = []
     if kind == "tool_result":

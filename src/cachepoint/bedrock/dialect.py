@@ -13,9 +13,10 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from cachepoint.core.plan import Plan
-from cachepoint.core.prompt import ListKey, Mark, Prompt, Where, wire_bytes
+from cachepoint.core.prompt import IMAGES, Hints, ListKey, Mark, Prompt, Where
 from cachepoint.core.rules import SECTIONS, TTL, Section, Tokenizer
 from cachepoint.core.usage import Usage
+from cachepoint.errors import ConfigurationError
 
 CONTRACT = "promptCache"
 """The key under which a response, or a stream's last event with usage, says what caching did."""
@@ -31,9 +32,7 @@ class Dialect(Protocol):
 
     API: str
 
-    def read(
-        self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: frozenset[Where]
-    ) -> Prompt | None:
+    def read(self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
         """The request in wire order; None where it is passed on as it is."""
 
     def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -66,25 +65,40 @@ _ABOUT_CHECKPOINTS = re.compile(
 )
 
 
-def whole_seed(api: str, fields: Mapping[str, Any], *, schema: Any = None, effort: Any = None) -> bytes:
-    """What changes the whole prompt: the API, thinking and effort at their defaults when absent (R3.10), a schema."""
-    thinking = fields.get("thinking") or fields.get("reasoning_config") or fields.get("reasoningConfig")
+_ABOUT_LONG_TTL = re.compile(r"extended ttl|\.ttl: extra inputs|ttl[^.]*not (?:supported|available|permitted)")
+_THINKING = ("thinking", "reasoning_config", "reasoningConfig")
+
+
+def whole_settings(api: str, fields: Mapping[str, Any], under: str = "", effort: Any = None) -> dict[str, Any]:
+    """What changes the whole prompt, by its path: the API, thinking and effort at their defaults when absent (R3.10).
+
+    `under` is the path of `fields`; `effort` is Converse's own, which goes before the one in them.
+    """
+    name = next((name for name in _THINKING if fields.get(name)), _THINKING[0])
+    thinking, output = fields.get(name) or None, fields.get("output_config")
     if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
         thinking = None
-    output = fields.get("output_config")
+    effort_path = "outputConfig.effort" if effort else f"{under}output_config.effort"
     effort = effort or (output.get("effort") if isinstance(output, Mapping) else None)
-    return wire_bytes([api, thinking, None if effort == "high" else effort, schema])
+    return {"api": api, f"{under}{name}": thinking, effort_path: None if effort == "high" else effort}
 
 
-def messages_seed(*, forced: bool, images: bool) -> bytes:
-    """What changes the messages only: a forced tool choice, and whether there are images (R3.10)."""
-    return (b"forced" if forced else b"") + (b"images" if images else b"")
+def messages_settings(choice: str, *, forced: bool, images: bool) -> dict[str, Any]:
+    """What changes the messages only: a tool choice that forces, whose path is `choice`, and having images (R3.10)."""
+    return {choice: forced, IMAGES: images}
 
 
-def said_ttl(control: Any) -> TTL | None:
-    """The TTL that a user's mark names, None where it names none that exists."""
+def said_ttl(where: Where, control: Any) -> TTL | None:
+    """The TTL that a user's mark names, None where it names none.
+
+    Raises ConfigurationError for one that does not exist, which the service would refuse.
+    """
     ttl = control.get("ttl") if isinstance(control, Mapping) else None
-    return ttl if ttl in ("5m", "1h") else None
+    if ttl is None or ttl == "5m" or ttl == "1h":
+        return ttl
+    raise ConfigurationError(
+        f"the checkpoint at {where.path} has ttl={ttl!r}: write '5m' or '1h', or leave it out, which means 5m"
+    )
 
 
 def usage_of(
@@ -99,6 +113,11 @@ def usage_of(
     said = sum(split.values())
     split[unsaid_ttl] += max((said if written is None else written) - said, 0)
     return Usage(tokens, read or 0, split["5m"], split["1h"], output or 0)
+
+
+def refuses_long_ttl(message: str) -> bool:
+    """Whether an error message says that the model has no 1h TTL, rather than that one stands in the wrong place."""
+    return _ABOUT_LONG_TTL.search(message.lower()) is not None
 
 
 def refused_section(message: str, plan: Plan) -> Section | None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from cachepoint.bedrock import messages
 from cachepoint.bedrock.dialect import Answered, Reporter, told
 from cachepoint.core.plan import Plan
-from cachepoint.core.prompt import Prompt, Where
+from cachepoint.core.prompt import Hints, Prompt
 from cachepoint.core.rules import Tokenizer
 
 API = messages.API
@@ -39,7 +39,7 @@ _COUNTERS = {
 _TELLING = (b'"usage"', b'"message_stop"', _METRICS.encode())
 
 
-def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: frozenset[Where]) -> Prompt | None:
+def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
     """The request in wire order; None when its body is not of Anthropic Messages."""
     body = _body(request)
     if body is None:
@@ -107,6 +107,7 @@ def reporter(answered: Answered) -> Reporter:
     so_far: dict[str, Any] = {}
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:
+        """The event, told of where it ends the answer; remembers what usage it reports."""
         raw = event.get("chunk", {}).get("bytes", b"")
         if not any(word in raw for word in _TELLING):
             return event

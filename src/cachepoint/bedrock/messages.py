@@ -13,18 +13,17 @@ from typing import Any
 from cachepoint.bedrock.dialect import (
     ListEdits,
     edits_of,
-    messages_seed,
+    messages_settings,
     rewritten,
     said_ttl,
     usage_of,
-    whole_seed,
+    whole_settings,
 )
 from cachepoint.core.plan import Plan
-from cachepoint.core.prompt import Kind, Mark, Media, Prompt, PromptBuilder, Where, wire_bytes
+from cachepoint.core.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, PromptBuilder, Where, wire_bytes
 from cachepoint.core.rules import TTL, Tokenizer
 from cachepoint.core.tokens import PROFILES
 from cachepoint.core.usage import Usage
-from cachepoint.core.volatile import looks_volatile
 
 API = "invoke_model"
 CACHE_CONTROL = "cache_control"
@@ -46,31 +45,32 @@ def read(
     body: Mapping[str, Any],
     key: bytes,
     tokenizer: Tokenizer = "other",
-    hints: frozenset[Where] = frozenset(),
+    hints: Hints = NO_HINTS,
     *,
     guarded: bool = False,
 ) -> Prompt:
-    """The body in wire order; `hints` are blocks known to end a context.
+    """The body in wire order; `hints` say what is known of blocks.
 
     `guarded`: a guardrail looks for its tags in the text, which must not be cut in two then.
     """
-    builder = PromptBuilder(key, tokenizer, cut_text=not guarded, attached=True)
+    builder = PromptBuilder(key, tokenizer, hints, cut_text=not guarded, attached=True)
     profile = PROFILES[tokenizer]
     forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
     schema = (body.get("output_config") or {}).get("format") or body.get("output_format")
+    whole = {**whole_settings(API, body), "output_config.format": schema}
     tools, messages = body.get("tools") or (), body.get("messages") or ()
-    builder.section("tools", whole_seed(API, body, schema=schema), profile.tools if tools else 0.0)
+    builder.section("tools", whole, profile.tools if tools else 0.0)
     for item, tool in enumerate(tools):
         _read_tool(builder, Where("tools", None, item), tool)
-    builder.section("system", b"", profile.output_schema if schema else 0.0)
-    _read_content(builder, Where("system", None, 0), body.get("system"), hints, splittable=True)
-    seed = messages_seed(forced=forced, images=_has_images(messages))
-    builder.section("messages", seed, profile.forced_tool if forced else 0.0)
+    builder.section("system", {}, profile.output_schema if schema else 0.0)
+    _read_content(builder, Where("system", None, 0), body.get("system"), splittable=True)
+    settings = messages_settings("tool_choice", forced=forced, images=_has_images(messages))
+    builder.section("messages", settings, profile.forced_tool if forced else 0.0)
     for number, message in enumerate(messages):
         role = message.get("role", "")
         builder.message(role)
         where = Where("messages", number, 0)
-        _read_content(builder, where, message.get("content"), hints, splittable=role == "user")
+        _read_content(builder, where, message.get("content"), splittable=role == "user")
     _read_mark(builder, AUTOMATIC, body)
     return builder.build()
 
@@ -126,7 +126,7 @@ def _is_marked(block: Any) -> bool:
 
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> None:
     if _is_marked(block):
-        builder.mark(where, said_ttl(block[CACHE_CONTROL]), block[CACHE_CONTROL])
+        builder.mark(where, said_ttl(where, block[CACHE_CONTROL]), block[CACHE_CONTROL])
 
 
 def _read_tool(builder: PromptBuilder, where: Where, tool: Any) -> None:
@@ -136,29 +136,22 @@ def _read_tool(builder: PromptBuilder, where: Where, tool: Any) -> None:
     _read_mark(builder, where, tool)
 
 
-def _read_content(
-    builder: PromptBuilder, where: Where, content: Any, hints: frozenset[Where], *, splittable: bool
-) -> None:
+def _read_content(builder: PromptBuilder, where: Where, content: Any, *, splittable: bool) -> None:
     """Read a `system` or `content` whose first block is at `where`."""
     if isinstance(content, str):
-        volatile = where.section == "system" and looks_volatile(content)
-        builder.text(where, content, splittable=splittable, context=where in hints, volatile=volatile, plain=True)
+        builder.text(where, content, splittable=splittable, plain=True)
         return
     for item, block in enumerate(content or ()):
-        _read_block(builder, where._replace(item=item), block, hints, splittable=splittable)
+        _read_block(builder, where._replace(item=item), block, splittable=splittable)
 
 
-def _read_block(builder: PromptBuilder, where: Where, block: Any, hints: frozenset[Where], *, splittable: bool) -> None:
+def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool) -> None:
     bare = _bare(block)
     kind = _KINDS.get(bare.get("type", ""), "other") if isinstance(bare, Mapping) else "other"
     if kind == "text" and isinstance(bare.get("text"), str):
         rest = {name: value for name, value in bare.items() if name not in ("type", "text")}
-        text = bare["text"]
-        volatile = where.section == "system" and looks_volatile(text)
         header = wire_bytes(rest) if rest else b""
-        splittable = splittable and not rest
-        context = where in hints
-        builder.text(where, text, header=header, splittable=splittable, context=context, volatile=volatile)
+        builder.text(where, bare["text"], header=header, splittable=splittable and not rest)
     else:
         media = [found for part in (bare, *_inner(bare)) for found in _media(part)] if kind in _WITH_MEDIA else []
         textual = not any(each.kind == "binary" for each in media)

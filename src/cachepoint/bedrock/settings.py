@@ -17,7 +17,7 @@ from cachepoint.bedrock.tables import load_rules
 from cachepoint.core.ledger import CacheLedger
 from cachepoint.core.policy import CachePolicy, Mode
 from cachepoint.core.prices import Prices
-from cachepoint.core.prompt import Where
+from cachepoint.core.prompt import NO_HINTS, Hints
 from cachepoint.core.rules import Rules
 from cachepoint.errors import ConfigurationError
 from cachepoint.store.base import Store
@@ -41,7 +41,7 @@ class Settings:
     control_client: Any
     prices: Prices
     rules: Rules
-    hints: frozenset[Where] = field(default_factory=frozenset)
+    hints: Hints = field(default_factory=dict)
 
 
 class Options(TypedDict, total=False):
@@ -53,7 +53,7 @@ class Options(TypedDict, total=False):
     - `base_models`: opaque ARNs (application inference profiles, provisioned models) to model ids.
     - `control_client`: a boto3 `bedrock` client, asked once for an opaque ARN not named.
     - `prices`: in place of the shipped `PriceBook`; `rules`: in place of the shipped model table.
-    - `hints`: blocks known to end a context.
+    - `hints`: what is known of blocks, by their place in the request.
     """
 
     ledger: CacheLedger | None
@@ -63,7 +63,7 @@ class Options(TypedDict, total=False):
     control_client: Any
     prices: Prices | None
     rules: Rules | None
-    hints: frozenset[Where]
+    hints: Hints
 
 
 def settings(policy: CachePolicy | None, options: Options) -> Settings:
@@ -86,7 +86,7 @@ def settings(policy: CachePolicy | None, options: Options) -> Settings:
         control_client=options.get("control_client"),
         prices=options.get("prices") or _price_book(),
         rules=options.get("rules") or load_rules(),
-        hints=options.get("hints", frozenset()),
+        hints=options.get("hints", NO_HINTS),
     )
 
 

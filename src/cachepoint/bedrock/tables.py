@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from cachepoint.core.prices import ModelPrices, TokenPrices
 from cachepoint.core.rules import ModelRef, ModelRule, Rules, Tokenizer, parse_model_id
+from cachepoint.core.view import Rates
 from cachepoint.errors import ConfigurationError, RulesError
 
 RULES_VARIABLE = "CACHEPOINT_RULES"
@@ -119,6 +120,19 @@ def model_prices(
     """What the table says a model id costs, in USD per million tokens; None when it does not know."""
     row = load_table(environ).row(model_id)
     return None if row is None else row.prices_in(price_zone(parse_model_id(model_id), region))
+
+
+def rates_of(model_id: str) -> Rates:
+    """Prices of a model relative to its input price, from the table; the usual ones when unknown."""
+    found = model_prices(model_id)
+    if found is None or not found.standard.input:
+        return Rates()
+    prices = found.standard
+
+    def share(price: Any, otherwise: float) -> float:
+        return otherwise if price is None else float(price / prices.input)
+
+    return Rates(share(prices.cache_read, 0.1), share(prices.cache_write_5m, 1.25), share(prices.cache_write_1h, 2.0))
 
 
 def price_zone(ref: ModelRef, region: str | None = None) -> PriceZone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from cachepoint.errors import RulesError
 
 if TYPE_CHECKING:
     from cachepoint.bedrock.tables import TableRow
+
+_OF_A_PROVIDER = re.compile(r"[a-z0-9]+\.[a-z]")
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,7 +23,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="which model takes which checkpoints, and where that is known from",
         description="The model table, with the rows of the file that CACHEPOINT_RULES names; or one model's row.",
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model id, inference-profile id or ARN")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a model id, inference-profile id or ARN, or a name in the table"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -42,15 +47,20 @@ def run(options: argparse.Namespace) -> int:
 
 def _row(model: str) -> TableRow:
     from cachepoint.bedrock.tables import load_table
+    from cachepoint.core.rules import parse_model_id
 
-    row = load_table().row(model)
+    table = load_table()
+    named = next((row for row in table.rows if row.rule.name.lower() == model.lower()), None)
+    if named is not None:
+        return named
+    row = table.row(model)
     if row is None:
         raise RulesError(
             f"no row for {model!r}: an ARN that hides its model is not looked up here; give the base model's id"
         )
-    if "." not in model:
+    if not _OF_A_PROVIDER.match(parse_model_id(model).base or ""):
         raise RulesError(
-            f"{model!r} is no Bedrock model id: those name the provider first, such as "
+            f"{model!r} is neither a name in the table nor a Bedrock model id: those name the provider first, such as "
             "anthropic.claude-sonnet-4-6 or us.amazon.nova-lite-v1:0"
         )
     return row

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from cachepoint.core.prompt import Prompt
+from collections.abc import Mapping, Sequence
+
+from cachepoint.core.prompt import Block, Prompt
 from cachepoint.core.returns import Role
-from cachepoint.core.view import Step
+from cachepoint.core.view import Step, Turn
 
 ROLE_NAMES: dict[Role, str] = {
     "tools_end": "end of tools",
@@ -20,6 +22,7 @@ ROLE_NAMES: dict[Role, str] = {
 }
 
 
+_OF_TURNS = ("history_end", "tail_turns", "tail_stuffed", "tail_tools")
 STUFFED = 4
 """A last user message this many times larger than any before it looks like one with documents put in."""
 
@@ -36,24 +39,36 @@ def roles(prompt: Prompt) -> dict[int, Role]:
     if prompt.history_end >= 0 and prompt.has_turns:
         found[ends[prompt.history_end]] = "history_end"
     if prompt.blocks and prompt.blocks[-1].where.section == "messages":
-        found[ends[-1]] = _tail(prompt)
+        found[ends[-1]] = _tail(prompt.blocks)
     return found
 
 
-def _tail(prompt: Prompt) -> Role:
-    if prompt.blocks[-1].kind == "tool_result":
+def turn_before(prompt: Prompt) -> Turn | None:
+    """The request before this one; None where it was the first of its conversation, or there was none."""
+    blocks = prompt.blocks[: prompt.previous_end + 1]
+    answer = max((block.where.message or 0 for block in blocks if block.role == "assistant"), default=0)
+    first = sum(1 for block in blocks if block.where.message is None or block.where.message < answer)
+    if not answer or not first:
+        return None
+    end, history = prompt.end(prompt.previous_end), sum(1 for block in blocks if (block.where.message or 0) <= answer)
+    tail = Step(end.digest, _tail(blocks), end.tokens, prompt.end(first - 1).tokens)
+    return Turn(tail, prompt.end(history - 1).digest)
+
+
+def _tail(blocks: Sequence[Block]) -> Role:
+    if blocks[-1].kind == "tool_result":
         return "tail_tools"
-    if not prompt.has_turns:
+    if not any(block.role == "assistant" for block in blocks):
         return "tail_single"
     sizes: dict[int | None, float] = {}
-    for block in prompt.blocks:
+    for block in blocks:
         if block.role == "user":
             sizes[block.where.message] = sizes.get(block.where.message, 0.0) + block.tokens
-    last = sizes.pop(prompt.last_user, 0.0)
+    last = sizes.pop(blocks[-1].where.message, 0.0)
     return "tail_stuffed" if sizes and last > STUFFED * max(sizes.values()) else "tail_turns"
 
 
-def role(named: dict[int, Role], prompt: Prompt, boundary: int) -> Role:
+def role(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Role:
     """What one boundary is, given the named ones."""
     return named.get(boundary) or ("inner" if prompt.boundaries[boundary].offset is None else "cut")
 
@@ -61,7 +76,12 @@ def role(named: dict[int, Role], prompt: Prompt, boundary: int) -> Role:
 def steps(prompt: Prompt) -> list[Step]:
     """The boundaries of a prompt for the store, in wire order, with what each is."""
     named = roles(prompt)
-    return [
-        Step(digest, named.get(i) or ("inner" if offset is None else "cut"), tokens)
-        for i, (_, offset, digest, tokens) in enumerate(prompt.boundaries)
-    ]
+    return [step(named, prompt, boundary) for boundary in range(len(prompt.boundaries))]
+
+
+def step(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Step:
+    """One boundary for the store, given the named ones."""
+    here, what = prompt.boundaries[boundary], role(named, prompt, boundary)
+    if what not in _OF_TURNS or prompt.previous_end < 0:
+        return Step(here.digest, what, here.tokens)
+    return Step(here.digest, what, here.tokens, prompt.end(prompt.previous_end).tokens)

@@ -7,11 +7,12 @@ request is no miss, and where nothing explains it the reason is `evicted_or_rero
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import takewhile
 
 from cachepoint.core.plan import Plan
-from cachepoint.core.prompt import Prompt
+from cachepoint.core.prompt import IMAGES, Block, Prompt, Setting
 from cachepoint.core.record import Miss, MissReason
-from cachepoint.core.rules import TTL_SECONDS, ModelRule
+from cachepoint.core.rules import SECTIONS, TTL_SECONDS, ModelRule, Section
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import SentPoint, Shape, View, arrived
 
@@ -27,8 +28,15 @@ HINTS: dict[MissReason, str] = {
     "evicted_or_rerouted": "the prompt did not change; the service dropped the entry or routed the call elsewhere",
     "not_marked": "no checkpoint was sent; mode 'auto' would place one",
 }
+SETTING_HINT = "this setting changed, and a prefix is cached for each of its values apart; keep it the same"
+IMAGES_HINT = "the first image came or the last one went, which the service takes for other messages; keep it in or out"
+CHANGED: dict[Section, MissReason] = {
+    "tools": "tools_changed", "system": "system_changed", "messages": "messages_changed",
+}  # fmt: skip
 _SIMILAR, _SIMILAR_BYTES = 0.02, 64
-"""A block whose size changed by more than this is another document, not the same one edited."""
+"""A block whose size changed by more than this is another document, not the same one edited, unless …"""
+_TELLING_BYTES = 128
+"""… as much as this follows it in blocks of the very sizes they had."""
 
 
 def diagnose(prompt: Prompt, plan: Plan, view: View, usage: Usage, rule: ModelRule | None, now: float) -> Miss | None:
@@ -40,14 +48,12 @@ def diagnose(prompt: Prompt, plan: Plan, view: View, usage: Usage, rule: ModelRu
     if rule is None or not rule.explicit:
         return None
     if expected.read or usage.cache_read:
-        # A shorter prefix than last time is lost history, unless the loss is too small to be cached alone.
-        changed = _changed(prompt, view, factor, now, usage.cache_read)
-        return changed if changed and changed.lost_tokens >= rule.minimum else None
+        return _changed(prompt, plan, view, rule, now, usage.cache_read)
     return (
         _unreachable(prompt, plan, view, factor)
         or _lapsed(prompt, view, factor, now)
         or _elsewhere(prompt, view)
-        or _changed(prompt, view, factor, now, 0)
+        or _changed(prompt, plan, view, rule, now, 0)
         or _too_small(prompt, plan, usage)
     )
 
@@ -89,20 +95,29 @@ def _elsewhere(prompt: Prompt, view: View) -> Miss | None:
     return _miss("model_changed", "", prompt.tokens)
 
 
-def _changed(prompt: Prompt, view: View, factor: float, now: float, read: int) -> Miss | None:
-    """Compare with the newest request of the same shape whose entry must still be alive; `read` tokens are not lost."""
+def _changed(prompt: Prompt, plan: Plan, view: View, rule: ModelRule, now: float, read: int) -> Miss | None:
+    """Compare with the newest request of the same kind whose entry must still be alive; `read` tokens are not lost."""
+    factor, read_boundary = view.calibration.factor, plan.expected.read_boundary
     for shape in reversed(view.recent):
         if not 0 <= now - shape.used_at < TTL_SECONDS[shape.ttl] or not shape.cached:
             continue
         block = _first_difference(prompt, shape)
-        if block is None or not _alike(prompt, shape, block):
+        if block is None or (read_boundary is not None and read_boundary >= prompt.ends[block]):
+            continue  # what was read goes on where this one parts
+        setting = _changed_setting(prompt, shape, block)
+        if setting is None and not _alike(prompt, shape, block):
             continue
         shared = prompt.end(block - 1).tokens if block else 0.0
-        section = prompt.blocks[block].where.section
-        reason: MissReason = (
-            "tools_changed" if section == "tools" else "system_changed" if section == "system" else "messages_changed"
-        )
-        return _miss(reason, prompt.blocks[block].where.path, shape.cached - max(shared * factor, read))
+        reach = prompt.tokens if setting is None else prompt.end(len(_same_sizes(prompt, shape, 0, 0)) - 1).tokens
+        lost = min(shape.cached, reach * factor) - max(shared * factor, read)
+        # Beside a read, or another setting, a loss too small to be cached alone says nothing.
+        if lost < rule.minimum and (read or setting is not None):
+            return None
+        section, here = _section(prompt, shape, block), prompt.blocks[block].where
+        if setting is None:
+            return _miss(CHANGED[section], here.path if here.section == section else section, lost)
+        hint = IMAGES_HINT if setting.path == IMAGES else SETTING_HINT
+        return Miss(CHANGED[section], setting.path, round(lost), hint)
     return None
 
 
@@ -113,15 +128,74 @@ def _first_difference(prompt: Prompt, shape: Shape) -> int | None:
     return block if block < len(blocks) else None
 
 
+def _section(prompt: Prompt, shape: Shape, block: int) -> Section:
+    """The section that differs at a block, which one of the two may not have there."""
+    tools_end, system_end = shape.sections
+    if block <= max(prompt.tools_end, tools_end):
+        return "tools"
+    return "system" if block <= max(prompt.system_end, system_end) else "messages"
+
+
+def _changed_setting(prompt: Prompt, shape: Shape, block: int) -> Setting | None:
+    """The setting that explains a difference from a block on: the blocks it invalidates have the sizes they had."""
+    if (prompt.tools_end, prompt.system_end) != shape.sections:
+        return None
+    turns, same = max(shape.sections) + 1, _same_sizes(prompt, shape, 0, 0)
+    if block < turns:
+        known = len(same) >= turns
+    else:
+        whole = len(same) >= min(len(prompt.blocks), len(shape.sizes)) - 1
+        known = (whole and _telling(same[turns:])) or _with_an_answer(same[turns:])
+    if not known:
+        return None
+    reaches = SECTIONS.index(prompt.blocks[block].where.section)
+    for now, before in zip(prompt.settings, shape.settings, strict=False):
+        if now.digest != before.digest and SECTIONS.index(now.section) <= reaches:
+            return now if now.digest else before  # where it was set
+    return None
+
+
 def _alike(prompt: Prompt, shape: Shape, block: int) -> bool:
-    """Whether the requests are of one kind: the changed block has about the size it had."""
-    if block >= len(shape.sizes) or (prompt.tools_end, prompt.system_end) != shape.sections:
-        return False
-    here, there = prompt.blocks[block].size, shape.sizes[block]
-    where = prompt.blocks[block].where
-    if where.section == "messages" and (where.message or 0) == 0:
+    """Whether the requests are of one kind: the changed block has about the size it had, or what follows it has."""
+    where, same_sections = prompt.blocks[block].where, (prompt.tools_end, prompt.system_end) == shape.sections
+    if where.section == "messages" and (where.message or 0) == 0 and same_sections:
         return False  # another conversation, not a changed one
-    return len(prompt.blocks) > 1 and abs(here - there) <= max(_SIMILAR * max(here, there), _SIMILAR_BYTES)
+    here, there = prompt.blocks[block].size, shape.sizes[block]
+    similar = len(prompt.blocks) > 1 and abs(here - there) <= max(_SIMILAR * max(here, there), _SIMILAR_BYTES)
+    if same_sections and similar:
+        return True
+    section = _section(prompt, shape, block)
+    if section == "tools":
+        return _same_after_tools(prompt, shape)
+    return section == "messages" and same_sections and _same_after(prompt, shape, block)
+
+
+def _same_after_tools(prompt: Prompt, shape: Shape) -> bool:
+    """Whether tools came or went before the same system prompt, or without one before the same messages."""
+    tools_end, system_end = shape.sections
+    system = max(system_end - tools_end, 0)
+    same = _same_sizes(prompt, shape, prompt.tools_end + 1, tools_end + 1)
+    return max(prompt.system_end - prompt.tools_end, 0) == system <= len(same) and _telling(same)
+
+
+def _same_after(prompt: Prompt, shape: Shape, block: int) -> bool:
+    """Whether one block of the history was replaced, put in or taken out: an answer follows it that is the same."""
+    after = ((block + 1, block + 1), (block + 1, block), (block, block + 1))
+    return any(_with_an_answer(_same_sizes(prompt, shape, here, there)) for here, there in after)
+
+
+def _same_sizes(prompt: Prompt, shape: Shape, here: int, there: int) -> list[Block]:
+    """The blocks from `here` on as long as they have the sizes of those from `there` on."""
+    pairs = zip(prompt.blocks[here:], shape.sizes[there:], strict=False)
+    return [block for block, _ in takewhile(lambda pair: pair[0].size == pair[1], pairs)]
+
+
+def _with_an_answer(blocks: list[Block]) -> bool:
+    return _telling(blocks) and any(block.role == "assistant" for block in blocks)
+
+
+def _telling(blocks: list[Block]) -> bool:
+    return sum(block.size for block in blocks) >= _TELLING_BYTES
 
 
 def _too_small(prompt: Prompt, plan: Plan, usage: Usage) -> Miss | None:

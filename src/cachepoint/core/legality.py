@@ -27,6 +27,9 @@ OBSTACLES: Mapping[Obstacle, str] = {
     "after_citations": "a checkpoint may not follow citations",
 }
 
+LONG_TTL = "ttl:1h"
+"""Refused instead of a section where the service has no 1h for a model: the planner takes 1h from its rule then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Legal:

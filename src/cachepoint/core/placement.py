@@ -3,6 +3,9 @@
 With input price 1, read r, write w(T), N further visits to a boundary and F(T) the chance that the next
 comes within T, a token of prefix kept there saves N(F(1-r) - (1-F)(w-1)) - (w-1). A chosen set cuts the
 prefix into segments, and each segment's tokens come back as often as the boundary that ends it.
+
+N and F are estimates, and of several choices the one that looks best is the one most likely overestimated:
+the dearer write must promise more than its price.
 """
 
 from __future__ import annotations
@@ -43,12 +46,17 @@ class Choice(NamedTuple):
 
 NOTHING = Choice(0.0, ())
 
+LONGER_MARGIN = 0.25
+"""The longer TTL must be expected to save its extra price and this share of it."""
+
 
 def saving(outlook: Outlook, rates: Rates, ttl: TTL, *, written: bool = True) -> float:
     """Expected saving a token of prefix, in input prices; `written`: it has to be written first."""
     within = outlook.within_5m if ttl == "5m" else outlook.within_1h
     again = outlook.visits * (within * (1 - rates.read) - (1 - within) * (rates.write(ttl) - 1))
-    return again - (rates.write(ttl) - 1 if written else 0.0)
+    if not written:
+        return again
+    return again - (rates.write(ttl) - 1) - LONGER_MARGIN * (rates.write(ttl) - rates.write_5m)
 
 
 def nested(candidates: Sequence[Candidate]) -> list[Candidate]:

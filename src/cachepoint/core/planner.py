@@ -9,10 +9,10 @@ that others share; the user's marks; legality.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cachepoint.core.boundaries import ROLE_NAMES, role, roles
-from cachepoint.core.legality import Legal, legalise
+from cachepoint.core.boundaries import ROLE_NAMES, role, roles, step
+from cachepoint.core.legality import LONG_TTL, Legal, legalise
 from cachepoint.core.placement import NOTHING, Candidate, Choice, Pick, choose, nested, saving, surcharge
 from cachepoint.core.plan import Checkpoint, Expected, Plan, Rejected, Split
 from cachepoint.core.policy import CachePolicy
@@ -21,7 +21,7 @@ from cachepoint.core.returns import Role
 from cachepoint.core.rules import TTL, ModelRule
 from cachepoint.core.sending import with_paths
 from cachepoint.core.tokens import PROFILES, Band
-from cachepoint.core.view import Entry, Rates, Step, View
+from cachepoint.core.view import Entry, Rates, View
 
 CANDIDATES = 10
 """Boundaries weighed in one request: the named ones, and of the rest those where most visits part."""
@@ -59,6 +59,8 @@ class _Planner:
     rejected: list[Rejected] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if LONG_TTL in self.view.refused:
+            self.rule = replace(self.rule, ttls=("5m",))
         self.index = {boundary.digest: i for i, boundary in enumerate(self.prompt.boundaries)}
         self.roles = roles(self.prompt)
         self.exact = [
@@ -190,7 +192,7 @@ class _Planner:
             self._reject(boundary, f"about {band.mid:.0f} tokens, above the {cap} the model caches")
             return None
         found: Role = role(self.roles, self.prompt, boundary)
-        outlook = self.view.outlook(Step(here.digest, found, here.tokens))
+        outlook = self.view.outlook(step(self.roles, self.prompt, boundary))
         seen = self.view.seen.get(here.digest)
         if (seen.visits if seen else 0) < VOLATILE_PROOF and self._volatile(here.block):
             outlook = outlook._replace(visits=outlook.visits * VOLATILE_DISCOUNT)
@@ -217,8 +219,7 @@ class _Planner:
 
     def _worth_of_keeping(self, candidates: Sequence[Candidate], base: _Live, longer: _Live | None) -> float:
         """What reading the live 5m prefix beyond a 1h one saves, now and later, in input tokens."""
-        here = self.prompt.boundaries[base.boundary]
-        own = self.view.outlook(Step(here.digest, role(self.roles, self.prompt, base.boundary), here.tokens))
+        own = self.view.outlook(step(self.roles, self.prompt, base.boundary))
         start, above = (longer.tokens, longer.boundary) if longer else (0.0, -1)
         inside = [found for found in candidates if above < found.boundary < base.boundary]
         deeper = [found for found in candidates if found.boundary > base.boundary]

@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from cachepoint.core.rules import TTL, Section, Tokenizer
 from cachepoint.core.tokens import IMAGE_TOKENS, MEDIA_BYTES_PER_TOKEN, PROFILES
+from cachepoint.core.volatile import looks_volatile
 
 Kind = Literal[
     "tool", "text", "image", "document", "video", "audio", "tool_use", "tool_result",
     "reasoning", "guard", "citations", "search_result", "other",
 ]  # fmt: skip
 
+IMAGES = "messages"
+"""The path of the setting that says whether the messages have images."""
 DIGEST_BYTES = 16
 CUT_AFTER_BYTES = 1024
 """Text blocks of more than about 256 tokens have cuts."""
@@ -58,8 +62,16 @@ class Where(NamedTuple):
         """The place as users read it, such as `system[1]` or `messages[3].content[0]`."""
         if self.section != "messages":
             return f"{self.section}[{self.item}]"
+        if self.message is None:
+            return self.section
         inner = "" if self.nested is None else f".toolResult.content[{self.nested}]"
         return f"messages[{self.message}].content[{self.item}]{inner}"
+
+
+Hint = Literal["context_end", "fleeting"]
+"""What is known of a block: context ends with it; or with it begins what only this request has."""
+Hints = Mapping[Where, Hint]
+NO_HINTS: Hints = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,17 @@ class Block(NamedTuple):
     textual: bool = True
     context: bool = False
     volatile: bool = False
+
+
+class Setting(NamedTuple):
+    """What invalidates a section without being a block of it: its place in the request, and its value's digest.
+
+    The digest is empty where the setting is at its default.
+    """
+
+    section: Section
+    path: str
+    digest: bytes
 
 
 class Media(NamedTuple):
@@ -124,7 +147,8 @@ class Prompt:
     `history_end` is the block before the last user message, `previous_end` the block before the answer
     that this request continues: where the request before it ended. `tokens` is the likely total.
     `attached`: checkpoints are attributes of blocks (`cache_control`), not blocks of their own. `plain`
-    names the lists in whose place the user wrote a string.
+    names the lists in whose place the user wrote a string. `settings` are the same ones, in the same
+    order, in every request of an API.
     """
 
     blocks: tuple[Block, ...]
@@ -141,6 +165,7 @@ class Prompt:
     has_turns: bool = False
     attached: bool = False
     plain: frozenset[ListKey] = frozenset()
+    settings: tuple[Setting, ...] = ()
 
     def end(self, block: int) -> Boundary:
         """The boundary at the end of a block."""
@@ -197,6 +222,7 @@ class PromptBuilder:
 
     key: bytes
     tokenizer: Tokenizer = "other"
+    hints: Hints = field(default_factory=dict)
     cut_text: bool = True
     attached: bool = False
     _blocks: list[Block] = field(default_factory=list)
@@ -210,14 +236,19 @@ class PromptBuilder:
     _section_starts: dict[Section, int] = field(default_factory=dict)
     _message_starts: list[int] = field(default_factory=list)
     _plain: set[ListKey] = field(default_factory=set)
+    _settings: list[Setting] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._hash = hashlib.blake2b(key=self.key, digest_size=DIGEST_BYTES)
         self._profile = PROFILES[self.tokenizer]
 
-    def section(self, section: Section, seed: bytes, fixed_tokens: float = 0.0) -> None:
-        """Open a section; `seed` is what invalidates it without being a block."""
-        self._hash.update(b"\x02" + section.encode() + len(seed).to_bytes(4, "big") + seed)
+    def section(self, section: Section, settings: Mapping[str, Any], fixed_tokens: float = 0.0) -> None:
+        """Open a section; `settings` are what invalidates it without being a block, each by its path."""
+        self._hash.update(b"\x02" + section.encode())
+        for path, value in settings.items():
+            digest = self._digest_of(wire_bytes(value)) if value else b""
+            self._hash.update(len(digest).to_bytes() + digest)
+            self._settings.append(Setting(section, path, digest))
         self._section_starts[section] = len(self._blocks)
         self._tokens += fixed_tokens
         self._role = None
@@ -231,9 +262,15 @@ class PromptBuilder:
         self._tokens += self._profile.per_message
 
     def text(
-        self, where: Where, text: str, kind: Kind = "text", *, header: bytes = b"", splittable: bool = False,
-        context: bool = False, volatile: bool = False, plain: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        where: Where,
+        text: str,
+        kind: Kind = "text",
+        *,
+        header: bytes = b"",
+        splittable: bool = False,
+        plain: bool = False,
+    ) -> None:
         """Add a block whose content is text, or a `plain` string; only a splittable one gets cuts inside."""
         if plain:
             self._plain.add(where.list_key)
@@ -251,7 +288,10 @@ class PromptBuilder:
         self._hash.update(rest)
         size = sent + len(rest)
         blank = not text.strip() if size < 256 else not (text[:64].strip() or text.strip())
-        self._add(Block(where, kind, self._role, size, size / self._profile.likely, blank, True, context, volatile))
+        hint = self.hints.get(where)
+        volatile = hint == "fleeting" or (where.section == "system" and looks_volatile(text))
+        tokens = size / self._profile.likely
+        self._add(Block(where, kind, self._role, size, tokens, blank, True, hint == "context_end", volatile))
 
     def data(self, where: Where, value: Any, kind: Kind, *, textual: bool = True, media: Sequence[Media] = ()) -> None:
         """Add a block that is not plain text, with the media in it."""
@@ -289,7 +329,11 @@ class PromptBuilder:
             has_turns=last_answer >= 0,
             attached=self.attached,
             plain=frozenset(self._plain),
+            settings=tuple(self._settings),
         )
+
+    def _digest_of(self, content: bytes) -> bytes:
+        return hashlib.blake2b(content, key=self.key, digest_size=DIGEST_BYTES).digest()
 
     def _add(self, block: Block) -> None:
         self._hash.update(b"\x06" + block.size.to_bytes(6, "big"))

@@ -8,8 +8,9 @@ evidence comes; evidence fades, so that a change of traffic is followed.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -34,6 +35,10 @@ OWN_VISITS_WEIGHT = 8.0
 """How often a boundary came back speaks as loud as its kind's curve from this many visits on."""
 FADING = 0.998
 """Each new event weighs the older ones down by this much: about five hundred events are remembered."""
+SOON = tuple(float(index >= UNTIL_5M - 1) for index in range(N_BUCKETS))
+"""A return within five minutes, told by a read."""
+LATE = tuple(float(index >= UNTIL_5M) for index in range(N_BUCKETS))
+"""A return after five minutes, told by a read that did not come."""
 HALFWAY = 0.5
 """A visit whose age is inside a bucket has been at risk in it for half of it, on average."""
 PENDING_KEPT = 1024
@@ -50,6 +55,13 @@ class Outlook(NamedTuple):
     visits: float
     within_5m: float
     within_1h: float
+
+
+class Forecast(NamedTuple):
+    """What a kind of boundary promises: the chance of a return by the end of each bucket, and visits that follow."""
+
+    returns: Sequence[float]
+    visits: float = math.inf
 
 
 class Prior(NamedTuple):
@@ -92,13 +104,49 @@ def bucket(gap: float) -> int:
     return bisect_right(BUCKETS, gap)
 
 
-SIZE_LIMITS = (1024, 2048, 4096, 8192, 16384, 32768)
-"""Limits in tokens of the classes of what a first visit adds to the prefixes known."""
+SIZE_LIMITS = tuple(64 << power for power in range(10))
+"""Limits in tokens of the classes of what a first visit adds to the prefixes known: 64 to 32,768."""
 
 
 def size_class(added: float) -> int:
     """The class of a boundary's first visit, by the tokens it adds: large additions come back less often."""
     return bisect_right(SIZE_LIMITS, added)
+
+
+@dataclass(slots=True)
+class Lasting:
+    """How many visits follow a boundary's first one of its kind, on average.
+
+    A rate of returns promises what comes if it stays for ever; conversations end, so this is the limit.
+    """
+
+    followed: float = 0.0
+    begun: float = 0.0
+    elsewhere: float = 0.0
+    young: deque[float] = field(default_factory=deque)
+    _young_sum: float = 0.0
+
+    def began(self, now: float, kept: int) -> None:
+        """A boundary became one of this kind; `kept` young ones are told apart by age."""
+        self.followed *= FADING
+        self.begun *= FADING
+        self.elsewhere *= FADING
+        self.young.append(now)
+        self._young_sum += now
+        while len(self.young) > kept or now - self.young[0] > BUCKETS[-1]:
+            self._young_sum -= self.young.popleft()
+            self.begun += 1
+
+    def exposed(self, now: float) -> float:
+        """How many began, a young one by the part of an hour it has had."""
+        had = (len(self.young) * now - self._young_sum) / BUCKETS[-1]
+        return self.begun + min(max(had, 0.0), len(self.young))
+
+    def visits(self, promised: float, now: float) -> float:
+        """The mean, given what is promised without evidence; no limit where other processes visit them too."""
+        if self.elsewhere >= 1:
+            return math.inf
+        return (self.followed + PRIOR_WEIGHT * promised) / (self.exposed(now) + PRIOR_WEIGHT)
 
 
 @dataclass(slots=True)
@@ -109,6 +157,7 @@ class ReturnCurve:
     at_risk: list[float] = field(default_factory=lambda: [0.0] * N_BUCKETS)
     pending: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
     pending_kept: int = PENDING_KEPT
+    lasting: Lasting = field(default_factory=Lasting)
     _begun: list[float] = field(default_factory=list)
     _over: list[float] = field(default_factory=list)
 
@@ -140,15 +189,45 @@ class ReturnCurve:
             self._end(digest)
             self._passed(N_BUCKETS)
 
+    def returned_elsewhere(self, spread: Sequence[float]) -> None:
+        """A visit like these came back to another process: one fewer is waited for here.
+
+        `spread` is the chance that it had come by the end of each bucket.
+        """
+        if self.pending:
+            self._end(next(iter(self.pending)))
+        self._passed(0)
+        self.lasting.elsewhere += 1
+        before = 0.0
+        for index, by in enumerate(spread):
+            self.at_risk[index] += 1 - before
+            self.events[index] += by - before
+            before = by
+
+    def returned_sooner(self, gap: float) -> None:
+        """Others came in between: a return counted after `gap` seconds was one within five minutes."""
+        late = bucket(gap)
+        self.lasting.elsewhere += 1
+        if late < UNTIL_5M or self.events[late] < 1:
+            return
+        self.events[late] -= 1
+        self.events[UNTIL_5M - 1] += 1
+        for index in range(UNTIL_5M, late + 1):
+            self.at_risk[index] = max(self.at_risk[index] - 1, self.events[index])
+
     def cumulative(self, prior: Sequence[float], now: float) -> list[float]:
         """The chance of a return by the end of each bucket, given what is assumed without evidence."""
+        return _product_limit(prior, PRIOR_WEIGHT, self.events, self.exposed(now))
+
+    def exposed(self, now: float) -> list[float]:
+        """How many visits were at risk in each bucket, those still awaited as far as they have come."""
         at_risk = list(self.at_risk)
         waiting = len(self.pending)
         for index, limit in enumerate(BUCKETS):
             older = bisect_right(self._begun, now - limit) - bisect_right(self._over, now - limit)
             at_risk[index] += older + HALFWAY * (waiting - older)
             waiting = older
-        return _product_limit(prior, PRIOR_WEIGHT, self.events, at_risk)
+        return at_risk
 
     def _end(self, digest: bytes) -> float:
         """Stop waiting; visits over are counted, not searched for, and both lists dropped once all is over."""
@@ -185,7 +264,7 @@ def _product_limit(
 
 
 CurveKey = tuple[Role, bool, int]
-"""A kind of boundary: its role, whether it was seen before, and the class of what it adds."""
+"""A kind of boundary: its role, whether it was seen before, and the class of what a first visit adds, else 0."""
 
 
 @dataclass
@@ -210,28 +289,52 @@ class Habits:
             found = self.curves[kind] = ReturnCurve(pending_kept=self.pending_kept)
         return found
 
-    def forecast(self, kind: CurveKey, now: float) -> list[float]:
-        """The chance of a return by the end of each bucket."""
+    def forecast(self, kind: CurveKey, now: float) -> Forecast:
+        """What a kind of boundary promises by the evidence so far."""
         found = self.curves.get(kind)
-        assumed = prior_forecast(kind)
-        return assumed if found is None else found.cumulative(assumed, now)
+        if found is None:
+            return prior_forecast(kind)
+        returns = found.cumulative(prior_forecast(kind).returns, now)
+        return Forecast(returns, found.lasting.visits(_for_ever(returns), now))
 
-    def copy(self) -> Habits:
-        """The same evidence without the visits still awaited."""
-        return Habits({kind: ReturnCurve(list(c.events), list(c.at_risk)) for kind, c in self.curves.items()})
+    def spread(self, kind: CurveKey, now: float) -> list[float]:
+        """How soon a kind of boundary comes back if it does: the chance by the end of each bucket."""
+        returns = self.forecast(kind, now).returns
+        return [by / returns[-1] if returns[-1] else 1.0 for by in returns]
+
+    def settled(self, now: float) -> Habits:
+        """The same evidence with nothing awaited: open waits count as far as they have come."""
+        return Habits(
+            {
+                kind: ReturnCurve(
+                    list(c.events), c.exposed(now), lasting=Lasting(c.lasting.followed, c.lasting.exposed(now))
+                )
+                for kind, c in self.curves.items()
+            }
+        )
 
 
-def prior_forecast(kind: CurveKey) -> list[float]:
+def prior_forecast(kind: CurveKey) -> Forecast:
     """What is assumed of a kind of boundary without evidence."""
     role, again, _ = kind
-    return (AGAIN if again else PRIORS[role]).cumulative
+    return Forecast((AGAIN if again else PRIORS[role]).cumulative)
 
 
-def outlook(cumulative: Sequence[float], seen: int = 0, gaps: Sequence[int] = ()) -> Outlook:
-    """What to expect of a boundary seen `seen` times before, with these gaps by bucket, given its kind's curve."""
+def outlook(forecast: Forecast, seen: int = 0, gaps: Sequence[int] = ()) -> Outlook:
+    """What to expect of a boundary seen `seen` times before, with these gaps by bucket, given its kind's forecast.
+
+    What came back so often is expected as often again, whatever its kind does on average.
+    """
+    cumulative = forecast.returns
     returns = min(max(cumulative[-1], 1e-6), 1 - 1e-6)
     total = sum(gaps)
     by_5m = (sum(gaps[:UNTIL_5M]) + OWN_PRIOR_WEIGHT * cumulative[UNTIL_5M - 1] / returns) / (total + OWN_PRIOR_WEIGHT)
     by_1h = (sum(gaps[:UNTIL_1H]) + OWN_PRIOR_WEIGHT * cumulative[UNTIL_1H - 1] / returns) / (total + OWN_PRIOR_WEIGHT)
-    visits = (seen + OWN_VISITS_WEIGHT * returns) / (OWN_VISITS_WEIGHT * (1 - returns))
-    return Outlook(visits, min(by_5m, 1.0), min(by_1h, 1.0))
+    promised = _for_ever(cumulative) + seen / (OWN_VISITS_WEIGHT * (1 - returns))
+    return Outlook(min(promised, max(forecast.visits, seen)), min(by_5m, 1.0), min(by_1h, 1.0))
+
+
+def _for_ever(cumulative: Sequence[float]) -> float:
+    """The visits that follow if the chance of a return never changes."""
+    returns = min(max(cumulative[-1], 1e-6), 1 - 1e-6)
+    return returns / (1 - returns)

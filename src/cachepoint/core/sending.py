@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from cachepoint.core.boundaries import turn_before
 from cachepoint.core.plan import Checkpoint, Expected, Plan, Split
 from cachepoint.core.prompt import Prompt
 from cachepoint.core.rules import TTL, ModelRule
 from cachepoint.core.tokens import PROFILES
-from cachepoint.core.view import Rates, Sent, SentPoint, Shape, View
+from cachepoint.core.view import Rates, Sent, SentPoint, Shape, Step, View
 
 
 def with_paths(prompt: Prompt, points: Sequence[Checkpoint], cuts: Iterable[int]) -> list[Checkpoint]:
@@ -45,7 +46,9 @@ def with_points(prompt: Prompt, plan: Plan, points: Sequence[Checkpoint]) -> Pla
     )
 
 
-def sent_record(prompt: Prompt, plan: Plan, rule: ModelRule | None, rates: Rates) -> Sent:
+def sent_record(
+    prompt: Prompt, plan: Plan, rule: ModelRule | None, rates: Rates, view: View, steps: Sequence[Step]
+) -> Sent:
     """What the traffic keeps of a planned request until its answer."""
     splits = sorted(_cut_index(prompt, split) for split in plan.splits)
 
@@ -65,8 +68,11 @@ def sent_record(prompt: Prompt, plan: Plan, rule: ModelRule | None, rates: Rates
         rates=rates,
         shape=Shape(
             tuple(prompt.boundaries[end].digest for end in prompt.ends), tuple(block.size for block in prompt.blocks),
-            (prompt.tools_end, prompt.system_end), 0.0, plan.checkpoints[-1].ttl if plan.checkpoints else "5m", 0.0,
+            (prompt.tools_end, prompt.system_end), prompt.settings, 0.0,
+            plan.checkpoints[-1].ttl if plan.checkpoints else "5m", 0.0,
         ),
+        cold=view.cold(steps),
+        foreign=view.foreign(turn_before(prompt)),
     )  # fmt: skip
 
 

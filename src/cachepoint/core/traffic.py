@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from cachepoint.core.returns import Habits, Role
+from cachepoint.core.returns import LATE, SOON, CurveKey, Habits, Role
 from cachepoint.core.tokens import Calibration
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import (
     LIKELY_TOLERANCE,
+    Cold,
     Entry,
     Seen,
     Sent,
@@ -26,7 +27,7 @@ from cachepoint.core.view import (
     View,
     Waste,
     arrived,
-    with_gap,
+    sooner,
 )
 
 _V = TypeVar("_V")
@@ -84,6 +85,7 @@ class Traffic:
     habits: Habits = field(default_factory=Habits)
     entries: dict[bytes, Entry] = field(default_factory=dict)
     recent: deque[Shape] = field(default_factory=lambda: deque(maxlen=_SHAPES_REMEMBERED))
+    latest: float = 0.0
     _unreadable: int = 0
     _splits_failed: int = 0
 
@@ -99,6 +101,7 @@ class Traffic:
         is the prompt's tail.
         """
         view = self.view(steps, now)
+        self.latest = max(self.latest, now)
         self._remember(steps, view, history, now)
         return view
 
@@ -108,7 +111,7 @@ class Traffic:
         entries: dict[bytes, Entry] = {}
         lapsed: dict[bytes, Entry] = {}
         reached = alive = 0.0
-        for digest, _, tokens in steps:
+        for digest, _, tokens, _ in steps:
             known = self.seen.get(digest)
             if known is not None:
                 seen[digest], reached = known, tokens
@@ -172,6 +175,7 @@ class Traffic:
         self._check_splits(sent, usage)
         self.calibration = self.calibration.updated(sent.estimated, usage.prompt)
         self._correct(sent, usage, started)
+        self._learn_of_others(sent, usage)
         cached = usage.cache_read + usage.cache_write
         if sent.shape is not None and cached:
             self.recent.append(sent.shape._replace(cached=cached, used_at=started))
@@ -183,15 +187,19 @@ class Traffic:
     def like(self) -> Traffic:
         """Traffic that starts with what this one learned of habits and sizes, but believes no entry alive."""
         copy = replace(
-            self, habits=self.habits.copy(), waste=Waste(), entries={}, recent=deque(maxlen=_SHAPES_REMEMBERED)
+            self,
+            habits=self.habits.settled(self.latest),
+            waste=Waste(),
+            entries={},
+            recent=deque(maxlen=_SHAPES_REMEMBERED),
         )
         for digest, seen in self.seen.items():
-            copy.seen.put(digest, seen)
+            copy.seen.put(digest, seen._replace(last=None))
         return copy
 
-    def refuse(self, section: str) -> None:
-        """The service refused a checkpoint in a section: none is placed there again."""
-        self.refused |= {section}
+    def refuse(self, refused: str) -> None:
+        """The service refused checkpoints in a section, or a TTL: none is placed there, or with it, again."""
+        self.refused |= {refused}
 
     # -- parts ------------------------------------------------------------------------------------
 
@@ -201,15 +209,27 @@ class Traffic:
         for index, step in enumerate(steps):
             known = view.seen.get(step.digest)
             kind = view.kind(step)
-            gaps = with_gap(known.gaps, now - known.last) if known else ()
-            self.seen.put(step.digest, Seen(known.visits + 1 if known else 1, now, kind, gaps))
+            self._count(step, known, kind, now)
             if known is not None:
-                self.habits.curve(known.kind).returned(step.digest, now - known.last)
+                if known.last is not None:
+                    self.habits.curve(known.kind).returned(step.digest, now - known.last)
                 self._supersede(step.digest, here)
             if index == parting or step.role in _NAMED or (known is None and step.role == "inner"):
                 self.habits.curve(kind).visited(step.digest, now)
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)
+
+    def _count(self, step: Step, known: Seen | None, kind: CurveKey, now: float) -> None:
+        """One more visit; for how long boundaries last, from the first visit on and from the second on."""
+        visits, born, gaps = (known.visits + 1, known.born, known.gaps_by(now)) if known else (1, kind, ())
+        self.seen.put(step.digest, Seen(visits, now, kind, born, gaps))
+        if step.role == "cut":  # hundreds in a long text
+            return
+        if visits <= 2:
+            self.habits.curve(kind).lasting.began(now, self.habits.pending_kept)
+        if known is not None:
+            for counted in {born, known.kind}:
+                self.habits.curve(counted).lasting.followed += 1
 
     def _supersede(self, history: bytes, here: Collection[bytes]) -> None:
         """A conversation that goes on without the tail it had last time will not come back to it."""
@@ -220,6 +240,30 @@ class Traffic:
         known = self.seen.get(tail)
         if known is not None:
             self.habits.curve(known.kind).lapsed(tail)
+
+    def _learn_of_others(self, sent: Sent, usage: Usage) -> None:
+        """What a read beyond the entries believed alive tells, or turns that this process never saw."""
+        read, expected = usage.cache_read, sent.read.tokens if sent.read else 0.0
+        if read > expected * (1 + LIKELY_TOLERANCE):
+            for found in sorted((*sent.cold, *sent.foreign), key=lambda cold: abs(cold.tokens - read))[:1]:
+                if abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
+                    self._kept_warm(found)
+        elif sent.foreign:
+            (tail,) = sent.foreign
+            reached = any(point.tokens >= tail.tokens for point in sent.points)
+            curve = self.habits.curve(tail.kind)
+            curve.returned_elsewhere(LATE if reached else self.habits.spread(tail.kind, self.latest))
+
+    def _kept_warm(self, found: Cold) -> None:
+        """Others keep this prefix warm, so it came back within minutes."""
+        curve = self.habits.curve(found.kind)
+        if found.gap is None:
+            curve.returned_elsewhere(SOON)
+            return
+        curve.returned_sooner(found.gap)
+        seen = self.seen.get(found.digest)
+        if seen is not None:
+            self.seen.put(found.digest, seen._replace(gaps=sooner(seen.gaps, found.gap)))
 
     def _correct(self, sent: Sent, usage: Usage, started: float) -> None:
         """What usage says of the entries, against what was believed."""

@@ -9,7 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from cachepoint.core.returns import N_BUCKETS, CurveKey, Outlook, Role, bucket, outlook, prior_forecast, size_class
+from cachepoint.core.prompt import Setting
+from cachepoint.core.returns import (
+    N_BUCKETS,
+    UNTIL_5M,
+    CurveKey,
+    Forecast,
+    Outlook,
+    Role,
+    bucket,
+    outlook,
+    prior_forecast,
+    size_class,
+)
 from cachepoint.core.rules import TTL, TTL_SECONDS
 from cachepoint.core.tokens import NOT_CALIBRATED, Calibration
 from cachepoint.core.usage import Usage
@@ -30,12 +42,21 @@ _GAPS_REMEMBERED = 32
 
 
 class Seen(NamedTuple):
-    """A boundary's visits: how many, when last (wall seconds), what it was then, and its gaps by bucket."""
+    """A boundary's visits: how many, when last (wall seconds), what it was then, and its gaps by bucket.
+
+    `born` is the kind it had at its first visit. `last` is None where a profile tells of visits on another
+    day: the time since is no gap.
+    """
 
     visits: int
-    last: float
+    last: float | None
     kind: CurveKey
+    born: CurveKey
     gaps: tuple[int, ...] = ()
+
+    def gaps_by(self, now: float) -> tuple[int, ...]:
+        """Its gaps with the one that ends now."""
+        return self.gaps if self.last is None else with_gap(self.gaps, now - self.last)
 
 
 class Entry(NamedTuple):
@@ -66,17 +87,29 @@ class Shape(NamedTuple):
     digests: tuple[bytes, ...]
     sizes: tuple[int, ...]
     sections: tuple[int, int]
+    settings: tuple[Setting, ...]
     cached: float
     ttl: TTL
     used_at: float
 
 
 class Step(NamedTuple):
-    """A boundary of a request on its way into the traffic; `tokens` is the likely size of its prefix."""
+    """A boundary of a request on its way into the traffic; `tokens` is the likely size of its prefix.
+
+    `before` is that of the request before, as the turns tell whether or not it was seen.
+    """
 
     digest: bytes
     role: Role
     tokens: float = 0.0
+    before: float = 0.0
+
+
+class Turn(NamedTuple):
+    """The request before this one, as the turns of the prompt tell it: its tail, and the end of its history."""
+
+    tail: Step
+    history: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +163,7 @@ class View:
 
     seen: Mapping[bytes, Seen] = field(default_factory=dict)
     entries: Mapping[bytes, Entry] = field(default_factory=dict)
-    forecasts: Mapping[CurveKey, Sequence[float]] = field(default_factory=dict)
+    forecasts: Mapping[CurveKey, Forecast] = field(default_factory=dict)
     calibration: Calibration = NOT_CALIBRATED
     learned_minimum: int = 0
     waste: Waste = Waste()
@@ -155,12 +188,10 @@ class View:
         )  # fmt: skip
 
     def kind(self, step: Step) -> CurveKey:
-        """Which return curve speaks for a boundary: by its role, whether it was seen, and how much is new.
-
-        A first visit adds to the prefixes seen before, a later one to those believed alive.
-        """
-        again = step.digest in self.seen
-        return (step.role, again, size_class(step.tokens - (self.alive if again else self.known)))
+        """Which return curve speaks for a boundary: by its role, whether it was seen, and what a first visit adds."""
+        if step.digest in self.seen:
+            return (step.role, True, 0)
+        return (step.role, False, size_class(step.tokens - max(self.known, step.before)))
 
     def outlook(self, step: Step) -> Outlook:
         """What to expect of a boundary of this prompt, this visit not counted."""
@@ -168,7 +199,36 @@ class View:
         forecast = self.forecasts.get(kind) or prior_forecast(kind)
         if seen is None:
             return outlook(forecast)
-        return outlook(forecast, seen.visits, with_gap(seen.gaps, self.now - seen.last))
+        return outlook(forecast, seen.visits, seen.gaps_by(self.now))
+
+    def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
+        """The boundaries beyond what is believed alive."""
+        found = [step for step in steps if step.role not in ("inner", "cut") or step.digest in self.seen]
+        return tuple(self._cold(step) for step in found if step.tokens > self.alive)
+
+    def foreign(self, before: Turn | None) -> tuple[Cold, ...]:
+        """The tail of the request before this one where another process made that: nothing of its turn was seen."""
+        if before is None or before.history in self.seen or before.tail.digest in self.seen:
+            return ()
+        return (self._cold(before.tail),)
+
+    def _cold(self, step: Step) -> Cold:
+        tokens, seen = step.tokens * self.calibration.factor, self.seen.get(step.digest)
+        if seen is None or seen.last is None:
+            return Cold(step.digest, tokens, self.kind(step), None)
+        return Cold(step.digest, tokens, seen.kind, self.now - seen.last)
+
+
+class Cold(NamedTuple):
+    """A boundary no entry was believed alive under: its likely tokens, and the curve that awaited it.
+
+    `gap` are the seconds since its last visit, None where none was known of.
+    """
+
+    digest: bytes
+    tokens: float
+    kind: CurveKey
+    gap: float | None
 
 
 class SentPoint(NamedTuple):
@@ -186,7 +246,8 @@ class Sent:
     """What of a planned request the traffic keeps until its answer: digests and sizes only.
 
     `points` are in wire order; `read` is the entry the request is expected to read, `written` the tokens
-    it is expected to write; `estimated` is the whole prompt before calibration.
+    it is expected to write; `estimated` is the whole prompt before calibration; `cold` are boundaries whose
+    read would be a surprise, `foreign` the tail of the request before this one if another process made that.
     """
 
     points: tuple[SentPoint, ...] = ()
@@ -196,6 +257,8 @@ class Sent:
     minimum: int = 0
     rates: Rates = Rates()
     shape: Shape | None = None
+    cold: tuple[Cold, ...] = ()
+    foreign: tuple[Cold, ...] = ()
 
     @property
     def surcharge(self) -> float:
@@ -216,4 +279,13 @@ def with_gap(gaps: tuple[int, ...], gap: float) -> tuple[int, ...]:
     if sum(counts) >= _GAPS_REMEMBERED:
         counts = [count // 2 for count in counts]
     counts[bucket(gap)] += 1
+    return tuple(counts)
+
+
+def sooner(gaps: tuple[int, ...], gap: float) -> tuple[int, ...]:
+    """Gaps by bucket with one of `gap` seconds taken for one within five minutes."""
+    counts, late = list(gaps), bucket(gap)
+    if late >= UNTIL_5M and late < len(counts) and counts[late]:
+        counts[late] -= 1
+        counts[UNTIL_5M - 1] += 1
     return tuple(counts)

@@ -44,6 +44,7 @@ class _Filler:
         self._strings = _strings(text)
 
     def value(self, schema: Json, name: str, depth: int) -> Any:
+        """A value that fits a schema inside the root; `name` is its property's, `depth` how deep the schema lies."""
         schema = self._resolved(schema)
         if "const" in schema:
             return schema["const"]

@@ -33,6 +33,8 @@ class Options:
 
     - `strict_roles`: refuse two messages of one role in a row. Default True; threads of 2026 suggest that the
       service merges them now, older ones show the refusal (rules 8).
+    - `strict_blanks`: refuse text of white space alone in a message, whatever stands beside it. Default True, as
+      reported from the middle of 2026 on; recordings up to February 2026 show it accepted beside other blocks.
     - `thinking_in_every_section`: a change of thinking or effort invalidates tools and system too, not only
       messages. Default True, as measured on Sonnet 4.6 (rules R3.10).
     - `nova_choice_in_every_section`: a change of tool choice invalidates the whole prompt on Nova. Default
@@ -41,6 +43,7 @@ class Options:
     """
 
     strict_roles: bool = True
+    strict_blanks: bool = True
     thinking_in_every_section: bool = True
     nova_choice_in_every_section: bool = True
     default_region: str = "us-east-1"

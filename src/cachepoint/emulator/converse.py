@@ -179,7 +179,7 @@ def _thinking(call: Call) -> list[object]:
     if not isinstance(fields, dict):
         return []
     thinking = fields.get("thinking") or {}
-    effort = (fields.get("output_config") or {}).get("effort")
+    effort = (call.body.get("outputConfig") or {}).get("effort") or (fields.get("output_config") or {}).get("effort")
     return [
         None if thinking.get("type") in (None, "disabled") else thinking,
         None if effort in (None, "high") else effort,

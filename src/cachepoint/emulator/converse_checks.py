@@ -37,6 +37,7 @@ ALTERNATE = (
 )
 NO_PREFILL = "This model does not support assistant message prefill. The conversation must end with a user message."
 NO_TOOL_CONFIG = "The toolConfig field must be defined when using toolUse and toolResult content blocks."
+BLANK_TEXT = "messages: text content blocks must contain non-whitespace text"
 TEXT_WITH_DOCUMENTS = "A text block must be included when using documents."
 
 
@@ -47,7 +48,7 @@ def check_converse(call: Call) -> None:
         raise invalid("messages: at least one message is required")
     _check_extra_fields(call)
     for index, message in enumerate(messages):
-        _check_message(index, message)
+        _check_message(call, index, message)
     _check_roles(call, messages)
     _check_tools(call, messages)
     check_points(call)
@@ -63,7 +64,7 @@ def _check_extra_fields(call: Call) -> None:
         raise invalid(f"{MODEL_ERRORS}cache_control: Extra inputs are not permitted")
 
 
-def _check_message(index: int, message: Json) -> None:
+def _check_message(call: Call, index: int, message: Json) -> None:
     content: Sequence[Json] = message.get("content") or []
     if not content:
         raise invalid(
@@ -74,18 +75,19 @@ def _check_message(index: int, message: Json) -> None:
         where = f"messages.{index}.content.{place}"
         if len(block) != 1:
             raise invalid(f"ContentBlock object at {where} can only set one of the following keys: {', '.join(_KINDS)}")
-        if "text" in block and _is_blank(block["text"], alone=len(content) == 1):
-            raise invalid(
-                f"The text field in the ContentBlock object at {where} is blank. "
-                "Add text to the text field, and try again."
-            )
+        if "text" in block and not block["text"].strip():
+            _check_blank(call, where, block["text"], alone=len(content) == 1)
     if any("document" in block for block in content) and not any("text" in block for block in content):
         raise invalid(TEXT_WITH_DOCUMENTS)
 
 
-def _is_blank(text: str, alone: bool) -> bool:
-    # A lone line break between other blocks was accepted in a recording, so only empty text is always blank.
-    return not text or (alone and not text.strip())
+def _check_blank(call: Call, where: str, text: str, *, alone: bool) -> None:
+    if not text or alone:
+        raise invalid(
+            f"The text field in the ContentBlock object at {where} is blank. Add text to the text field, and try again."
+        )
+    if call.options.strict_blanks:
+        raise invalid(MODEL_ERRORS + BLANK_TEXT)
 
 
 def _check_roles(call: Call, messages: Sequence[Json]) -> None:

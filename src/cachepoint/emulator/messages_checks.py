@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cachepoint.core.rules import TTL_SECONDS, Section
 from cachepoint.emulator.calls import Call, Json
-from cachepoint.emulator.converse_checks import NO_PREFILL
+from cachepoint.emulator.converse_checks import BLANK_TEXT, NO_PREFILL
 from cachepoint.emulator.messages import content_blocks
 from cachepoint.emulator.point_checks import LONG_AFTER_SHORT, NO_CACHING
 from cachepoint.emulator.refusals import denied, invalid
@@ -55,6 +55,9 @@ def _check_turns(call: Call) -> None:
         blocks = content_blocks(message.get("content", []))
         if not blocks or any(block.get("type") == "text" and not block.get("text") for block in blocks):
             raise invalid(f"messages.{index}: all messages must have non-empty content")
+        blank = any(block.get("type") == "text" and not block["text"].strip() for block in blocks)
+        if blank and call.options.strict_blanks:
+            raise invalid(BLANK_TEXT)
         results = [block.get("tool_use_id") for block in blocks if block.get("type") == "tool_result"]
         missing = [use for use in pending if use not in results]
         if missing:

@@ -10,27 +10,27 @@ from botocore.exceptions import ClientError
 
 from cachepoint.bedrock.client import CacheClient
 from cachepoint.bedrock.context import tags
-from cachepoint.core.prompt import Where
-from cachepoint.langchain.context_ends import take_ends
+from cachepoint.core.prompt import Hints
+from cachepoint.langchain.block_hints import take_hints
 from cachepoint.langchain.system_turns import hoist, seat
 
 
 class CallClient:
     """Passes `converse` and `converse_stream` on to a `CacheClient`, and everything else to it as it is.
 
-    `connect` makes that client, told of the blocks that end a context. `on_refused` is told the model that
+    `connect` makes that client, told what is known of the request's blocks. `on_refused` is told the model that
     refused a message of role "system"; its call is then sent again with those messages in `system`. `run`
     are the tags of the run that calls, which go into the record.
     """
 
     def __init__(
         self,
-        connect: Callable[[frozenset[Where]], CacheClient],
+        connect: Callable[[Hints], CacheClient],
         on_refused: Callable[[str], None],
         run: Mapping[str, str],
     ) -> None:
         # A call that waits for another is made again, and goes on where it was with the same client.
-        self._connected = cache(connect)
+        self._connected = cache(lambda hints: connect(dict(hints)))
         self._on_refused = on_refused
         self._run = run
 
@@ -44,7 +44,7 @@ class CallClient:
         return {**response, "stream": _events(response["stream"])}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connected(frozenset()), name)
+        return getattr(self._connected(()), name)
 
     def _send(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         with tags(**self._run):
@@ -63,8 +63,8 @@ class CallClient:
         return self._sent(operation, hoist(seated))
 
     def _sent(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        request, ends = take_ends(request)
-        response: dict[str, Any] = getattr(self._connected(ends), operation)(**request)
+        request, hints = take_hints(request)
+        response: dict[str, Any] = getattr(self._connected(tuple(hints.items())), operation)(**request)
         return response
 
 

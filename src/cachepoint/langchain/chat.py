@@ -22,12 +22,12 @@ from cachepoint.bedrock.settings import in_environment
 from cachepoint.bedrock.tables import load_rules
 from cachepoint.core.ledger import CacheLedger
 from cachepoint.core.policy import CachePolicy
-from cachepoint.core.prompt import Where
+from cachepoint.core.prompt import Hints
 from cachepoint.core.rules import TTL, parse_model_id
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain.batches import FanningOut, in_thread
+from cachepoint.langchain.block_hints import carry_hints
 from cachepoint.langchain.call_client import CallClient
-from cachepoint.langchain.context_ends import carry_ends
 from cachepoint.langchain.marks import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain.policies import as_policy, asked_for
 from cachepoint.langchain.run_tags import run_tags
@@ -245,7 +245,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         """This model as one call needs it, with a client that plans; and what to give to the parent."""
         call = self._called(_named_model(kwargs) or self.model_id)
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
-        messages = carry_ends(messages)
+        messages = carry_hints(messages)
         if self._changes_requests:
             call.prompt_cache = asked_for(self.prompt_cache, kwargs.pop("cache_control", None))
             call.system = mark_system(self.system) if self.system else None
@@ -277,8 +277,8 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
             control_client=self.bedrock_client,
         )
 
-        def connect(ends: frozenset[Where]) -> CacheClient:
-            client = wrapped(hints=ends)
+        def connect(hints: Hints) -> CacheClient:
+            client = wrapped(hints=hints)
             return PausingClient(client) if pausing else client
 
         return CallClient(connect, on_refused=lambda model_id: self._say_hoisted(model_id, _REFUSED), run=run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
@@ -18,7 +17,7 @@ from typing_extensions import override  # a dependency of langchain-core
 from cachepoint.core.ordering import content_digest
 from cachepoint.core.rules import TTL
 from cachepoint.errors import CachepointWarning
-from cachepoint.langchain.context_ends import ending_a_context
+from cachepoint.langchain.block_hints import hinted
 from cachepoint.langchain.retriever import PLACE
 
 CONTEXT_SYSTEM = (
@@ -108,6 +107,9 @@ class ContextTurns(BaseMessagePromptTemplate):
         place = 0 if self.documents == "first" and isinstance(turns[0], HumanMessage) else -1
         # A turn that has the documents now is sent without them when it is history, so it stays the same otherwise.
         context = _context(kwargs[self.context], recurring=self.documents == "first")
+        # The first turn of one conversation may well come back in another; what stands behind a history does not.
+        if self.documents == "last" and len(turns) > 1 and context:
+            context[0] = hinted(context[0], "fleeting")
         content = [*context, *_blocks(turns[place].content)]
         turns[place] = turns[place].model_copy(update={"content": content})
         return turns
@@ -124,11 +126,12 @@ def _context(given: Any, *, recurring: bool) -> list[Block]:
         return _ended(blocks, None) if recurring else blocks
     if all(isinstance(each, Document) for each in given):
         return context_blocks(given, recurring=recurring)
-    return list(given)
+    return _blocks(given)
 
 
 def _blocks(content: str | Sequence[str | Mapping[str, Any]]) -> list[Any]:
-    return [_text(content)] if isinstance(content, str) else list(content)
+    blocks = [content] if isinstance(content, str) else content
+    return [_text(block) if isinstance(block, str) else dict(block) for block in blocks]
 
 
 def _text(text: str) -> Block:
@@ -140,7 +143,7 @@ def _ended(blocks: list[Block], ttl: TTL | None) -> list[Block]:
         return []
     *before, last = blocks
     mark = {"cache_control": {"type": "ephemeral", "ttl": ttl}} if ttl else {}
-    return [*before, ending_a_context({**last, **mark})]
+    return [*before, hinted({**last, **mark}, "context_end")]
 
 
 def _rendered(document: Document) -> str:
@@ -152,12 +155,21 @@ def _rendered(document: Document) -> str:
 def _check(documents: Sequence[Document]) -> None:
     """Warn when something came between the stable order and the prompt."""
     placed = [document for document in documents if isinstance(document.metadata.get(PLACE), Mapping)]
-    positions = [document.metadata[PLACE]["position"] for document in placed]
-    if any(after < before for before, after in pairwise(positions)):
+    if _reordered(document.metadata[PLACE] for document in placed):
         _warn("the documents were reordered after they were put into a stable order, as LongContextReorder does")
     changed = [each for each in placed if each.metadata[PLACE]["digest"] != content_digest(each.page_content)]
     if any(_SCORE.search(text[:_LOOKED_AT]) or _SCORE.search(text[-_LOOKED_AT:]) for text in map(_content, changed)):
         _warn("scores were written into the documents' text")
+
+
+def _reordered(places: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether one comes after another that it preceded; documents of several orders may stand side by side."""
+    last: dict[str, int] = {}
+    for place in places:
+        if place["position"] < last.get(place["order"], 0):
+            return True
+        last[place["order"]] = place["position"]
+    return False
 
 
 def _content(document: Document) -> str:

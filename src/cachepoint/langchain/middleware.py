@@ -21,7 +21,7 @@ from typing_extensions import override  # a dependency of langchain-core
 
 from cachepoint.core.volatile import looks_volatile
 from cachepoint.errors import ConfigurationError
-from cachepoint.langchain.context_ends import ending_a_context
+from cachepoint.langchain.block_hints import hinted
 from cachepoint.langchain.history import (
     KEEP,
     Count,
@@ -223,7 +223,7 @@ def _volatile_last(system: SystemMessage | None) -> SystemMessage | None:
     static = [block for block in blocks if block not in volatile]
     if not volatile or not static or any("cache_control" in block or "cachePoint" in block for block in blocks):
         return system
-    return system.model_copy(update={"content": [*static[:-1], ending_a_context(static[-1]), *volatile]})
+    return system.model_copy(update={"content": [*static[:-1], hinted(static[-1], "context_end"), *volatile]})
 
 
 def _marked(message: ToolMessage) -> ToolMessage:

@@ -24,7 +24,7 @@ RANK = "relevance_rank"
 SCORE = "relevance_score"
 """Metadata key of the score that a retriever returned beside a document."""
 PLACE = "stable_order"
-"""Metadata key of what a later step must leave alone: the place in the stable order, and the content's digest."""
+"""Metadata key of what a later step must leave alone: the place in which stable order, and the content's digest."""
 
 Key = Callable[[Document], Any]
 
@@ -126,13 +126,18 @@ def _ranked(documents: Iterable[Document], k: int | None) -> list[Document]:
     if k is not None and k < 1:
         raise ConfigurationError(f"k={k!r}: give a number of documents, 1 or more")
     relevant = most_relevant(_by_relevance(list(documents)), text=_text, at_most=k)
+    # Which of two with one key and content is shown must not depend on their relevance: their sources are shown too.
+    relevant.sort(key=lambda ranked: str(ranked[1].metadata.get("source")))
     return [_with(document, {RANK: rank}) for rank, document in relevant]
 
 
 def _placed(ordered: Iterable[Document]) -> list[Document]:
+    documents = list(ordered)
+    digests = [content_digest(document.page_content) for document in documents]
+    together = content_digest("".join(digests))
     return [
-        _with(document, {PLACE: {"position": position, "digest": content_digest(document.page_content)}})
-        for position, document in enumerate(ordered)
+        _with(document, {PLACE: {"order": together, "position": position, "digest": digest}})
+        for position, (document, digest) in enumerate(zip(documents, digests, strict=True))
     ]
 
 

@@ -105,7 +105,8 @@ class BlockTranslator:
 
     def translate(self, block: BaseContentBlock) -> list[Wire]:
         """The Converse blocks of one LlamaIndex block, none where it is empty or Converse has no such thing."""
-        translation = self._by_type.get(type(block))
+        kinds = (self._by_type.get(kind) for kind in type(block).__mro__)
+        translation = next(filter(None, kinds), None)
         if translation is None:
             warnings.warn(
                 f"Converse takes no {type(block).__name__}; it was left out of the request",

@@ -34,7 +34,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.tools.types import ToolOutput
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.llama_index.layout import document_blocks, fixed_messages, fixed_text
+from cachepoint.llama_index.layout import FleetingBlock, document_blocks, fixed_messages, fixed_text
 from cachepoint.llama_index.memory import ChunkedChatMemory
 from cachepoint.llama_index.stable_order import StableOrderPostprocessor
 
@@ -167,7 +167,9 @@ class CachedContextChatEngine(BaseChatEngine):
 
     def _turn(self, message: str, nodes: Sequence[NodeWithScore], history: Sequence[ChatMessage]) -> list[ChatMessage]:
         documents = document_blocks([item.node.get_content(MetadataMode.LLM) for item in nodes])
-        context = [TextBlock(text=CONTEXT_LABEL), *documents] if documents else []
+        # The first turn of one conversation may well come back in another; what stands behind a history does not.
+        label = (FleetingBlock if history else TextBlock)(text=CONTEXT_LABEL)
+        context = [label, *documents] if documents else []
         asked = ChatMessage(role=MessageRole.USER, blocks=[*context, TextBlock(text=message)])
         return [*self._prefix_messages, *history, asked]
 

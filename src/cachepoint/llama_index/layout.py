@@ -18,6 +18,14 @@ from cachepoint.llama_index.stable_order import LABEL
 CONTEXT_BLOCKS = "context_blocks"
 """Key of `ChatMessage.additional_kwargs`: how many of the message's first blocks are context."""
 
+
+class FleetingBlock(TextBlock):
+    """Text with which begins what the history will not keep, such as the documents of one turn.
+
+    To LlamaIndex and all its LLMs it is a block of text; the planner is told, and writes nothing that ends behind it.
+    """
+
+
 QA_SYSTEM = (
     "You answer questions from the context you are given and from nothing else. "
     "If the context does not have the answer, say so."

@@ -30,7 +30,7 @@ from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import wrap, wrap_async
 from cachepoint.bedrock.tables import load_rules
-from cachepoint.core.prompt import Where
+from cachepoint.core.prompt import Hints
 from cachepoint.llama_index import model_facts
 from cachepoint.llama_index.clients import InThreads, has_async_client
 from cachepoint.llama_index.messages import as_chat, with_system_prompt
@@ -214,9 +214,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
     def _request(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], *, stream: bool
-    ) -> tuple[dict[str, Any], frozenset[Where]]:
+    ) -> tuple[dict[str, Any], Hints]:
         options = {
-            "model": self.application_inference_profile_arn or self.model,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature if model_facts.takes_temperature(self.model) else None,
             "thinking": self.thinking,
@@ -227,8 +226,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
             **self.additional_kwargs,
             **kwargs,
         }
-        base_model = self._base_models().get(options["model"], options["model"])
-        rule = load_rules().resolve(base_model)
+        model = options["model"] = options.get("model") or self.application_inference_profile_arn or self.model
+        rule = load_rules().resolve(self._base_models().get(model, model))
         return converse_request(
             with_system_prompt(messages, self.system_prompt),
             options,
@@ -241,18 +240,18 @@ class CacheAwareBedrockConverse(BedrockSettings):
         # In mode "auto" the planner puts a checkpoint there if it pays.
         return asked and self.prompt_cache.mode != "auto"
 
-    def _wrapped(self, hints: frozenset[Where]) -> Any:
+    def _wrapped(self, hints: Hints) -> Any:
         client = self.client or self._clients.client(self._connection())
         return wrap(client, **self._wrapping(hints))
 
-    async def _awrapped(self, hints: frozenset[Where]) -> Any:
+    async def _awrapped(self, hints: Hints) -> Any:
         if self.async_client is not None:
             return wrap_async(self.async_client, **self._wrapping(hints))
         if self.client is None and has_async_client():
             return wrap_async(await self._clients.async_client(self._connection()), **self._wrapping(hints))
         return InThreads(await asyncio.to_thread(self._wrapped, hints))
 
-    def _wrapping(self, hints: frozenset[Where]) -> dict[str, Any]:
+    def _wrapping(self, hints: Hints) -> dict[str, Any]:
         return {
             "policy": self.prompt_cache,
             "ledger": announcing(self.ledger, self.callback_manager),

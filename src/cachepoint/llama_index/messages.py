@@ -20,10 +20,10 @@ from typing import Any, Literal
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallBlock
 from llama_index.core.bridge.pydantic import BaseModel
 
-from cachepoint.core.prompt import Where
+from cachepoint.core.prompt import Hint, Where
 from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.llama_index.blocks import BlockTranslator, Wire, cache_mark
-from cachepoint.llama_index.layout import CONTEXT_BLOCKS
+from cachepoint.llama_index.layout import CONTEXT_BLOCKS, FleetingBlock
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -48,11 +48,11 @@ _NO_OUTPUT = "(no output)"
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The `system` and `messages` of a Converse request, and the blocks at which a message's context ends."""
+    """The `system` and `messages` of a Converse request, and what is known of their blocks."""
 
     system: list[Wire] = field(default_factory=list)
     messages: list[Wire] = field(default_factory=list)
-    context_ends: list[Where] = field(default_factory=list)
+    hints: dict[Where, Hint] = field(default_factory=dict)
 
     def tool_names(self) -> list[str]:
         """The tools called in the conversation, each once, in the order of their first call."""
@@ -77,11 +77,22 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
             content = [_labelled(block) for block in content]
         wire_role = "system" if role == "system" and system_role else "assistant" if role == "assistant" else "user"
         _append(conversation.messages, wire_role, content)
-        if context := sum(map(len, by_block[: message.additional_kwargs.get(CONTEXT_BLOCKS, 0)])):
+        for item, hint in _hints(message, by_block):
             turn = len(conversation.messages) - 1
             before = len(conversation.messages[turn]["content"]) - len(content)
-            conversation.context_ends.append(Where("messages", turn, before + context - 1))
+            conversation.hints[Where("messages", turn, before + item)] = hint
+    for turn, sent in enumerate(conversation.messages):
+        _check_documents(turn, sent["content"])
     return conversation
+
+
+def _hints(message: ChatMessage, by_block: Sequence[Sequence[Wire]]) -> Iterator[tuple[int, Hint]]:
+    """What is known of the blocks that a message's blocks became, by their index."""
+    if context := sum(map(len, by_block[: message.additional_kwargs.get(CONTEXT_BLOCKS, 0)])):
+        yield context - 1, "context_end"
+    for number, block in enumerate(message.blocks):
+        if isinstance(block, FleetingBlock) and by_block[number]:
+            yield sum(map(len, by_block[:number])), "fleeting"
 
 
 def as_chat(prompt: str) -> list[ChatMessage]:
@@ -164,6 +175,14 @@ def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
     mark = cache_mark(message.additional_kwargs.get("cache_control"))
     if mark and last and "cachePoint" not in last:
         yield mark
+
+
+def _check_documents(turn: int, content: Sequence[Wire]) -> None:
+    if any("document" in block for block in content) and not any("text" in block for block in content):
+        raise ConfigurationError(
+            f"messages[{turn}] has a document and no text but white space, which Bedrock refuses; "
+            "add a TextBlock that says what to do with the document"
+        )
 
 
 def _labelled(block: Wire) -> Wire:

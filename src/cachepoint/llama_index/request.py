@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
-from cachepoint.core.prompt import Where
+from cachepoint.core.prompt import Hints
 from cachepoint.llama_index.messages import to_conversation
 from cachepoint.llama_index.tools import stand_ins
 
@@ -34,8 +34,8 @@ def converse_request(
     stream: bool,
     system_role: bool,
     mark_system: bool,
-) -> tuple[dict[str, Any], frozenset[Where]]:
-    """The arguments for `converse` or `converse_stream`, and the blocks known to end a context.
+) -> tuple[dict[str, Any], Hints]:
+    """The arguments for `converse` or `converse_stream`, and what is known of its blocks.
 
     `options` may name everything this module knows under LlamaIndex's names, and every other member of a Converse
     request under its own; None counts as not given. `mark_system` puts a checkpoint behind the system blocks.
@@ -57,7 +57,7 @@ def converse_request(
         request["guardrailConfig"] = guardrail
     if thinking := given.pop("thinking", None):
         request["additionalModelRequestFields"] = {"thinking": thinking}
-    return _merged(request, given), frozenset(conversation.context_ends)
+    return _merged(request, given), conversation.hints
 
 
 def _taken(options: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

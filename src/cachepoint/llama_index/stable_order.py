@@ -34,11 +34,11 @@ _LABEL_DIGITS = 6
 class StableOrderPostprocessor(BaseNodePostprocessor):
     """Puts nodes into a stable order; goes last in `node_postprocessors`.
 
-    Drops nodes that read the same, takes the `top_n` most relevant of the rest (by score where all have one, else in
-    the order given), and orders them. "sorted" gives equal sets equal bytes in every process. "session" keeps the order
-    in which a session was first shown them and appends new ones; the session is that of `cachepoint.tags(session=…)`,
-    and without one the postprocessor's whole life. Of the 1,000 sessions used last it remembers 500 nodes each, by
-    their keys. Scores stay with the nodes and out of their text.
+    Drops nodes of the same content, whatever their metadata, takes the `top_n` most relevant of the rest (by score
+    where all have one, else in the order given), and orders them. "sorted" gives equal sets equal bytes in every
+    process. "session" keeps the order in which a session was first shown them and appends new ones; the session is that
+    of `cachepoint.tags(session=…)`, and without one the postprocessor's whole life. Of the 1,000 sessions used last it
+    remembers 500 nodes each, by their keys. Scores stay with the nodes and out of their text.
     """
 
     top_n: int | None = Field(default=None, gt=0, description="At most so many nodes, the most relevant.")
@@ -66,6 +66,7 @@ class StableOrderPostprocessor(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         shown = [self._as_shown(item) for item in _by_relevance(nodes)]
         relevant = [item for _, item in most_relevant(shown, text=_text, at_most=self.top_n)]
+        relevant.sort(key=_as_read)  # which of two with one key and content is shown must not depend on their scores
         if self.order == "sorted":
             return stable_order(relevant, text=_text, key=self._key)
         return self._sessions.ordered(current_tags().get(_SESSION, ""), relevant, text=_text, key=self._key)
@@ -111,4 +112,8 @@ def _content(node: BaseNode) -> str:
 
 
 def _text(item: NodeWithScore) -> str:
-    return item.node.get_content(MetadataMode.LLM) or item.node.hash
+    return _content(item.node)
+
+
+def _as_read(item: NodeWithScore) -> str:
+    return item.node.get_content(MetadataMode.LLM)

@@ -44,6 +44,6 @@ class Store(Protocol):
         """Its answer is complete; `usage` is None when it never arrived."""
         ...
 
-    def refuse(self, scope: str, section: str) -> None:
-        """The service refused a checkpoint in a section."""
+    def refuse(self, scope: str, refused: str) -> None:
+        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         ...

@@ -64,10 +64,10 @@ class MemoryStore:
         with self._lock:
             self._traffic(scope).settled(sent, usage, started)
 
-    def refuse(self, scope: str, section: str) -> None:
-        """The service refused a checkpoint in a section."""
+    def refuse(self, scope: str, refused: str) -> None:
+        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         with self._lock:
-            self._traffic(scope).refuse(section)
+            self._traffic(scope).refuse(refused)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""

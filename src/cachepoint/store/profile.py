@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachepoint.core.returns import CurveKey, Habits, ReturnCurve
+from cachepoint.core.returns import CurveKey, Habits, Lasting, ReturnCurve
 from cachepoint.core.tokens import Calibration
 from cachepoint.core.traffic import Traffic
 from cachepoint.core.view import Entry, Seen
@@ -52,13 +52,20 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Traffic]]:
 
 def _plain(traffic: Traffic) -> dict[str, Any]:
     # A boundary seen once says nothing a fresh process would not assume; most boundaries are such.
-    seen = {digest.hex(): list(found) for digest, found in traffic.seen.items() if found.visits > 1}
+    seen = {
+        digest.hex(): [found.visits, found.kind, found.born, found.gaps]
+        for digest, found in traffic.seen.items()
+        if found.visits > 1
+    }
     return {
         "calibration": [traffic.calibration.factor, traffic.calibration.spread, traffic.calibration.samples],
         "learned_minimum": traffic.learned_minimum,
         "refused": sorted(traffic.refused),
         "splits_trusted": traffic.splits_trusted,
-        "curves": [[list(kind), c.events, c.at_risk] for kind, c in traffic.habits.curves.items()],
+        "curves": [
+            [kind, c.events, c.at_risk, c.lasting.followed, c.lasting.begun]
+            for kind, c in traffic.habits.settled(traffic.latest).curves.items()
+        ],
         "seen": seen,
         "entries": {
             digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
@@ -69,7 +76,10 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
 
 
 def _traffic(plain: Mapping[str, Any]) -> Traffic:
-    curves = {_kind(kind): ReturnCurve(list(events), list(at_risk)) for kind, events, at_risk in plain["curves"]}
+    curves = {
+        _kind(kind): ReturnCurve(list(events), list(at_risk), lasting=Lasting(followed, begun))
+        for kind, events, at_risk, followed, begun in plain["curves"]
+    }
     traffic = Traffic(
         calibration=Calibration(*plain["calibration"]),
         learned_minimum=plain["learned_minimum"],
@@ -77,8 +87,8 @@ def _traffic(plain: Mapping[str, Any]) -> Traffic:
         splits_trusted=plain["splits_trusted"],
         habits=Habits(curves),
     )
-    for digest, (visits, last, kind, gaps) in plain["seen"].items():
-        traffic.seen.put(bytes.fromhex(digest), Seen(visits, last, _kind(kind), tuple(gaps)))
+    for digest, (visits, kind, born, gaps) in plain["seen"].items():
+        traffic.seen.put(bytes.fromhex(digest), Seen(visits, None, _kind(kind), _kind(born), tuple(gaps)))
     for digest, (ttl, used_at, splits) in plain["entries"].items():
         traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
     return traffic

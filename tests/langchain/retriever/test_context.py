@@ -162,6 +162,25 @@ class TestPrompt:
         assert statuses[0] == "written"
         assert not {"written", "uncached"} & set(statuses[1:])
 
+    def test_the_documents_of_a_turn_are_not_written_however_long_a_question_was(
+        self, make_model: MakeModel, emulator: BedrockEmulator
+    ) -> None:
+        chain = cached_context_prompt("Be brief.") | make_model()
+        history: list[Any] = []
+        for number in range(8):
+            pages = [Document(f"{number}: {chapter.page_content}") for chapter in CHAPTERS]
+            question = f"Why {number}? " * (1 if number else 400)
+            answer = chain.invoke({"context": pages, "input": question, "chat_history": history})
+            history += [HumanMessage(question), answer]
+        last_turns = [body["messages"][-1]["content"] for body in sent(emulator)]
+        assert [sum("cachePoint" in block for block in content) for content in last_turns] == [0] * 8
+        assert told(answer)["status"] in ("hit", "extended")
+
+    def test_a_history_with_the_same_documents_again_and_again_reads_them(self, make_model: MakeModel) -> None:
+        chain = cached_context_prompt("Be brief.") | make_model()
+        said = {"context": CHAPTERS, "input": "Why?", "chat_history": HISTORY}
+        assert [told(chain.invoke(said))["status"] for _ in range(5)][-1] == "hit"
+
     def test_a_retrieval_chain_takes_it(self, make_model: MakeModel) -> None:
         chains = pytest.importorskip("langchain_classic.chains", reason="langchain-classic is not installed")
         combine = pytest.importorskip("langchain_classic.chains.combine_documents")
@@ -219,6 +238,14 @@ class TestWarnings:
             for document in stable_order(CHAPTERS)[1:]
         ]
         assert len(context_blocks(shorter)) == 2
+
+    def test_two_ordered_lists_side_by_side_pass(self) -> None:
+        assert len(context_blocks([*stable_order(CHAPTERS), *stable_order(PAGES[3:])])) == 8
+
+    def test_reordering_is_told_also_beside_another_list(self) -> None:
+        last, *_, first = stable_order(CHAPTERS)[::-1]
+        with pytest.warns(CachepointWarning, match="reordered"):
+            context_blocks([last, *stable_order(PAGES[3:]), first])
 
     def test_documents_that_were_never_ordered_pass(self) -> None:
         assert len(context_blocks([Document("Similarity: 0.93 was the score.")])) == 1

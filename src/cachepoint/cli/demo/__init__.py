@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachepoint.cli.columns import paragraph
 from cachepoint.cli.demo import document as documents
 from cachepoint.cli.demo.document import Document
+from cachepoint.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from cachepoint.cli.demo.runs import Run
@@ -45,7 +47,14 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run both sides and print the comparison."""
+    """Run both sides and print the comparison; raises MissingDependencyError without LangChain's package for AWS."""
+    try:
+        import_module("langchain_aws")
+    except ModuleNotFoundError as problem:
+        raise MissingDependencyError(
+            f"the demo asks through LangChain's ChatBedrockConverse and needs {problem.name}; "
+            "run: pip install 'cachepoint[langchain,emulator]'"
+        ) from problem
     document = documents.from_file(options.document) if options.document else documents.language_reference()
     requests = options.requests or (_LIVE_REQUESTS if options.live else _REQUESTS)
     about = f"{requests} questions about {document.title} (about {documents.tokens_of(document.text):,} tokens)"

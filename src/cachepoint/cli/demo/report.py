@@ -30,8 +30,9 @@ class Report:
     latency: str
 
     def __str__(self) -> str:
-        parts = [self._table(), self._break_even(), self._checkpoints(), article_set_right(self.prices, self.at)]
-        return "\n\n".join(parts)
+        placed = any(record.checkpoints for record in self.cached.records)
+        break_even = [self._break_even()] if placed else []
+        return "\n\n".join([self._table(), *break_even, self._checkpoints(), article_set_right(self.prices, self.at)])
 
     def _table(self) -> str:
         rows = [*self._tokens(), *self._money(), *self._latency()]
