@@ -8,6 +8,8 @@ that others share; the user's marks; legality.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,11 +65,11 @@ class _Planner:
             self.rule = replace(self.rule, ttls=("5m",))
         self.index = {boundary.digest: i for i, boundary in enumerate(self.prompt.boundaries)}
         self.roles = roles(self.prompt)
-        self.exact = [
+        self.exact = sorted(
             (self.prompt.boundaries[self.index[digest]].tokens, entry.tokens)
             for digest, entry in {**self.view.lapsed, **self.view.entries}.items()
             if entry.tokens is not None
-        ]
+        )
         self.minimum = max(self.rule.minimum, self.view.learned_minimum)
         asked = self.policy.ttl
         self.ttls: tuple[TTL, ...] = (
@@ -94,9 +96,10 @@ class _Planner:
         """An estimate of the prefix: exact up to the last entry whose size usage told, likely from there."""
         raw = self.prompt.boundaries[boundary].tokens
         calibration, profile = self.view.calibration, PROFILES[self.prompt.tokenizer]
-        known = max((anchor for anchor in self.exact if anchor[0] <= raw), default=None)
-        if known is None:
+        anchors = bisect_right(self.exact, (raw, math.inf))
+        if not anchors:
             return calibration.band(raw, profile)
+        known = self.exact[anchors - 1]
         rest = calibration.band(raw - known[0], profile)
         return Band(known[1] + rest.low, known[1] + rest.mid, known[1] + rest.high)
 

@@ -228,8 +228,9 @@ class Traffic:
         if visits <= 2:
             self.habits.curve(kind).lasting.began(now, self.habits.pending_kept)
         if known is not None:
-            for counted in {born, known.kind}:
-                self.habits.curve(counted).lasting.followed += 1
+            self.habits.curve(born).lasting.followed += 1
+            if known.kind != born:
+                self.habits.curve(known.kind).lasting.followed += 1
 
     def _supersede(self, history: bytes, here: Collection[bytes]) -> None:
         """A conversation that goes on without the tail it had last time will not come back to it."""
