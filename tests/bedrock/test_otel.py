@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import cachepoint
 from cachepoint.bedrock.otel import OpenTelemetry
 from cachepoint.emulator import throttled
+from cachepoint.errors import ConfigurationError
 
 
 class Telemetry:
@@ -151,6 +153,26 @@ def test_a_call_that_failed_counts_no_tokens_and_names_its_error(bedrock: Bedroc
     assert "gen_ai.usage.input_tokens" not in attributes
     (sizes,) = telemetry.metrics()["gen_ai.client.inference.operation.input_tokens"]
     assert (sizes.sum, sizes.attributes["error.type"]) == (0, "ThrottlingException")
+
+
+@pytest.mark.parametrize(
+    ("api", "provider"),
+    [("amazon_bedrock_chat", "aws.bedrock"), ("anthropic-chat", "anthropic"), ("openai-chat", "openai")],
+)
+def test_calls_of_langchains_other_classes_name_their_own_provider(
+    bedrock: Bedrock, telemetry: Telemetry, api: str, provider: str
+) -> None:
+    client = bedrock.wrapped()
+    client.converse(**question())
+    telemetry.ledger(spans="own").add(replace(client.ledger.records[0], api=api))
+    (attributes,) = telemetry.attributes()
+    assert attributes["gen_ai.provider.name"] == attributes["gen_ai.system"] == provider
+
+
+@pytest.mark.parametrize("wrong", [{"spans": "each"}, {"tags": "tenant"}])
+def test_a_wrong_setting_is_named(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        OpenTelemetry(**wrong)
 
 
 def test_without_the_extra_the_pip_command_is_named() -> None:

@@ -102,6 +102,12 @@ def test_invoke_model_takes_it_as_a_header_of_json() -> None:
     assert json.loads(sent["requestMetadata"]) == {"tenant": "a", "team": "docs"}
 
 
+@pytest.mark.parametrize("mine", ["team: docs", '["docs"]', ["docs"]])
+def test_pairs_of_the_callers_that_are_none_are_named(mine: Any) -> None:
+    with pytest.raises(ConfigurationError, match="pass a map of strings"):
+        with_request_metadata({"modelId": SONNET, "requestMetadata": mine}, ("tenant",), {"tenant": "a"})
+
+
 @pytest.mark.parametrize("names", ["tenant", 5, (1,)])
 def test_a_policy_wants_names(names: Any) -> None:
     with pytest.raises(ConfigurationError, match="request_metadata"):

@@ -12,6 +12,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 import cachepoint
 from cachepoint.core.policy import CachePolicy
 from cachepoint.emulator import BedrockEmulator, Latency, failed
+from cachepoint.errors import ConfigurationError
 from cachepoint.langchain import CacheAwareChatBedrockConverse
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -120,3 +121,10 @@ async def test_warming_works_from_a_loop_with_tools_and_a_ttl() -> None:
         assert written.response_metadata["prompt_cache"]["usage"]["cache_write_1h"] > 3000
         answer = await model.bind_tools(tools).ainvoke(questions(1)[0])
         assert answer.response_metadata["prompt_cache"]["usage"]["cache_read"] > 3000
+
+
+@pytest.mark.parametrize("nothing", [[], [SystemMessage("")], [HumanMessage([])]])
+def test_warming_nothing_is_refused(slow_bedrock: BedrockEmulator, nothing: list[Any]) -> None:
+    with pytest.raises(ConfigurationError, match="nothing to write"):
+        model_on(slow_bedrock).warm(nothing)
+    assert slow_bedrock.requests == []

@@ -44,6 +44,11 @@ def test_the_template_gives_the_question_a_block_of_its_own(
     assert llm.ledger.records[-1].usage.cache_read > 1_200  # type: ignore[union-attr]
 
 
+def test_the_template_as_a_completion_prompt_is_text_alone() -> None:
+    prompt = cached_qa_template().format(context_str="Tea is a drink.", query_str="What is tea?")
+    assert prompt.endswith("user: Context:\nTea is a drink.\nQuestion: What is tea?\nassistant: ")
+
+
 def test_the_synthesizer_gives_each_document_a_block(llm: CacheAwareBedrockConverse, emulator: BedrockEmulator) -> None:
     engine = query_engine(llm, response_synthesizer=CachedContextSynthesizer(llm=llm))
     engine.query("Where is beta?")

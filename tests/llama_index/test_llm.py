@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from clairvoyant_kit import clairvoyant_reads
 from llama_index.core.agent.workflow import AgentStream, FunctionAgent
 from llama_index.core.base.llms.types import (
@@ -269,13 +268,14 @@ def test_one_llm_serves_one_loop_after_another(make_llm: Make) -> None:
 
 
 async def test_the_calls_of_a_loop_share_one_client(make_llm: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, create = [], AioSession.create_client
+    session = pytest.importorskip("aiobotocore.session", reason="the extra `async` is not installed").AioSession
+    made, create = [], session.create_client
 
     def counted(session: Any, *args: Any, **kwargs: Any) -> Any:
         made.append(session)
         return create(session, *args, **kwargs)
 
-    monkeypatch.setattr(AioSession, "create_client", counted)
+    monkeypatch.setattr(session, "create_client", counted)
     llm = make_llm()
     await asyncio.gather(*(llm.achat([QUESTION]) for _ in range(3)))
     await llm.acomplete("Hello")

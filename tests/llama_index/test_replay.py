@@ -22,7 +22,7 @@ from cachepoint import CachePolicy
 from cachepoint.emulator import BedrockEmulator, Reasoning, Text
 from cachepoint.errors import CachepointWarning
 from cachepoint.llama_index import CacheAwareBedrockConverse
-from cachepoint.llama_index.layout import CONTEXT_BLOCKS
+from cachepoint.llama_index.layout import ContextBlock
 
 QUESTION = ChatMessage(content="What is 2 + 3?")
 ADD_2_3 = {"toolUse": {"toolUseId": "call_1", "name": "add", "input": {"a": 2, "b": 3}}}
@@ -177,8 +177,7 @@ def test_the_end_of_a_context_is_found_behind_blank_text(
     llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
 ) -> None:
     for question in ("What is it?", "Who wrote it?", "And when?"):
-        blocks = [TextBlock(text="\n"), TextBlock(text=LONG), TextBlock(text=question)]
-        llm.chat([ChatMessage(blocks=blocks, additional_kwargs={CONTEXT_BLOCKS: 2})])
+        llm.chat([ChatMessage(blocks=[ContextBlock(text="\n"), ContextBlock(text=LONG), TextBlock(text=question)])])
     content = sent(emulator)[-1]["messages"][0]["content"]
     assert [next(iter(block)) for block in content] == ["text", "cachePoint", "text"]
     assert llm.ledger.records[-1].status == "hit"

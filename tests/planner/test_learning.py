@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -178,6 +179,17 @@ def test_a_file_that_is_no_profile_is_named(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"other\.json is no profile"):
         MemoryStore.load(tmp_path / "other.json")
+
+
+def test_a_profile_with_curves_of_another_length_is_named(tmp_path: Path) -> None:
+    caller = Caller()
+    caller.calls(in_one_string(number) for number in range(4))
+    caller.store.save(tmp_path / "profile.json")
+    content = json.loads((tmp_path / "profile.json").read_text())
+    next(iter(content["scopes"].values()))["curves"][0][1].pop()
+    (tmp_path / "profile.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match=r"profile\.json is no profile"):
+        MemoryStore.load(tmp_path / "profile.json")
 
 
 def test_a_plan_gives_a_reason_for_every_checkpoint_placed_and_rejected() -> None:

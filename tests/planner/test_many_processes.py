@@ -112,3 +112,26 @@ def test_chats_of_a_few_turns_are_not_written_for_an_hour_because_of_one_long_ga
             usages.append(caller.call(request, after=400 if turn == 2 and chat % 5 == 0 else 20)[1])
     beyond_system = [usage.cache_write_1h for usage in usages[40:]]
     assert not any(beyond_system)
+
+
+def test_a_history_trimmed_every_turn_is_not_taken_for_other_processes() -> None:
+    caller = Caller()
+    said: list[str] = []
+    usages = []
+    for turn in range(60):
+        said += [prose(500, ("asks", turn)), prose(500, ("answer", turn))]
+        usages.append(caller.call(asks("and now?", history=said[-8:], system=[SYSTEM]), after=30)[1])
+    assert not any(usage.cache_write > 2000 for usage in usages[-20:])
+    assert all(usage.cache_read > 1300 for usage in usages[-20:])
+
+
+def test_a_prefilled_answer_is_not_an_answer_of_before() -> None:
+    caller = Caller()
+    history: list[str] = []
+    usages = []
+    for turn in range(8):
+        request = asks(f"question {turn}", history=history, system=[SYSTEM])
+        messages = [*request["messages"], {"role": "assistant", "content": [{"text": "{"}]}]  # type: ignore[misc]
+        usages.append(caller.call({**request, "messages": messages})[1])
+        history += [f"question {turn}", prose(200, turn)]
+    assert all(usage.cache_read > 1400 for usage in usages[1:])

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner.kit import Caller, asks, prose
 
+from cachepoint.core.cache_model import CacheModel
 from cachepoint.core.view import WASTE_SHARE, WASTE_WRITES
 
 KINDS = (
@@ -35,6 +36,15 @@ def test_a_system_prompt_that_is_never_the_same_stops_being_written_after_a_hand
     assert sum(usage.cache_write > 0 for usage in usages) <= 12
     assert not any(usage.cache_write for usage in usages[-100:])
     assert within_the_bound(caller)
+
+
+def test_a_cache_that_never_keeps_anything_costs_no_more_than_the_bound() -> None:
+    caller = Caller()
+    for number in range(200):
+        caller.cache = CacheModel()
+        caller.call(asks(f"question {number}", system=[prose(5000, "system")]))
+    # One write may be under way when the bound is reached.
+    assert caller.bill - caller.uncached <= WASTE_SHARE * caller.uncached + (WASTE_WRITES + 1) * 1.25 * caller.largest
 
 
 def test_a_prior_proved_wrong_is_taken_up_again_when_prefixes_come_back() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 _TAGS: ContextVar[Mapping[str, str]] = ContextVar("cachepoint_tags", default={})  # noqa: B039 - never mutated
@@ -19,7 +19,8 @@ def tags(**metadata: object) -> Iterator[None]:
     try:
         yield
     finally:
-        _TAGS.reset(token)
+        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
+            _TAGS.reset(token)
 
 
 def current_tags() -> Mapping[str, str]:

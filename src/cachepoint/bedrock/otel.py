@@ -7,11 +7,11 @@ backends still read: an attribute is cheap, a dashboard that shows no cache read
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from cachepoint.core.record import CallRecord
 from cachepoint.core.usage import Usage
-from cachepoint.errors import MissingDependencyError
+from cachepoint.errors import ConfigurationError, MissingDependencyError
 
 try:
     from opentelemetry import metrics, trace
@@ -20,11 +20,13 @@ except ModuleNotFoundError as problem:
     raise MissingDependencyError(f"{__name__} needs {problem.name}; run: pip install 'cachepoint[otel]'") from problem
 
 _SCOPE = "cachepoint"
-_PROVIDER = "aws.bedrock"
+_BEDROCK = "aws.bedrock"
+_BEDROCK_APIS = ("converse", "invoke_model")
 _BUCKETS = [4.0**power for power in range(14)]  # 1 to 67,108,864, as the conventions have it
 _NANOSECONDS = 1_000_000_000
 
 Attributes = dict[str, AttributeValue]
+Spans = Literal["current", "own", "none"]
 
 
 class OpenTelemetry:
@@ -39,11 +41,15 @@ class OpenTelemetry:
     def __init__(
         self,
         *,
-        spans: Literal["current", "own", "none"] = "current",
+        spans: Spans = "current",
         tags: Sequence[str] = (),
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
+        if spans not in get_args(Spans):
+            raise ConfigurationError(f"OpenTelemetry(spans={spans!r}): use one of {get_args(Spans)}")
+        if isinstance(tags, str):
+            raise ConfigurationError(f"OpenTelemetry(tags={tags!r}): use tag names, such as ({tags!r},)")
         self._spans = spans
         self._tags = tuple(tags)
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
@@ -73,7 +79,7 @@ class OpenTelemetry:
 def _identity(record: CallRecord) -> Attributes:
     identity: Attributes = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": _PROVIDER,
+        "gen_ai.provider.name": _provider(record),
         "gen_ai.request.model": record.model,
     }
     if record.base_model is not None:
@@ -83,9 +89,15 @@ def _identity(record: CallRecord) -> Attributes:
     return identity
 
 
+def _provider(record: CallRecord) -> str:
+    """Who was called; of LangChain's other classes, whose calls the callback records, as `api` names them."""
+    bedrock = record.api in _BEDROCK_APIS or "bedrock" in record.api
+    return _BEDROCK if bedrock else record.api.removesuffix("-chat")
+
+
 def span_attributes(record: CallRecord) -> Attributes:
     """What a span says of a call's tokens, cost and cache, under the current names and the older ones."""
-    attributes: Attributes = {"gen_ai.system": _PROVIDER, "cachepoint.mode": record.mode}
+    attributes: Attributes = {"gen_ai.system": _provider(record), "cachepoint.mode": record.mode}
     if record.status is not None:
         attributes["cachepoint.status"] = record.status
     if record.usage is not None:

@@ -38,11 +38,22 @@ def with_request_metadata(
                 f"request_metadata: the tag {name!r} has the value {value[:80]!r}, which does not fit; Bedrock takes "
                 f"{_ALLOWED}; map it to an id of those, or take {name!r} out of request_metadata"
             )
-    given = request.get("requestMetadata") or {}
-    # InvokeModel sends its metadata as a header of JSON; Converse as a map.
-    merged = {**pairs, **(json.loads(given) if isinstance(given, str) else given)}
+    merged = {**pairs, **_pairs(request.get("requestMetadata") or {})}
     if len(merged) > MOST_PAIRS:
         raise ConfigurationError(
             f"request_metadata: {len(merged)} pairs with the caller's own, Bedrock takes {MOST_PAIRS}; choose fewer"
         )
     return {**request, "requestMetadata": json.dumps(merged) if "body" in request else merged}
+
+
+def _pairs(given: Any) -> Mapping[str, Any]:
+    """The caller's own pairs: a map in Converse, which InvokeModel sends as a header of JSON."""
+    try:
+        pairs = json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        pairs = None
+    if not isinstance(pairs, Mapping):
+        raise ConfigurationError(
+            f"requestMetadata={given!r:.80}: pass a map of strings, to InvokeModel as a JSON object"
+        )
+    return pairs

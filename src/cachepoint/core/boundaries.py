@@ -58,13 +58,14 @@ def turn_before(prompt: Prompt) -> Turn | None:
 def _tail(blocks: Sequence[Block]) -> Role:
     if blocks[-1].kind == "tool_result":
         return "tail_tools"
-    if not any(block.role == "assistant" for block in blocks):
-        return "tail_single"
-    sizes: dict[int | None, float] = {}
+    sizes: dict[int, float] = {}
     for block in blocks:
-        if block.role == "user":
+        if block.role == "user" and block.where.message is not None:
             sizes[block.where.message] = sizes.get(block.where.message, 0.0) + block.tokens
-    last = sizes.pop(blocks[-1].where.message, 0.0)
+    last_user = max(sizes, default=0)
+    if not any(block.role == "assistant" and (block.where.message or 0) < last_user for block in blocks):
+        return "tail_single"
+    last = sizes.pop(last_user)
     return "tail_stuffed" if sizes and last > STUFFED * max(sizes.values()) else "tail_turns"
 
 

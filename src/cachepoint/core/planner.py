@@ -131,7 +131,7 @@ class _Planner:
     # -- the planner's own points -----------------------------------------------------------------
 
     def _own(self, live: Sequence[_Live], slots: int) -> list[Checkpoint]:
-        if not slots:
+        if not slots or self.view.waste.overdrawn(self.view.calibration.factor * self.prompt.tokens, self.rates):
             return []
         readable = [found for found in live if found.entry.readable]
         base = readable[-1] if readable else None

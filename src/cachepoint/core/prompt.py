@@ -313,7 +313,9 @@ class PromptBuilder:
     def build(self) -> Prompt:
         """Freeze what was collected."""
         last_user = max((i for i, role in enumerate(self._roles) if role == "user"), default=-1)
-        last_answer = max((i for i, role in enumerate(self._roles) if role == "assistant"), default=-1)
+        # What the assistant says behind the last question is the beginning of the answer to it.
+        before = self._roles[: max(last_user, 0)]
+        last_answer = max((i for i, role in enumerate(before) if role == "assistant"), default=-1)
         return Prompt(
             blocks=tuple(self._blocks),
             boundaries=tuple(self._boundaries),

@@ -36,11 +36,15 @@ OWN_VISITS_WEIGHT = 8.0
 FADING = 0.998
 """Each new event weighs the older ones down by this much: about five hundred events are remembered."""
 SOON = tuple(float(index >= UNTIL_5M - 1) for index in range(N_BUCKETS))
-"""A return within five minutes, told by a read."""
+"""The spread of a return within five minutes, as a read tells."""
 LATE = tuple(float(index >= UNTIL_5M) for index in range(N_BUCKETS))
-"""A return after five minutes, told by a read that did not come."""
+"""The spread of a return after five minutes, as a read tells that did not come."""
 HALFWAY = 0.5
 """A visit whose age is inside a bucket has been at risk in it for half of it, on average."""
+UNPROVEN = 8
+"""Returns elsewhere believed in a row that no read has borne out: a history trimmed by its user looks the same."""
+PART_SEEN = 1.0
+"""From so many returns elsewhere on, how many visits follow is no longer judged by those seen here."""
 PENDING_KEPT = 1024
 """Visits a curve waits for; of older ones it is remembered only how long they were waited for."""
 _FEWEST_PENDING = 16
@@ -122,7 +126,7 @@ class Lasting:
 
     followed: float = 0.0
     begun: float = 0.0
-    elsewhere: float = 0.0
+    followed_elsewhere: float = 0.0
     young: deque[float] = field(default_factory=deque)
     _young_sum: float = 0.0
 
@@ -130,23 +134,23 @@ class Lasting:
         """A boundary became one of this kind; `kept` young ones are told apart by age."""
         self.followed *= FADING
         self.begun *= FADING
-        self.elsewhere *= FADING
+        self.followed_elsewhere *= FADING
         self.young.append(now)
         self._young_sum += now
         while len(self.young) > kept or now - self.young[0] > BUCKETS[-1]:
             self._young_sum -= self.young.popleft()
             self.begun += 1
 
-    def exposed(self, now: float) -> float:
+    def mature(self, now: float) -> float:
         """How many began, a young one by the part of an hour it has had."""
         had = (len(self.young) * now - self._young_sum) / BUCKETS[-1]
         return self.begun + min(max(had, 0.0), len(self.young))
 
     def visits(self, promised: float, now: float) -> float:
         """The mean, given what is promised without evidence; no limit where other processes visit them too."""
-        if self.elsewhere >= 1:
+        if self.followed_elsewhere >= PART_SEEN:
             return math.inf
-        return (self.followed + PRIOR_WEIGHT * promised) / (self.exposed(now) + PRIOR_WEIGHT)
+        return (self.followed + PRIOR_WEIGHT * promised) / (self.mature(now) + PRIOR_WEIGHT)
 
 
 @dataclass(slots=True)
@@ -158,6 +162,7 @@ class ReturnCurve:
     pending: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
     pending_kept: int = PENDING_KEPT
     lasting: Lasting = field(default_factory=Lasting)
+    unproven: int = 0
     _begun: list[float] = field(default_factory=list)
     _over: list[float] = field(default_factory=list)
 
@@ -189,15 +194,19 @@ class ReturnCurve:
             self._end(digest)
             self._passed(N_BUCKETS)
 
-    def returned_elsewhere(self, spread: Sequence[float]) -> None:
+    def returned_elsewhere(self, spread: Sequence[float], *, read: bool) -> None:
         """A visit like these came back to another process: one fewer is waited for here.
 
-        `spread` is the chance that it had come by the end of each bucket.
+        `spread` is the chance that it had come by the end of each bucket; `read` says that a read shows it, without
+        which only some are believed.
         """
+        self.unproven = 0 if read else self.unproven + 1
+        if self.unproven > UNPROVEN:
+            return
         if self.pending:
             self._end(next(iter(self.pending)))
         self._passed(0)
-        self.lasting.elsewhere += 1
+        self.lasting.followed_elsewhere += 1
         before = 0.0
         for index, by in enumerate(spread):
             self.at_risk[index] += 1 - before
@@ -205,9 +214,10 @@ class ReturnCurve:
             before = by
 
     def returned_sooner(self, gap: float) -> None:
-        """Others came in between: a return counted after `gap` seconds was one within five minutes."""
+        """Others came in between: the return that ended a wait of `gap` seconds, if one did, came within minutes."""
         late = bucket(gap)
-        self.lasting.elsewhere += 1
+        self.unproven = 0
+        self.lasting.followed_elsewhere += 1
         if late < UNTIL_5M or self.events[late] < 1:
             return
         self.events[late] -= 1
@@ -228,6 +238,11 @@ class ReturnCurve:
             at_risk[index] += older + HALFWAY * (waiting - older)
             waiting = older
         return at_risk
+
+    def without_waits(self, now: float) -> ReturnCurve:
+        """The same evidence with nothing awaited."""
+        lasting = Lasting(self.lasting.followed, self.lasting.mature(now), self.lasting.followed_elsewhere)
+        return ReturnCurve(list(self.events), self.exposed(now), lasting=lasting)
 
     def _end(self, digest: bytes) -> float:
         """Stop waiting; visits over are counted, not searched for, and both lists dropped once all is over."""
@@ -302,16 +317,9 @@ class Habits:
         returns = self.forecast(kind, now).returns
         return [by / returns[-1] if returns[-1] else 1.0 for by in returns]
 
-    def settled(self, now: float) -> Habits:
+    def without_waits(self, now: float) -> Habits:
         """The same evidence with nothing awaited: open waits count as far as they have come."""
-        return Habits(
-            {
-                kind: ReturnCurve(
-                    list(c.events), c.exposed(now), lasting=Lasting(c.lasting.followed, c.lasting.exposed(now))
-                )
-                for kind, c in self.curves.items()
-            }
-        )
+        return Habits({kind: curve.without_waits(now) for kind, curve in self.curves.items()})
 
 
 def prior_forecast(kind: CurveKey) -> Forecast:

@@ -188,7 +188,7 @@ class Traffic:
         """Traffic that starts with what this one learned of habits and sizes, but believes no entry alive."""
         copy = replace(
             self,
-            habits=self.habits.settled(self.latest),
+            habits=self.habits.without_waits(self.latest),
             waste=Waste(),
             entries={},
             recent=deque(maxlen=_SHAPES_REMEMBERED),
@@ -246,20 +246,21 @@ class Traffic:
         """What a read beyond the entries believed alive tells, or turns that this process never saw."""
         read, expected = usage.cache_read, sent.read.tokens if sent.read else 0.0
         if read > expected * (1 + LIKELY_TOLERANCE):
-            for found in sorted((*sent.cold, *sent.foreign), key=lambda cold: abs(cold.tokens - read))[:1]:
-                if abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
-                    self._kept_warm(found)
-        elif sent.foreign:
-            (tail,) = sent.foreign
-            reached = any(point.tokens >= tail.tokens for point in sent.points)
-            curve = self.habits.curve(tail.kind)
-            curve.returned_elsewhere(LATE if reached else self.habits.spread(tail.kind, self.latest))
+            cold = [*sent.cold, sent.foreign] if sent.foreign else sent.cold
+            found = min(cold, key=lambda cold: abs(cold.tokens - read), default=None)
+            if found is not None and abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
+                self._kept_warm(found)
+        elif sent.foreign is not None:
+            kind = sent.foreign.kind
+            reached = any(point.tokens >= sent.foreign.tokens for point in sent.points)
+            spread = LATE if reached else self.habits.spread(kind, self.latest)
+            self.habits.curve(kind).returned_elsewhere(spread, read=False)
 
     def _kept_warm(self, found: Cold) -> None:
         """Others keep this prefix warm, so it came back within minutes."""
         curve = self.habits.curve(found.kind)
         if found.gap is None:
-            curve.returned_elsewhere(SOON)
+            curve.returned_elsewhere(SOON, read=True)
             return
         curve.returned_sooner(found.gap)
         seen = self.seen.get(found.digest)

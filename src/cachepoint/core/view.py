@@ -141,9 +141,15 @@ class Waste:
 
     def allowance(self, prompt_tokens: float, rates: Rates) -> float:
         """The surcharge, in input tokens, that one more request may risk."""
+        return self._ceiling(prompt_tokens, rates) - self.net - self.committed
+
+    def overdrawn(self, prompt_tokens: float, rates: Rates) -> bool:
+        """Whether not even a read may be tried: one that does not come is a write."""
+        return self.net > self._ceiling(prompt_tokens, rates)
+
+    def _ceiling(self, prompt_tokens: float, rates: Rates) -> float:
         largest = max(self.largest, prompt_tokens)
-        ceiling = WASTE_SHARE * (self.baseline + prompt_tokens) + WASTE_WRITES * rates.write_5m * largest
-        return ceiling - self.net - self.committed
+        return WASTE_SHARE * (self.baseline + prompt_tokens) + WASTE_WRITES * rates.write_5m * largest
 
     def with_commitment(self, surcharge: float) -> Waste:
         """The same with one more call under way (or, negative, one fewer)."""
@@ -206,11 +212,11 @@ class View:
         found = [step for step in steps if step.role not in ("inner", "cut") or step.digest in self.seen]
         return tuple(self._cold(step) for step in found if step.tokens > self.alive)
 
-    def foreign(self, before: Turn | None) -> tuple[Cold, ...]:
+    def foreign(self, before: Turn | None) -> Cold | None:
         """The tail of the request before this one where another process made that: nothing of its turn was seen."""
         if before is None or before.history in self.seen or before.tail.digest in self.seen:
-            return ()
-        return (self._cold(before.tail),)
+            return None
+        return self._cold(before.tail)
 
     def _cold(self, step: Step) -> Cold:
         tokens, seen = step.tokens * self.calibration.factor, self.seen.get(step.digest)
@@ -258,7 +264,7 @@ class Sent:
     rates: Rates = Rates()
     shape: Shape | None = None
     cold: tuple[Cold, ...] = ()
-    foreign: tuple[Cold, ...] = ()
+    foreign: Cold | None = None
 
     @property
     def surcharge(self) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cachepoint.core.prices import Cost, Prices
 from cachepoint.core.usage import Usage
-from cachepoint.langchain.reported import ChatPrices, answered_from_cache, tier_of, usage_of
+from cachepoint.langchain.reported import ChatPrices, answered_from_cache, tier_of, told_of, usage_of
 
 if TYPE_CHECKING:
     from langsmith import Client
@@ -90,7 +90,8 @@ def _with_cost(fields: dict[str, Any], prices: ChatPrices) -> dict[str, Any]:
         tier=tier_of(response),
         region=(metadata.get("ls_invocation_params") or {}).get("region_name"),
     )
-    costs = _costs(usage_of(reported), price, ((response.get("prompt_cache") or {}).get("cost") or {}).get("usd"))
+    told = told_of(response)
+    costs = _costs(usage_of(reported), price, told.cost.usd if told and told.cost else None)
     return {**fields, "extra": {**extra, "metadata": {**metadata, "usage_metadata": {**reported, **costs}}}}
 
 
@@ -98,10 +99,10 @@ def _price(prices: ChatPrices, usage: Usage, **of: Any) -> Cost | None:
     return prices.price(usage, **of)
 
 
-def _costs(usage: Usage, price: Callable[[Usage], Cost | None], told: str | None) -> dict[str, Any]:
+def _costs(usage: Usage, price: Callable[[Usage], Cost | None], told: Decimal | None) -> dict[str, Any]:
     """LangSmith's cost fields; only the total where the model's own price, which `told` it, is another."""
     cost, prompt = price(usage), price(replace(usage, output=0))
-    if cost is None or prompt is None or (told is not None and Decimal(told) != cost.usd):
+    if cost is None or prompt is None or (told is not None and told != cost.usd):
         return {} if told is None else {"total_cost": float(told)}
     return {
         "input_cost": float(prompt.usd),

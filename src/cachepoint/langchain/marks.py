@@ -11,6 +11,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from cachepoint.errors import ConfigurationError
+
 _RESULT_TYPES = ("tool_result", "server_tool_result")
 
 
@@ -43,6 +45,8 @@ def mark_tools(tools: Iterable[Any]) -> list[Any]:
 
 def ending_in_a_mark(messages: Sequence[BaseMessage], ttl: str | None) -> list[BaseMessage]:
     """The messages as a prefix to write: marked at the end, and with a turn to answer where they have none."""
+    if not messages or not messages[-1].content:
+        raise ConfigurationError("warm(): nothing to write; give messages, of which the last is not empty")
     *before, last = messages
     blocks = [{"type": "text", "text": last.content}] if isinstance(last.content, str) else list(last.content)
     mark = {"type": "ephemeral", "ttl": ttl} if ttl else {"type": "ephemeral"}

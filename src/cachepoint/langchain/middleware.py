@@ -153,8 +153,9 @@ class PromptCacheMiddleware(AgentMiddleware[PromptCacheState, Any, Any]):
             asked = [*self._shortened(messages), HumanMessage(SUMMARISE)]
             answer = yield request.override(messages=asked, response_format=None)
             spent = _spent_after(spent, answer, request)
-            summary = Summary(text=_text(answer), until=until)
-            messages = _summarised(request.messages, summary)
+            if text := _text(answer):  # a model that calls a tool all the same has summed up nothing
+                summary = Summary(text=text, until=until)
+                messages = _summarised(request.messages, summary)
         answer = yield request.override(messages=self._with_volatile(request, self._shortened(messages)))
         update = {"prompt_cache": _spent_after(spent, answer, request), "prompt_cache_summary": summary}
         return ExtendedModelResponse(answer, Command(update=update))
@@ -198,8 +199,7 @@ def _summarised(messages: Sequence[BaseMessage], summary: Summary | None) -> lis
     begin = _begin(messages, summary)
     if not summary or not begin:
         return list(messages)
-    told = [HumanMessage(_SUMMARY + summary["text"])] if summary["text"] else []
-    return [*told, *with_question(messages, begin)]
+    return [HumanMessage(_SUMMARY + summary["text"]), *with_question(messages, begin)]
 
 
 def _spent_after(spent: Mapping[str, Any], answer: ModelResponse[Any], request: ModelRequest[Any]) -> dict[str, Any]:
@@ -227,7 +227,9 @@ def _volatile_last(system: SystemMessage | None) -> SystemMessage | None:
 
 
 def _marked(message: ToolMessage) -> ToolMessage:
-    """The tool's result with a checkpoint behind it."""
+    """The tool's result with a checkpoint behind it; an empty one has nowhere to put it."""
+    if not message.content:
+        return message
     *before, end = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
     if not isinstance(end, dict):
         end = {"type": "text", "text": end}

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from cachepoint.bedrock.dialect import CONTRACT
 from cachepoint.bedrock.price_book import PriceBook, Quote, published_quote
 from cachepoint.core.prices import Cost, Prices
 from cachepoint.core.record import Told, read_contract
@@ -20,9 +21,9 @@ _STANDARD_TIERS = (None, "standard", "default")
 
 
 def told_of(metadata: Mapping[str, Any]) -> Told | None:
-    """What an answer's `response_metadata` tells of its call, None where its model is not cachepoint's."""
+    """What an answer's `response_metadata` tells of its call, None where neither its model nor its client is ours."""
     try:
-        return read_contract(metadata["prompt_cache"])
+        return read_contract(metadata["prompt_cache"] if "prompt_cache" in metadata else metadata[CONTRACT])
     except (KeyError, TypeError, ValueError, ArithmeticError):  # another's key of the same name, or none
         return None
 

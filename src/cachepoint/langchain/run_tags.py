@@ -14,7 +14,7 @@ _NODE = "langgraph_node"
 _GRAPH = "langgraph_"
 
 
-def run_tags(metadata: Mapping[str, Any] | None, tags: Iterable[str] | None) -> dict[str, str]:
+def run_tags(metadata: Mapping[Any, Any] | None, tags: Iterable[str] | None) -> dict[str, str]:
     """The user's metadata by key, and the user's tags each with the value "".
 
     What frameworks add for themselves is left out, but for LangGraph's node. A session or thread id
@@ -22,7 +22,8 @@ def run_tags(metadata: Mapping[str, Any] | None, tags: Iterable[str] | None) -> 
     """
     found = {tag: "" for tag in tags or () if not tag.startswith(_INTERNAL_TAGS)}
     for key, value in (metadata or {}).items():
-        if isinstance(value, str | int | float) and _is_users(key):
+        # LangChain checks no keys, and one that is no string must not make the call fail.
+        if isinstance(key, str) and isinstance(value, str | int | float) and _is_users(key):
             found[key] = str(value)
     session = next((found[key] for key in _SESSIONS if found.get(key)), None)
     return found if session is None else {**found, SESSION: session}

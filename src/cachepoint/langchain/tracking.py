@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -153,6 +153,18 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         """It failed."""
         self._leave(run_id)
 
+    def on_retriever_start(self, *_: Any, run_id: UUID, parent_run_id: UUID | None = None, **__: Any) -> None:
+        """A retriever starts; it may call models, as one that asks several queries does."""
+        self._enter(run_id, parent_run_id)
+
+    def on_retriever_end(self, *_: Any, run_id: UUID, **__: Any) -> None:
+        """It ended."""
+        self._leave(run_id)
+
+    def on_retriever_error(self, *_: Any, run_id: UUID, **__: Any) -> None:
+        """It failed."""
+        self._leave(run_id)
+
     def _enter(self, run_id: UUID, parent: UUID | None) -> None:
         with self._lock:
             self._outermost[run_id] = run_id if parent is None else self._outermost.get(parent, parent)
@@ -295,4 +307,5 @@ def get_prompt_cache_callback(
         with exact_costs(prices):
             yield handler
     finally:
-        slot.reset(token)
+        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
+            slot.reset(token)

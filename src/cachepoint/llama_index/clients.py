@@ -52,7 +52,9 @@ class Connection:
             botocore_session=self.botocore_session,
             **self._credentials(),
         )
-        config = self.botocore_config or Config(**self._config())
+        config = Config(**self._config())
+        if self.botocore_config is not None:
+            config = config.merge(self.botocore_config)
         return session.client("bedrock-runtime", config=config, **self._client_options())
 
     async def async_clients(self) -> AsyncGenerator[Any, None]:

@@ -15,14 +15,18 @@ from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index.stable_order import LABEL
 
-CONTEXT_BLOCKS = "context_blocks"
-"""Key of `ChatMessage.additional_kwargs`: how many of the message's first blocks are context."""
+# To LlamaIndex and all its LLMs these are blocks of text. What is known of a text must not stand in a message's
+# `additional_kwargs`: LlamaIndex prints those into the prompts of completion models.
+
+
+class ContextBlock(TextBlock):
+    """Context that questions are asked about; the planner is told where the last such block of a message ends."""
 
 
 class FleetingBlock(TextBlock):
     """Text with which begins what the history will not keep, such as the documents of one turn.
 
-    To LlamaIndex and all its LLMs it is a block of text; the planner is told, and writes nothing that ends behind it.
+    The planner is told, and writes nothing that ends behind it.
     """
 
 
@@ -45,8 +49,7 @@ def cached_qa_template(system: str | BasePromptTemplate = QA_SYSTEM, *, cite: bo
             ChatMessage(role=MessageRole.SYSTEM, content=f"{text}\n{CITE}" if cite else text),
             ChatMessage(
                 role=MessageRole.USER,
-                blocks=[TextBlock(text="Context:\n{context_str}"), TextBlock(text="Question: {query_str}")],
-                additional_kwargs={CONTEXT_BLOCKS: 1},
+                blocks=[ContextBlock(text="Context:\n{context_str}"), TextBlock(text="Question: {query_str}")],
             ),
         ]
     )
@@ -93,14 +96,13 @@ def fixed_messages(setting: str, template: BasePromptTemplate) -> list[ChatMessa
     return template.format_messages()
 
 
-def document_blocks(documents: Sequence[str]) -> list[TextBlock]:
+def document_blocks(documents: Sequence[str], kind: type[TextBlock] = TextBlock) -> list[TextBlock]:
     """The documents, each a block that ends with a blank line."""
-    return [TextBlock(text=f"{text.rstrip()}\n\n") for text in documents if text.strip()]
+    return [kind(text=f"{text.rstrip()}\n\n") for text in documents if text.strip()]
 
 
 def _with_documents(message: ChatMessage, slot: str, documents: Sequence[str]) -> ChatMessage:
     blocks: list[ContentBlock] = []
-    known = dict(message.additional_kwargs)
     for block in message.blocks:
         if not isinstance(block, TextBlock) or slot not in block.text:
             blocks.append(block)
@@ -108,10 +110,9 @@ def _with_documents(message: ChatMessage, slot: str, documents: Sequence[str]) -
         before, *others = block.text.split(slot)
         blocks += _text(before)
         for after in others:
-            blocks += document_blocks(documents)
-            known[CONTEXT_BLOCKS] = len(blocks)
+            blocks += document_blocks(documents, ContextBlock)
             blocks += _text(after)
-    return ChatMessage(role=message.role, blocks=blocks, additional_kwargs=known)
+    return ChatMessage(role=message.role, blocks=blocks, additional_kwargs=message.additional_kwargs)
 
 
 def _text(text: str) -> list[TextBlock]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,13 +22,13 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
-from llama_index.core.bridge.pydantic import BaseModel
+from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.bedrock.client import wrap, wrap_async
+from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
 from cachepoint.bedrock.tables import load_rules
 from cachepoint.core.prompt import Hints
 from cachepoint.llama_index import model_facts
@@ -49,6 +49,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
     was read, written and saved; in a stream it is on the last chunk. What the service refuses raises botocore's errors.
     """
 
+    _tool_required: bool = PrivateAttr(default=False)
+
     @classmethod
     def class_name(cls) -> str:
         """The name under which LlamaIndex serialises the class."""
@@ -58,7 +60,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex wants to know of the model; unknown models are served like any other."""
         return LLMMetadata(
-            context_window=self.context_window or model_facts.context_window(self.model),
+            context_window=self.context_window or model_facts.context_window(self._base_model(self.model)),
             num_output=self.max_tokens,
             is_chat_model=True,
             is_function_calling_model=self.is_function_calling_model,
@@ -136,8 +138,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
         config = tool_config(
             tools,
             tool_choice,
-            required=tool_required,
-            can_force=self._can_force_tools(),
+            required=tool_required or self._tool_required,
+            can_force=self._can_force_tools(kwargs),
             mark_end=self._places_asked_marks(self.tool_caching if tool_caching is None else tool_caching),
         )
         return {"messages": messages, "tools": config, **kwargs}
@@ -193,7 +195,10 @@ class CacheAwareBedrockConverse(BedrockSettings):
         """The tool calls of a response; without any, raises ValueError or gives an empty list."""
         selections = tool_selections(response)
         if error_on_no_tool_call and not selections:
-            raise ValueError("the response has no tool call; pass tool_required=True, or error_on_no_tool_call=False")
+            raise ValueError(
+                "the response has no tool call; pass tool_required=True, or error_on_no_tool_call=False. A model that "
+                "thinks cannot be forced to call: ask for the call in the prompt, or set thinking=None"
+            )
         return selections
 
     @override
@@ -203,21 +208,39 @@ class CacheAwareBedrockConverse(BedrockSettings):
             **{"llm": self, "output_cls": output_cls, "callback_manager": self.callback_manager, **kwargs}
         )
 
-    def _can_force_tools(self) -> bool:
+    def _can_force_tools(self, kwargs: dict[str, Any]) -> bool:
         if self.supports_forced_tool_calls is not None:
             return self.supports_forced_tool_calls
         # Claude refuses a forced tool while it thinks.
-        thinks = self.thinking is not None and self.thinking.get("type") != "disabled"
-        return not thinks and model_facts.takes_forced_tool(self.model)
+        thinking = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
+        thinks = thinking is not None and thinking.get("type") != "disabled"
+        return not thinks and model_facts.takes_forced_tool(self._base_model(self._called_model(kwargs)))
+
+    # Of a whole object LlamaIndex requires the tool; of a streamed one it does not, and the model may answer in words.
+
+    @override
+    def _structured_stream_call(self, *args: Any, **kwargs: Any) -> Any:
+        return super(CacheAwareBedrockConverse, self._requiring_tools())._structured_stream_call(*args, **kwargs)
+
+    @override
+    async def _structured_astream_call(self, *args: Any, **kwargs: Any) -> Any:
+        return await super(CacheAwareBedrockConverse, self._requiring_tools())._structured_astream_call(*args, **kwargs)
+
+    def _requiring_tools(self) -> Self:
+        twin = self.model_copy()
+        twin._tool_required = True
+        return twin
 
     # -- the steps of a call ----------------------------------------------------------------------
 
     def _request(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], *, stream: bool
     ) -> tuple[dict[str, Any], Hints]:
+        model = self._called_model(kwargs)
+        known = self._base_model(model)
         options = {
             "max_tokens": self.max_tokens,
-            "temperature": self.temperature if model_facts.takes_temperature(self.model) else None,
+            "temperature": self.temperature if model_facts.takes_temperature(known) else None,
             "thinking": self.thinking,
             "guardrail_identifier": self.guardrail_identifier,
             "guardrail_version": self.guardrail_version,
@@ -225,9 +248,9 @@ class CacheAwareBedrockConverse(BedrockSettings):
             "trace": self.trace,
             **self.additional_kwargs,
             **kwargs,
+            "model": model,
         }
-        model = options["model"] = options.get("model") or self.application_inference_profile_arn or self.model
-        rule = load_rules().resolve(self._base_models().get(model, model))
+        rule = load_rules().resolve(known)
         return converse_request(
             with_system_prompt(messages, self.system_prompt),
             options,
@@ -236,30 +259,39 @@ class CacheAwareBedrockConverse(BedrockSettings):
             mark_system=self._places_asked_marks(self.system_prompt_caching),
         )
 
+    def _called_model(self, kwargs: dict[str, Any]) -> str:
+        named = kwargs.get("model") or self.additional_kwargs.get("model")
+        return named or self.application_inference_profile_arn or self.model
+
     def _places_asked_marks(self, asked: bool) -> bool:
         # In mode "auto" the planner puts a checkpoint there if it pays.
         return asked and self.prompt_cache.mode != "auto"
 
     def _wrapped(self, hints: Hints) -> Any:
         client = self.client or self._clients.client(self._connection())
-        return wrap(client, **self._wrapping(hints))
+        return wrap(client, **self._wrapping(client, hints))
 
     async def _awrapped(self, hints: Hints) -> Any:
         if self.async_client is not None:
-            return wrap_async(self.async_client, **self._wrapping(hints))
-        if self.client is None and has_async_client():
-            return wrap_async(await self._clients.async_client(self._connection()), **self._wrapping(hints))
+            return wrap_async(self.async_client, **self._wrapping(self.async_client, hints))
+        # The credentials of a botocore session are for synchronous clients.
+        if self.client is None and self.botocore_session is None and has_async_client():
+            client = await self._clients.async_client(self._connection())
+            return wrap_async(client, **self._wrapping(client, hints))
         return InThreads(await asyncio.to_thread(self._wrapped, hints))
 
-    def _wrapping(self, hints: Hints) -> dict[str, Any]:
-        return {
-            "policy": self.prompt_cache,
-            "ledger": announcing(self.ledger, self.callback_manager),
-            "store": self.store,
-            "clock": self.clock,
-            "base_models": self._base_models(),
-            "hints": hints,
-        }
+    def _wrapping(self, client: Any, hints: Hints) -> dict[str, Any]:
+        ledger = announcing(self.ledger, self.callback_manager)
+        settings: dict[str, Any] = {"ledger": ledger, "store": self.store, "hints": hints}
+        # A client that is wrapped already keeps what nobody has set here.
+        bare = not isinstance(client, CacheClient | AsyncCacheClient)
+        if bare or "prompt_cache" in self.model_fields_set:
+            settings["policy"] = self.prompt_cache
+        if bare or "clock" in self.model_fields_set:
+            settings["clock"] = self.clock
+        if base_models := self._base_models():
+            settings["base_models"] = base_models
+        return settings
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         request, hints = self._request(messages, kwargs, stream=False)

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallBlock
+from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageRole, ToolCallBlock
 from llama_index.core.bridge.pydantic import BaseModel
 
 from cachepoint.core.prompt import Hint, Where
 from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.llama_index.blocks import BlockTranslator, Wire, cache_mark
-from cachepoint.llama_index.layout import CONTEXT_BLOCKS, FleetingBlock
+from cachepoint.llama_index.layout import ContextBlock, FleetingBlock
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -43,7 +43,7 @@ _CALL_IDS = ("toolUseId", "tool_call_id", "tool_id", "call_id", "id")
 _CALL_NAMES = ("name", "tool_name")
 _CALL_ARGUMENTS = ("input", "arguments", "tool_kwargs")
 _NO_OUTPUT = "(no output)"
-"""In place of a tool's result that says nothing; Bedrock has refused empty and blank text there."""
+"""In place of a tool's result that says nothing; reports disagree on whether Bedrock takes blank text there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
             content = [_labelled(block) for block in content]
         wire_role = "system" if role == "system" and system_role else "assistant" if role == "assistant" else "user"
         _append(conversation.messages, wire_role, content)
-        for item, hint in _hints(message, by_block):
+        for item, hint in _hints(message.blocks, by_block):
             turn = len(conversation.messages) - 1
             before = len(conversation.messages[turn]["content"]) - len(content)
             conversation.hints[Where("messages", turn, before + item)] = hint
@@ -86,13 +86,18 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
     return conversation
 
 
-def _hints(message: ChatMessage, by_block: Sequence[Sequence[Wire]]) -> Iterator[tuple[int, Hint]]:
+def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[Wire]]) -> Iterator[tuple[int, Hint]]:
     """What is known of the blocks that a message's blocks became, by their index."""
-    if context := sum(map(len, by_block[: message.additional_kwargs.get(CONTEXT_BLOCKS, 0)])):
-        yield context - 1, "context_end"
-    for number, block in enumerate(message.blocks):
-        if isinstance(block, FleetingBlock) and by_block[number]:
-            yield sum(map(len, by_block[:number])), "fleeting"
+    context_end: int | None = None
+    at = 0
+    for block, wires in zip(blocks, by_block, strict=False):  # behind those of blocks stand those of other calls
+        if wires and isinstance(block, ContextBlock):
+            context_end = at
+        elif wires and isinstance(block, FleetingBlock):
+            yield at, "fleeting"
+        at += len(wires)
+    if context_end is not None:
+        yield context_end, "context_end"
 
 
 def as_chat(prompt: str) -> list[ChatMessage]:

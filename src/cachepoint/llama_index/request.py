@@ -8,6 +8,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage
 
 from cachepoint.core.prompt import Hints
+from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index.messages import to_conversation
 from cachepoint.llama_index.tools import stand_ins
 
@@ -53,7 +54,12 @@ def converse_request(
     guardrail = _taken(given, _GUARDRAIL)
     if not stream:
         guardrail.pop("streamProcessingMode", None)
-    if {"guardrailIdentifier", "guardrailVersion"} <= guardrail.keys():
+    if named := [name for name in ("guardrailIdentifier", "guardrailVersion") if name in guardrail]:
+        if len(named) == 1:
+            raise ConfigurationError(
+                f"{named[0]} is {guardrail[named[0]]!r} and its other half is missing; a guardrail needs both "
+                "guardrail_identifier and guardrail_version"
+            )
         request["guardrailConfig"] = guardrail
     if thinking := given.pop("thinking", None):
         request["additionalModelRequestFields"] = {"thinking": thinking}

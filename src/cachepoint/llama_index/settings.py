@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 from llama_index.core.constants import DEFAULT_TEMPERATURE
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from pydantic import BeforeValidator
 
-from cachepoint.bedrock.client import CacheClient
+from cachepoint.bedrock.client import AsyncCacheClient, CacheClient
 from cachepoint.core.ledger import CacheLedger
 from cachepoint.core.policy import CachePolicy
 from cachepoint.llama_index.clients import Clients, Connection
@@ -24,6 +25,11 @@ Older releases of LlamaIndex have no `rate_limiter`.
 """
 
 _MAX_TOKENS = 512
+
+
+def _policy(given: Any) -> Any:
+    # Of a dict, pydantic would drop a name it does not know.
+    return CachePolicy.from_dict(given) if isinstance(given, Mapping) else given
 
 
 class BedrockSettings(FunctionCallingLLM):
@@ -52,7 +58,9 @@ class BedrockSettings(FunctionCallingLLM):
     guardrail_stream_processing_mode: Literal["sync", "async"] | None = None
     trace: str | None = Field(default=None, description="The guardrail's trace.")
 
-    prompt_cache: CachePolicy = Field(default_factory=CachePolicy, description="How prompts are cached.")
+    prompt_cache: Annotated[CachePolicy, BeforeValidator(_policy)] = Field(
+        default_factory=CachePolicy, description="How prompts are cached."
+    )
     base_models: dict[str, str] = Field(
         default_factory=dict, description="The model id behind each ARN that does not name it."
     )
@@ -94,10 +102,10 @@ class BedrockSettings(FunctionCallingLLM):
     @model_validator(mode="after")
     def _share_with_wrapped_client(self) -> Self:
         """A client that is wrapped already goes on recording and learning where it did."""
-        if isinstance(self.client, CacheClient):
-            self.__dict__.update(
-                (name, getattr(self.client, name)) for name in ("ledger", "store") if name not in self.model_fields_set
-            )
+        for client in (self.async_client, self.client):
+            if isinstance(client, CacheClient | AsyncCacheClient):
+                shared = {"ledger", "store"} - self.model_fields_set
+                self.__dict__.update({name: getattr(client, name) for name in shared})
         return self
 
     def _connection(self) -> Connection:
@@ -118,3 +126,7 @@ class BedrockSettings(FunctionCallingLLM):
     def _base_models(self) -> Mapping[str, str]:
         arn = self.application_inference_profile_arn
         return {**self.base_models, **({arn: self.model} if arn else {})}
+
+    def _base_model(self, model: str) -> str:
+        """The model behind an ARN that does not name it, and every other model itself."""
+        return self._base_models().get(model, model)

@@ -49,8 +49,7 @@ class StructuredBedrockConverse(StructuredLLM):
         """Answer a chat with an object that grows."""
         records: list[CallRecord] = []
         outputs = self._inner(records).stream_structured_predict(self.output_cls, _prompt(messages), llm_kwargs=kwargs)
-        for output in outputs:
-            yield _response(output, records)
+        return mapped(lambda output: _response(output, records), outputs)
 
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:

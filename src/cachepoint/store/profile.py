@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachepoint.core.returns import CurveKey, Habits, Lasting, ReturnCurve
+from cachepoint.core.returns import N_BUCKETS, CurveKey, Habits, Lasting, ReturnCurve
 from cachepoint.core.tokens import Calibration
 from cachepoint.core.traffic import Traffic
 from cachepoint.core.view import Entry, Seen
@@ -63,8 +63,8 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
         "refused": sorted(traffic.refused),
         "splits_trusted": traffic.splits_trusted,
         "curves": [
-            [kind, c.events, c.at_risk, c.lasting.followed, c.lasting.begun]
-            for kind, c in traffic.habits.settled(traffic.latest).curves.items()
+            [kind, c.events, c.at_risk, [c.lasting.followed, c.lasting.begun, c.lasting.followed_elsewhere]]
+            for kind, c in traffic.habits.without_waits(traffic.latest).curves.items()
         ],
         "seen": seen,
         "entries": {
@@ -77,8 +77,8 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
 
 def _traffic(plain: Mapping[str, Any]) -> Traffic:
     curves = {
-        _kind(kind): ReturnCurve(list(events), list(at_risk), lasting=Lasting(followed, begun))
-        for kind, events, at_risk, followed, begun in plain["curves"]
+        _kind(kind): ReturnCurve(_by_bucket(events), _by_bucket(at_risk), lasting=Lasting(*lasting))
+        for kind, events, at_risk, lasting in plain["curves"]
     }
     traffic = Traffic(
         calibration=Calibration(*plain["calibration"]),
@@ -88,10 +88,18 @@ def _traffic(plain: Mapping[str, Any]) -> Traffic:
         habits=Habits(curves),
     )
     for digest, (visits, kind, born, gaps) in plain["seen"].items():
-        traffic.seen.put(bytes.fromhex(digest), Seen(visits, None, _kind(kind), _kind(born), tuple(gaps)))
+        traffic.seen.put(
+            bytes.fromhex(digest), Seen(visits, None, _kind(kind), _kind(born), tuple(gaps and _by_bucket(gaps)))
+        )
     for digest, (ttl, used_at, splits) in plain["entries"].items():
         traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
     return traffic
+
+
+def _by_bucket(plain: Sequence[Any]) -> list[Any]:
+    if len(plain) != N_BUCKETS:
+        raise ValueError(f"{len(plain)} buckets")
+    return list(plain)
 
 
 def _kind(plain: Sequence[Any]) -> CurveKey:

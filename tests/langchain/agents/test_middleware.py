@@ -24,6 +24,7 @@ from cachepoint.core.policy import CachePolicy
 from cachepoint.emulator import BedrockEmulator, ToolCall
 from cachepoint.errors import ConfigurationError
 from cachepoint.langchain import PromptCacheMiddleware
+from cachepoint.langchain.middleware import SUMMARISE
 
 Json = dict[str, Any]
 ASKED: Any = {"messages": [HumanMessage("Where is the map?")]}
@@ -107,6 +108,28 @@ class TestSystemPrompt:
         assert second.usage
         assert third.usage
         assert third.usage.cache_read > second.usage.cache_read
+
+    @pytest.mark.parametrize("nothing", ["", []])
+    def test_it_stands_behind_a_tool_that_found_nothing(
+        self, make_model: MakeModel, emulator: BedrockEmulator, nothing: Any
+    ) -> None:
+        find = StructuredTool(name="look_up", description="Find it.", args_schema={}, func=lambda **_: nothing)
+        emulator.script(ToolCall("look_up", {}), "Nowhere.")
+        middleware = PromptCacheMiddleware(volatile=lambda _: "It is noon.")
+        state = create_agent(make_model(), [find], middleware=[middleware]).invoke(ASKED)
+        assert state["messages"][-1].text == "Nowhere."
+
+
+def test_a_model_that_calls_a_tool_when_asked_to_sum_up_loses_no_history(
+    make_model: MakeModel, emulator: BedrockEmulator
+) -> None:
+    emulator.script(LOOK, LOOK, LOOK, LOOK, "On the shelf.")  # the last look answers the request for a summary
+    middleware = PromptCacheMiddleware(summarise_at=200, count=lambda _: 30)
+    create_agent(make_model(), [look_up], middleware=[middleware]).invoke(ASKED)
+    asked, after = (body["messages"] for body in sent(emulator)[3:])
+    assert SUMMARISE in str(asked)
+    assert "Summary of the conversation" not in str(after)
+    assert [message["role"] for message in after] == ["user", *["assistant", "user"] * 3]
 
 
 class TestCost:

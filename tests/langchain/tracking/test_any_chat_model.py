@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from langchain_aws import ChatBedrock, ChatBedrockConverse
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_kit import CONNECTION, EPHEMERAL, EPHEMERAL_1H, LONG, MODEL, POINT_1H
+from langchain_kit import CONNECTION, EPHEMERAL, EPHEMERAL_1H, LONG, MODEL, POINT_1H, control_client
 
+from cachepoint.bedrock.client import wrap
 from cachepoint.bedrock.price_book import PriceBook
 from cachepoint.core.usage import Usage
 from cachepoint.emulator import BedrockEmulator
@@ -93,6 +94,19 @@ def test_chat_anthropic_at_anthropics_own_prices(listener: Any) -> None:
     assert cache.usage == Usage(10, 5000, 1000, 2000, 4)
     # 5 USD per million tokens of input, 0.50 read, 6.25 and 10 written, 25 of output
     assert cache.cost.usd == Decimal("0.02890")
+
+
+def test_a_wrapped_client_tells_checkpoints_and_misses_through_langchains_own_class(emulator: BedrockEmulator) -> None:
+    client = wrap(emulator.client(), clock=emulator.clock)
+    model = ChatBedrockConverse(model=MODEL, client=client, bedrock_client=control_client())
+    with get_prompt_cache_callback() as cache:
+        call_three_times(model, [SystemMessage(LONG), HumanMessage("What does it say?")])
+        model.invoke([SystemMessage("Now: " + LONG), HumanMessage("What does it say?")])
+    assert [record.status for record in cache.records] == [record.status for record in client.ledger.records]
+    assert [point.path for point in cache.records[0].checkpoints] == ["system[1]"]
+    assert cache.misses == client.ledger.totals().misses
+    assert cache.misses
+    assert cache.cost == client.ledger.totals().cost
 
 
 def replying(usage: dict[str, Any], **metadata: Any) -> BaseChatModel:

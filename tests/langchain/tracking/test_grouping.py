@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_kit import MakeModel, question
 
@@ -72,6 +76,18 @@ def test_what_a_config_says_overrules_the_block_around_it(model: CacheAwareChatB
     assert dict(model.ledger.records[0].tags) == {"tenant": "inner", "feature": "faq"}
 
 
+def test_a_model_that_a_retriever_calls_belongs_to_the_outermost_run(model: CacheAwareChatBedrockConverse) -> None:
+    class Rephrasing(BaseRetriever):
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            asked = model.invoke(question(query), config={"callbacks": run_manager.get_child()})
+            return [Document(asked.text)]
+
+    chain = RunnableLambda(str.strip) | Rephrasing() | (lambda found: question(found[0].page_content)) | model
+    with get_prompt_cache_callback() as cache:
+        chain.invoke("What?")
+    assert list(calls(cache.by("run")).values()) == [2]
+
+
 def test_tags_of_the_model_itself_count_too(make_model: MakeModel) -> None:
     model = make_model(tags=["fast"], metadata={"team": "docs"})
     model.invoke(question())
@@ -87,6 +103,14 @@ def test_what_frameworks_add_for_themselves_is_left_out() -> None:
     }  # fmt: skip
     found = run_tags(metadata, ["seq:step:2", "mine", "langsmith:hidden"])
     assert found == {"mine": "", "langgraph_node": "agent", "thread_id": "t9", "tenant": "a", "session": "t9"}
+
+
+def test_metadata_that_cannot_be_a_tag_is_left_out(model: CacheAwareChatBedrockConverse) -> None:
+    odd: Any = {1: "x", "tenant": "a", "roles": ["admin"], "user": None}
+    with get_prompt_cache_callback(budget_usd=1) as cache:
+        model.invoke(question(), config={"metadata": odd})
+    assert dict(model.ledger.records[0].tags) == {"tenant": "a"}
+    assert calls(cache.by("tenant")) == {"a": 1}
 
 
 def test_blocks_nest_and_each_counts_what_happens_inside(model: CacheAwareChatBedrockConverse) -> None:
@@ -114,6 +138,16 @@ def test_a_thread_counts_for_itself(model: CacheAwareChatBedrockConverse) -> Non
     for thread in threads:
         thread.join()
     assert counted == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_block_in_a_generator_may_end_in_another_context(model: CacheAwareChatBedrockConverse) -> None:
+    def served() -> Iterator[int]:
+        with get_prompt_cache_callback() as cache:
+            model.invoke(question())
+            yield cache.calls
+
+    stream = served()  # web servers take each piece of a streamed answer in a context of its own
+    assert [contextvars.copy_context().run(next, stream, None) for _ in range(2)] == [1, None]
 
 
 def test_many_blocks_leave_nothing_behind_in_langchain() -> None:

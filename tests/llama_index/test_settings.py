@@ -1,0 +1,123 @@
+"""What is set, on the LLM, on a client or in a call, is what a call is made with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from botocore.session import Session
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools import FunctionTool
+from llama_index_kit import CONNECTION, MODEL, sent
+from pydantic import BaseModel
+
+import cachepoint
+from cachepoint import CachePolicy
+from cachepoint.emulator import BedrockEmulator
+from cachepoint.errors import ConfigurationError
+from cachepoint.llama_index import CacheAwareBedrockConverse
+
+ARN = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc123"
+WITHOUT_TEMPERATURE = "us.anthropic.claude-opus-4-8"
+THINKING = {"type": "enabled", "budget_tokens": 1024}
+QUESTION = ChatMessage(content="What does it say?")
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+
+
+@pytest.fixture
+def llm(emulator: BedrockEmulator) -> CacheAwareBedrockConverse:
+    return CacheAwareBedrockConverse(model=MODEL, client=emulator.client())
+
+
+def test_temperature_is_left_out_for_the_model_that_a_call_names(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    llm.chat([QUESTION], model=WITHOUT_TEMPERATURE)
+    llm.chat([QUESTION])
+    assert ["temperature" in request["inferenceConfig"] for request in sent(emulator)] == [False, True]
+
+
+def test_what_is_known_of_a_model_is_known_of_its_profile() -> None:
+    with BedrockEmulator(keep_text=True, profiles={ARN: WITHOUT_TEMPERATURE}) as emulator:
+        llm = CacheAwareBedrockConverse(model=ARN, base_models={ARN: WITHOUT_TEMPERATURE}, client=emulator.client())
+        llm.chat([QUESTION])
+        assert "temperature" not in sent(emulator)[0]["inferenceConfig"]
+        assert llm.metadata.context_window == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "option", [{"thinking": THINKING, "max_tokens": 2_000}, {"model": "anthropic.claude-opus-5-5"}]
+)
+def test_a_tool_is_not_forced_where_the_options_of_a_call_rule_it_out(
+    option: dict[str, Any], llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    tool = FunctionTool.from_defaults(lambda town: town, name="find", description="Finds a town.")
+    llm.chat_with_tools([tool], "Where is Paris?", tool_required=True, **option)
+    assert sent(emulator)[0]["toolConfig"]["toolChoice"] == {"auto": {}}
+
+
+async def test_a_streamed_object_is_required_as_a_whole_one_is(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    prompt = PromptTemplate("hello")
+    whole = llm.structured_predict(City, prompt)
+    assert list(llm.stream_structured_predict(City, prompt))[-1] == whole
+    assert [each async for each in await llm.astream_structured_predict(City, prompt)][-1] == whole
+    assert [request["toolConfig"]["toolChoice"] for request in sent(emulator)] == [{"any": {}}] * 3
+
+
+@pytest.mark.parametrize("half", [{"guardrail_identifier": "gr1"}, {"guardrail_version": "1"}])
+def test_half_a_guardrail_is_no_call_without_one(half: dict[str, Any], emulator: BedrockEmulator) -> None:
+    llm = CacheAwareBedrockConverse(model=MODEL, client=emulator.client(), **half)
+    with pytest.raises(ConfigurationError, match="needs both guardrail_identifier and guardrail_version"):
+        llm.chat([QUESTION])
+    assert not emulator.requests
+
+
+def test_a_setting_that_the_policy_does_not_have_is_named() -> None:
+    with pytest.raises(ValueError, match="CachePolicy has no setting 'tll'"):
+        CacheAwareBedrockConverse(model=MODEL, prompt_cache={"tll": "1h"})  # type: ignore[arg-type]
+
+
+def test_a_wrapped_clients_policy_holds_until_the_llm_has_its_own(emulator: BedrockEmulator) -> None:
+    client = cachepoint.wrap(emulator.client(), CachePolicy(mode="off"))
+    CacheAwareBedrockConverse(model=MODEL, client=client).complete("hello")
+    CacheAwareBedrockConverse(model=MODEL, client=client, prompt_cache=CachePolicy(mode="observe")).complete("hello")
+    assert [record.mode for record in client.ledger.records] == ["off", "observe"]
+
+
+async def test_calls_go_to_the_ledger_of_an_asynchronous_client_already_wrapped(emulator: BedrockEmulator) -> None:
+    aiobotocore = pytest.importorskip("aiobotocore.session", reason="the extra `async` is not installed")
+    opening = aiobotocore.AioSession().create_client("bedrock-runtime", endpoint_url=emulator.url, **CONNECTION)
+    async with cachepoint.wrap_async(opening) as client:
+        await CacheAwareBedrockConverse(model=MODEL, async_client=client).achat([QUESTION])
+        assert client.ledger.totals().calls == 1
+
+
+async def test_asynchronous_calls_use_the_credentials_of_a_botocore_session(
+    emulator: BedrockEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    session = Session()
+    session.set_credentials("from-the-session", "secret")
+    llm = CacheAwareBedrockConverse(
+        model=MODEL, botocore_session=session, endpoint_url=emulator.url, region_name="us-east-1"
+    )
+    response = await llm.achat([QUESTION])
+    assert response.message.content
+
+
+def test_a_botocore_config_changes_what_it_names_alone(emulator: BedrockEmulator) -> None:
+    config = Config(read_timeout=7)
+    llm = CacheAwareBedrockConverse(
+        model=MODEL, botocore_config=config, max_retries=3, endpoint_url=emulator.url, **CONNECTION
+    )
+    made = llm._connection().client().meta.config
+    assert (made.read_timeout, made.connect_timeout, made.retries["total_max_attempts"]) == (7, 60, 4)
