@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -79,3 +81,14 @@ def test_other_ways_of_sharing_are_refused() -> None:
     for key, how in (("tenant", "equal"), ("tag", "pro_rata")):
         with pytest.raises(ConfigurationError, match='use "pro_rata"'):
             cachepoint.CacheLedger().by(key, shared=how)  # type: ignore[arg-type]
+
+
+def test_tags_of_a_generator_may_be_closed_in_another_context() -> None:
+    def streamed() -> Iterator[int]:
+        with cachepoint.tags(tenant="a"):
+            yield 1
+            yield 2
+
+    answer = streamed()
+    contextvars.copy_context().run(next, answer)
+    answer.close()
