@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Generator
 from decimal import Decimal
 
 import pytest
@@ -84,7 +84,7 @@ def test_other_ways_of_sharing_are_refused() -> None:
 
 
 def test_tags_of_a_generator_may_be_closed_in_another_context() -> None:
-    def streamed() -> Iterator[int]:
+    def streamed() -> Generator[int, None, None]:
         with cachepoint.tags(tenant="a"):
             yield 1
             yield 2

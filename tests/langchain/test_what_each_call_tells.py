@@ -209,3 +209,12 @@ def test_a_client_that_is_wrapped_already_records_a_call_once_and_where_it_did(e
     assert len(emulator.requests) == 2
     assert client.ledger.totals().calls == 1
     assert own.totals().calls == 1
+
+
+def test_a_client_that_is_wrapped_already_keeps_its_policy_unless_the_model_has_one(emulator: BedrockEmulator) -> None:
+    client = cachepoint.wrap(emulator.client(), policy=cachepoint.CachePolicy(mode="off"))
+
+    connected(emulator, client=client).invoke(question())
+    connected(emulator, client=client, prompt_cache=cachepoint.CachePolicy()).invoke(question())
+
+    assert [request.points > 0 for request in emulator.requests] == [False, True]

@@ -28,6 +28,16 @@ class _Wrapped:
         self._settings = made
 
     @property
+    def policy(self) -> CachePolicy:
+        """How this client's calls are cached."""
+        return self._settings.policy
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Where this client has wall time from."""
+        return self._settings.clock
+
+    @property
     def ledger(self) -> CacheLedger:
         """Where this client's calls are recorded."""
         return self._settings.ledger

@@ -38,6 +38,7 @@ from cachepoint.store.memory import MemoryStore
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import _ChatModelBinding
 
+_WRAPPED = {"prompt_cache": "policy", "ledger": "ledger", "store": "store", "clock": "clock"}
 _SHARED = ("client", "bedrock_client", "ledger", "store", "clock")
 """Fields that belong to this process: copies share them, pickles leave them out."""
 _TRANSPORT = frozenset({"config", "timeout", "max_retries", "endpoint_url", "default_headers"})
@@ -84,10 +85,10 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
 
     @model_validator(mode="after")
     def _adopt_wrapped_client(self) -> Self:
-        """A client that is wrapped already brings its ledger and store."""
+        """A client that is wrapped already keeps what nobody has set here."""
         if isinstance(self.client, CacheClient):
-            for name in {"ledger", "store"} - self.model_fields_set:
-                setattr(self, name, getattr(self.client, name))
+            for name in {*_WRAPPED} - self.model_fields_set:
+                setattr(self, name, getattr(self.client, _WRAPPED[name]))
         return self
 
     def _generate(
