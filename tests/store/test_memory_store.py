@@ -53,7 +53,7 @@ def test_scopes_know_nothing_of_each_other_but_that_a_prefix_lives_elsewhere() -
     store = MemoryStore()
     serve(store, "a")
     view = store.visit("another", steps("a"), None, 1001.0)
-    assert (view.seen, view.entries, view.elsewhere) == ({}, {}, True)
+    assert (view.seen, view.entries, view.other_scope) == ({}, {}, True)
 
 
 def test_an_entry_is_unreadable_until_its_response_begins() -> None:

@@ -52,7 +52,7 @@ def diagnose(prompt: Prompt, plan: Plan, view: View, usage: Usage, rule: ModelRu
     return (
         _unreachable(prompt, plan, view, factor)
         or _lapsed(prompt, view, factor, now)
-        or _elsewhere(prompt, view)
+        or _other_scope(prompt, view)
         or _changed(prompt, plan, view, rule, now, 0)
         or _too_small(prompt, plan, usage)
     )
@@ -89,8 +89,8 @@ def _lapsed(prompt: Prompt, view: View, factor: float, now: float) -> Miss | Non
     return None
 
 
-def _elsewhere(prompt: Prompt, view: View) -> Miss | None:
-    if not view.elsewhere:
+def _other_scope(prompt: Prompt, view: View) -> Miss | None:
+    if not view.other_scope:
         return None
     return _miss("model_changed", "", prompt.tokens)
 

@@ -177,7 +177,7 @@ class View:
     splits_trusted: bool = True
     lapsed: Mapping[bytes, Entry] = field(default_factory=dict)
     recent: tuple[Shape, ...] = ()
-    elsewhere: bool = False
+    other_scope: bool = False
     now: float = 0.0
     known: float = 0.0
     alive: float = 0.0

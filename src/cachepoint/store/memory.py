@@ -37,7 +37,7 @@ class MemoryStore:
         """Remember a request's boundaries and return what was known before it."""
         with self._lock:
             view = self._traffic(scope).visit(steps, history, now)
-            return view if view.entries else replace(view, elsewhere=self._elsewhere(scope, steps, now))
+            return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
@@ -87,7 +87,7 @@ class MemoryStore:
         store._learned = dict(scopes)
         return store
 
-    def _elsewhere(self, scope: str, steps: Sequence[Step], now: float) -> bool:
+    def _other_scope(self, scope: str, steps: Sequence[Step], now: float) -> bool:
         digests = [step.digest for step in steps if step.role not in ("inner", "cut")]
         return any(other.holds(digests, now) for name, other in self._scopes.items() if name != scope)
 
