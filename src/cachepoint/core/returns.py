@@ -13,13 +13,15 @@ from bisect import bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Role = Literal[
     "tools_end", "system_end", "context_end", "history_end",
     "tail_single", "tail_turns", "tail_stuffed", "tail_tools", "inner", "cut",
 ]  # fmt: skip
 """What a boundary is in its prompt: the evidence of like boundaries is shared."""
+NAMED: frozenset[Role] = frozenset(get_args(Role)) - {"inner", "cut"}
+"""The roles that the prompt's structure gives, seen before or not."""
 
 BUCKETS = (15.0, 45.0, 120.0, 300.0, 900.0, 3600.0)
 """Bucket limits in seconds; the last bucket is everything later."""

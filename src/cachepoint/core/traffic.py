@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from cachepoint.core.returns import LATE, SOON, CurveKey, Habits, Role
+from cachepoint.core.returns import LATE, NAMED, SOON, CurveKey, Habits
 from cachepoint.core.tokens import Calibration
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import (
@@ -62,9 +62,6 @@ class _Generations(Generic[_V]):
         return len(self.young) + len(self.old)
 
 
-_NAMED: frozenset[Role] = frozenset(
-    {"tools_end", "system_end", "context_end", "history_end", "tail_single", "tail_turns", "tail_stuffed", "tail_tools"}
-)
 _SHAPES_REMEMBERED = 16
 _UNREADABLE_BEFORE_LEARNING = 3
 _SPLITS_FAILED_BEFORE_STOPPING = 3
@@ -214,7 +211,7 @@ class Traffic:
                 if known.last is not None:
                     self.habits.curve(known.kind).returned(step.digest, now - known.last)
                 self._supersede(step.digest, here)
-            if index == parting or step.role in _NAMED or (known is None and step.role == "inner"):
+            if index == parting or step.role in NAMED or (known is None and step.role == "inner"):
                 self.habits.curve(kind).visited(step.digest, now)
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cachepoint.core.prompt import Setting
 from cachepoint.core.returns import (
     N_BUCKETS,
+    NAMED,
     UNTIL_5M,
     CurveKey,
     Forecast,
@@ -209,7 +210,7 @@ class View:
 
     def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
         """The boundaries beyond what is believed alive."""
-        found = [step for step in steps if step.role not in ("inner", "cut") or step.digest in self.seen]
+        found = [step for step in steps if step.role in NAMED or step.digest in self.seen]
         return tuple(self._cold(step) for step in found if step.tokens > self.alive)
 
     def foreign(self, before: Turn | None) -> Cold | None:

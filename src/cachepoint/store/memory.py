@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cachepoint.core.returns import NAMED
 from cachepoint.core.traffic import Traffic
 from cachepoint.core.usage import Usage
 from cachepoint.core.view import Sent, Step, View
@@ -88,7 +89,7 @@ class MemoryStore:
         return store
 
     def _other_scope(self, scope: str, steps: Sequence[Step], now: float) -> bool:
-        digests = [step.digest for step in steps if step.role not in ("inner", "cut")]
+        digests = [step.digest for step in steps if step.role in NAMED]
         return any(other.holds(digests, now) for name, other in self._scopes.items() if name != scope)
 
     def _start(self, scope: str) -> Traffic:
