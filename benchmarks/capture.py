@@ -13,13 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from capture_lib import report
-from capture_lib.contenders import Cachepoint, Contender, cachepoints, references
+from capture_lib.contenders import Cachepoint, cachepoints, references
 from capture_lib.losses import told
 from capture_lib.measure import run
 from capture_lib.mooncake import R1, TRACE
 from capture_lib.peers import peers
 from capture_lib.picture import picture
 from capture_lib.requests import Knobs, Workload
+from capture_lib.stage import Contender
 from capture_lib.traffic import Traffic
 from capture_lib.workers import ROWS, fleets
 from capture_lib.workloads import WORKLOADS

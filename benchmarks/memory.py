@@ -19,8 +19,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from cachepoint import MemoryStore, Usage
-from cachepoint.core.returns import Role
-from cachepoint.core.view import Sent, SentPoint, Step
+from cachepoint.core.traffic.return_curves import Role
+from cachepoint.core.traffic.view import Sent, SentPoint, Step
 
 BOUND_MIB = 64.0
 _TAILS: tuple[Role, ...] = ("tail_single", "tail_turns", "tail_tools")

@@ -30,7 +30,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any, NamedTuple
 
-from cachepoint.core.plan import Expected
+from cachepoint.core.planning.plan import Expected
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 TOKENS = (1_000, 10_000, 100_000, 200_000)
@@ -109,9 +109,9 @@ def as_expected(expected: Expected) -> dict[str, int]:
 
 def planning_ms(turns: list[tuple[str, str]], repeats: int) -> float:
     """Planning alone, without I/O."""
-    from cachepoint.bedrock import converse
     from cachepoint.bedrock.call import Call
     from cachepoint.bedrock.settings import settings
+    from cachepoint.bedrock.wire import converse
 
     made = settings(None, {})
     times = []

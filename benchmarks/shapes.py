@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 import cachepoint
-from cachepoint.bedrock.tables import model_prices
+from cachepoint.catalogue.table import model_prices
 from cachepoint.cli.columns import columns
 from cachepoint.cli.demo.document import excerpts, language_reference
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator
 
 MODEL = "global.anthropic.claude-sonnet-4-6"

@@ -9,7 +9,6 @@ from langchain_common import MODEL, bedrock, reference
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from cachepoint import CachePolicy
-from cachepoint.core.report import summary
 from cachepoint.langchain import CacheAwareChatBedrockConverse
 
 QUESTIONS = ("How is a number padded with zeros?", "Which conversions are there?", "How is a brace written?")
@@ -26,4 +25,4 @@ if __name__ == "__main__":
                 for point in told["checkpoints"]:
                     verb = "would put" if mode == "observe" else "put"
                     print(f"{verb} a checkpoint at {point['path']}: {point['tokens']} tokens, {point['why']}")
-            print(f"\n{mode}\n{summary(model.ledger)}\n")
+            print(f"\n{mode}\n{model.ledger.summary()}\n")

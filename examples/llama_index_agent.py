@@ -11,7 +11,6 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.tools import FunctionTool
 from llama_index_common import bedrock
 
-from cachepoint.core.report import summary
 from cachepoint.llama_index import CacheAwareBedrockConverse, ChunkedChatMemory
 
 SYSTEM = "You answer from the Python language reference. Look a chapter up before you answer."
@@ -30,7 +29,7 @@ async def run() -> None:
         for topic in ("string-methods", "formatstrings", "with"):
             question = f"Read the chapter {topic}. What is it about?"
             print(f"> {question}\n{str(await agent.run(question, memory=memory))[:200]}\n")
-        print(summary(llm.ledger))
+        print(llm.ledger.summary())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pydoc_data.topics import topics
 
 from llama_index_common import WordRetriever, bedrock, reference
 
-from cachepoint.core.report import summary
 from cachepoint.llama_index import CacheAwareBedrockConverse, CachedContextChatEngine, ChunkedChatMemory
 
 SYSTEM = f"""You explain the Python language to programmers who know another one. Be exact and brief.
@@ -38,4 +37,4 @@ if __name__ == "__main__":
             for token in chat.stream_chat(question).response_gen:
                 print(token, end="", flush=True)
             print()
-        print(summary(llm.ledger))
+        print(llm.ledger.summary())

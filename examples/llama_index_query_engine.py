@@ -9,7 +9,6 @@ from __future__ import annotations
 from llama_index.core import SummaryIndex
 from llama_index_common import bedrock, reference
 
-from cachepoint.core.report import summary
 from cachepoint.llama_index import CacheAwareBedrockConverse, CachedContextSynthesizer, StableOrderPostprocessor
 
 QUESTIONS = (
@@ -30,4 +29,4 @@ if __name__ == "__main__":
         for question in QUESTIONS:
             print(f"{question}\n  {engine.query(question)}")
             print(f"  {llm.ledger.records[-1].status}: {llm.ledger.records[-1].usage}")
-        print(summary(llm.ledger))
+        print(llm.ledger.summary())

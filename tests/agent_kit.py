@@ -15,10 +15,10 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_kit import MODEL, connected
 
-from cachepoint.core.policy import CachePolicy
-from cachepoint.core.usage import Usage
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator, Question, ServedCall, Text, ToolCall
-from cachepoint.langchain.middleware import SUMMARISE
+from cachepoint.langchain._agents.middleware import SUMMARISE
 
 SYSTEM = "You look things up in the archive, many at a time, until you know enough to answer. " * 90
 """About 1,500 tokens."""

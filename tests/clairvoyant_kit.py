@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from capture_lib.clairvoyant import Trie, schedule
 
-from cachepoint.bedrock.tables import load_rules, rates_of
+from cachepoint.catalogue.table import load_rules, rates_of
 from cachepoint.emulator import Options, ServedCall
-from cachepoint.emulator.calls import Call, Target
-from cachepoint.emulator.converse import render
-from cachepoint.emulator.traits import traits_of
+from cachepoint.emulator._reading.converse import render
+from cachepoint.emulator._reading.request import Call, Target
+from cachepoint.emulator._reading.traits import traits_of
 
 
 def clairvoyant_reads(calls: Sequence[ServedCall], model: str) -> int:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cachepoint.core.rules import TTL, TTL_SECONDS
-from cachepoint.core.view import Rates
-from cachepoint.emulator.prompt import RenderedPrompt
+from cachepoint.core.provider.prices import Rates
+from cachepoint.core.provider.rules import TTL, TTL_SECONDS
+from cachepoint.emulator._reading.positions import RenderedPrompt
 
 Action = Literal["uncached", "write 5m", "write 1h", "read"]
 """What a request does with the tokens of an edge."""

@@ -7,34 +7,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import cachepoint
-from cachepoint.core.rules import TTL, TTL_SECONDS
-from cachepoint.store.memory import MemoryStore
+from cachepoint.core.provider.rules import TTL, TTL_SECONDS
+from cachepoint.store._memory import MemoryStore
 from capture_lib.requests import Request, converse
-from capture_lib.stage import MODEL, REGION, Stage, Stopwatch
+from capture_lib.stage import MODEL, REGION, Contender, Send, Stage, Stopwatch
 from capture_lib.traffic import Traffic
-
-Send = Callable[[Request], object]
-
-
-class Contender(Protocol):
-    """`open` plays a process that starts: what it returns sends one request.
-
-    `over_http`: it needs real sockets. `concurrent` is entered around requests that are sent at once.
-    `planning` fills with the CPU seconds of each call that are not the client's, where they can be told.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def over_http(self) -> bool: ...
-    @property
-    def planning(self) -> list[float]: ...
-
-    def open(self, stage: Stage) -> Send: ...
-    def concurrent(self) -> AbstractContextManager[object]: ...
 
 
 @dataclass

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from cachepoint.core.usage import Usage
-from cachepoint.core.view import Rates
+from cachepoint.core.provider.prices import Rates
+from cachepoint.core.provider.usage import Usage
 from capture_lib.clairvoyant import Action, price, schedule
 from capture_lib.stage import rates, rendered
 from capture_lib.traffic import Traffic

@@ -10,11 +10,21 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from cachepoint.core.usage import Usage
-from cachepoint.core.view import Rates
-from capture_lib.contenders import Contender, Send
+from cachepoint.core.provider.prices import Rates
+from cachepoint.core.provider.usage import Usage
 from capture_lib.requests import Request
-from capture_lib.stage import Stage, StageMaker, direct_stage, http_stage, minimum_of, output_rate, rates, rendered
+from capture_lib.stage import (
+    Contender,
+    Send,
+    Stage,
+    StageMaker,
+    direct_stage,
+    http_stage,
+    minimum_of,
+    output_rate,
+    rates,
+    rendered,
+)
 from capture_lib.traffic import Traffic
 
 

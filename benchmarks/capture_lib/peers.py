@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from capture_lib.contenders import Contender, Send
 from capture_lib.requests import Message, Request, Text, Tool, ToolResult, ToolUse, converse
-from capture_lib.stage import MODEL, REGION, Stage
+from capture_lib.stage import MODEL, REGION, Contender, Send, Stage
 
 MAX_TOKENS = 4096
 

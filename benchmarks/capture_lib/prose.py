@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from functools import lru_cache
 
-from cachepoint.emulator.tokenizer import count_tokens
+from cachepoint.emulator._reading.tokenizer import count_tokens
 
 _SYLLABLES = [*(first + second for first in "bcdfghlmnprstv" for second in "aeio"), "an", "en", "in", "on", "er", "st"]
 _SENTENCE = (6, 16)

@@ -17,17 +17,17 @@ from typing import Any, Protocol
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cachepoint.bedrock.tables import RULES_VARIABLE, load_rules, model_prices, rates_of
-from cachepoint.core.cache_model import CacheModel
-from cachepoint.core.view import Rates
+from cachepoint.catalogue.table import RULES_VARIABLE, load_rules, model_prices, rates_of
+from cachepoint.core.provider.cache_model import CacheModel
+from cachepoint.core.provider.prices import Rates
 from cachepoint.emulator import BedrockEmulator, Clock, Latency, Options, ServedCall
-from cachepoint.emulator.calls import Call, Target
-from cachepoint.emulator.converse import render
-from cachepoint.emulator.prompt import RenderedPrompt
-from cachepoint.emulator.refusals import Refusal
+from cachepoint.emulator._checks.refusals import Refusal
+from cachepoint.emulator._reading.converse import render
+from cachepoint.emulator._reading.positions import RenderedPrompt
+from cachepoint.emulator._reading.request import Call, Target
+from cachepoint.emulator._reading.traits import traits_of
+from cachepoint.emulator._service import Service
 from cachepoint.emulator.replies import Script
-from cachepoint.emulator.service import Service
-from cachepoint.emulator.traits import traits_of
 from capture_lib.prose import prose
 from capture_lib.requests import Request, Workload, converse
 
@@ -97,6 +97,27 @@ class Stage(Protocol):
     def client(self) -> Any: ...
     def served(self) -> Sequence[ServedCall]: ...
     def wait_until(self, at: float) -> None: ...
+
+
+Send = Callable[[Request], object]
+
+
+class Contender(Protocol):
+    """`open` plays a process that starts: what it returns sends one request.
+
+    `over_http`: it needs real sockets. `concurrent` is entered around requests that are sent at once.
+    `planning` fills with the CPU seconds of each call that are not the client's, where they can be told.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def over_http(self) -> bool: ...
+    @property
+    def planning(self) -> list[float]: ...
+
+    def open(self, stage: Stage) -> Send: ...
+    def concurrent(self) -> AbstractContextManager[object]: ...
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from capture_lib.contenders import Cachepoint, Contender, Send
+from capture_lib.contenders import Cachepoint
 from capture_lib.measure import outcome, play, run
 from capture_lib.requests import Knobs, Request, Workload
-from capture_lib.stage import DAY, START, direct_stage
+from capture_lib.stage import DAY, START, Contender, Send, direct_stage
 from capture_lib.traffic import Traffic
 
 PROCESSES = (1, 8, 64)

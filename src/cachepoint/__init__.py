@@ -7,30 +7,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachepoint.lazy import lazy_names
+from cachepoint._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cachepoint.bedrock.client import wrap, wrap_async
-    from cachepoint.bedrock.context import tags
     from cachepoint.bedrock.fan_out import fan_out
-    from cachepoint.core.ledger import CacheLedger
-    from cachepoint.core.policy import CachePolicy
-    from cachepoint.core.record import CallRecord
-    from cachepoint.core.usage import Usage
+    from cachepoint.bedrock.tags import tags
+    from cachepoint.core.accounts.ledger import CacheLedger
+    from cachepoint.core.accounts.record import CallRecord
+    from cachepoint.core.planning.policy import CachePolicy
+    from cachepoint.core.provider.usage import Usage
     from cachepoint.errors import CachepointError
-    from cachepoint.store.memory import MemoryStore
+    from cachepoint.store._memory import MemoryStore
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CacheLedger": "cachepoint.core.ledger",
-    "CachePolicy": "cachepoint.core.policy",
+    "CacheLedger": "cachepoint.core.accounts.ledger",
+    "CachePolicy": "cachepoint.core.planning.policy",
     "CachepointError": "cachepoint.errors",
-    "CallRecord": "cachepoint.core.record",
-    "MemoryStore": "cachepoint.store.memory",
-    "Usage": "cachepoint.core.usage",
+    "CallRecord": "cachepoint.core.accounts.record",
+    "MemoryStore": "cachepoint.store._memory",
+    "Usage": "cachepoint.core.provider.usage",
     "fan_out": "cachepoint.bedrock.fan_out",
-    "tags": "cachepoint.bedrock.context",
+    "tags": "cachepoint.bedrock.tags",
     "wrap": "cachepoint.bedrock.client",
     "wrap_async": "cachepoint.bedrock.client",
 }

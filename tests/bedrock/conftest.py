@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 from converse_kit import Bedrock
 
-from cachepoint.bedrock import notices
+from cachepoint.bedrock import warn as notices
 from cachepoint.emulator import BedrockEmulator, Options
 
 _accounts = count(1)

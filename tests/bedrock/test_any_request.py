@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cachepoint import CachePolicy, MemoryStore
-from cachepoint.bedrock import converse
 from cachepoint.bedrock.call import Call
 from cachepoint.bedrock.settings import settings as made_settings
+from cachepoint.bedrock.wire import converse
 from cachepoint.errors import CachepointWarning
 
 POLICIES = st.builds(

@@ -27,8 +27,9 @@ from converse_kit import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.bedrock import converse
-from cachepoint.core.prompt import Prompt, cuts_of
+from cachepoint.bedrock.wire import converse
+from cachepoint.core.prompt.builder import cuts_of
+from cachepoint.core.prompt.prompt import Prompt
 
 KEY = b"k" * 32
 REQUEST: Json = {

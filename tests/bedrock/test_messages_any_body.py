@@ -14,9 +14,10 @@ from messages_kit import Json, checkpoints, joined_texts, request
 from messages_requests import messages_conversations, messages_requests
 
 from cachepoint import CachePolicy, MemoryStore
-from cachepoint.bedrock import invoke, messages
 from cachepoint.bedrock.call import Call
 from cachepoint.bedrock.settings import settings as made_settings
+from cachepoint.bedrock.wire import anthropic_messages as messages
+from cachepoint.bedrock.wire import invoke_model as invoke
 
 POLICIES = st.builds(
     CachePolicy,

@@ -16,7 +16,7 @@ from converse_kit import LLAMA, NOVA
 
 import cachepoint
 from cachepoint.bedrock.client import CacheClient
-from cachepoint.emulator.eventstream import event_frame
+from cachepoint.emulator._answering.eventstream import event_frame
 
 Json = dict[str, Any]
 

@@ -32,7 +32,7 @@ from converse_kit import (
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
 from cachepoint.emulator import BedrockEmulator, cut_stream, failed, reset_after_serving, slow, stream_error, throttled
-from cachepoint.emulator.bill import total_usage, total_usd
+from cachepoint.emulator._bill import total_usage, total_usd
 
 TOOLS: Json = {"tools": [tool("search"), tool("fetch", SYSTEM[:6000])]}
 

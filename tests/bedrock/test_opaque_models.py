@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from converse_kit import SONNET, SYSTEM, Bedrock, Json, checkpoints, text, user
 
 import cachepoint
-from cachepoint.bedrock import base_models
+from cachepoint.bedrock import opaque_models as base_models
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning
 

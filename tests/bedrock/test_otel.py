@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import cachepoint
-from cachepoint.bedrock.otel import OpenTelemetry
 from cachepoint.emulator import throttled
 from cachepoint.errors import ConfigurationError
+from cachepoint.sinks import OpenTelemetry
 
 
 class Telemetry:
@@ -176,9 +176,9 @@ def test_a_wrong_setting_is_named(wrong: Any) -> None:
 
 
 def test_without_the_extra_the_pip_command_is_named() -> None:
-    hide = "import sys; sys.modules['opentelemetry'] = None; import cachepoint.bedrock.otel"
+    hide = "import sys; sys.modules['opentelemetry'] = None; import cachepoint.sinks._otel"
     said = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False).stderr
     assert (
-        "MissingDependencyError: cachepoint.bedrock.otel needs opentelemetry; run: pip install 'cachepoint[otel]'"
+        "MissingDependencyError: cachepoint.sinks._otel needs opentelemetry; run: pip install 'cachepoint[otel]'"
         in said
     )

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from cachepoint.bedrock.price_book import PriceBook, Quote
-from cachepoint.bedrock.tables import TableRow, load_table, model_prices
-from cachepoint.core.prices import Cost, ModelPrices, TokenPrices
-from cachepoint.core.usage import Usage
+from cachepoint.catalogue.price_book import PriceBook, Quote
+from cachepoint.catalogue.table import TableRow, load_table, model_prices
+from cachepoint.core.provider.prices import Cost, ModelPrices, TokenPrices
+from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -306,8 +306,8 @@ def test_a_wrong_override_is_refused_by_its_model_id(wrong: Any) -> None:
 def test_the_price_library_is_imported_by_the_first_price() -> None:
     program = """
 import json, sys
-from cachepoint.bedrock.price_book import PriceBook
-from cachepoint.core.usage import Usage
+from cachepoint.catalogue.price_book import PriceBook
+from cachepoint.core.provider.usage import Usage
 book = PriceBook(environ={})
 before = "genai_prices" in sys.modules
 book.price("us-gov.anthropic.claude-sonnet-5", Usage(input=1), at=0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cachepoint
 from cachepoint.bedrock.request_metadata import MOST_PAIRS, with_request_metadata
-from cachepoint.core.policy import Mode
+from cachepoint.core.planning.policy import Mode
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import ConfigurationError
 

@@ -13,10 +13,10 @@ import pytest
 from converse_kit import SONNET, SYSTEM, Bedrock, text, user
 
 import cachepoint
-from cachepoint.bedrock.sinks import JsonLines
-from cachepoint.core.prices import plain
-from cachepoint.core.record import CallRecord
+from cachepoint.core.accounts.record import CallRecord
+from cachepoint.core.provider.prices import plain
 from cachepoint.errors import CachepointWarning
+from cachepoint.sinks import JsonLines
 
 SECRET = "The launch is on the ninth of May."
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cachepoint.bedrock.tables import load_rules, load_table, model_prices
-from cachepoint.core.prices import ModelPrices
-from cachepoint.core.rules import ModelRule
+from cachepoint.catalogue.table import load_rules, load_table, model_prices
+from cachepoint.core.provider.prices import ModelPrices
+from cachepoint.core.provider.rules import ModelRule
 from cachepoint.errors import RulesError
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"

@@ -27,7 +27,7 @@ from converse_kit import (
 
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
-from cachepoint.core.policy import Mode
+from cachepoint.core.planning.policy import Mode
 from cachepoint.errors import ConfigurationError
 
 QUESTION = question()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from capture_lib.contenders import Contender, cachepoints
+from capture_lib.contenders import cachepoints
 from capture_lib.measure import Outcome, run
 from capture_lib.requests import Knobs
+from capture_lib.stage import Contender
 from capture_lib.traffic import Traffic
 from capture_lib.workloads import WORKLOADS
 

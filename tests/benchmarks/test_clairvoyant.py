@@ -9,8 +9,8 @@ from capture_lib.clairvoyant import Action, cheapest, price, schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.rules import TTL, TTL_SECONDS
-from cachepoint.core.view import Rates
+from cachepoint.core.provider.prices import Rates
+from cachepoint.core.provider.rules import TTL, TTL_SECONDS
 
 RATES = Rates()
 ACTIONS: tuple[Action, ...] = ("uncached", "write 5m", "write 1h", "read")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cachepoint.bedrock.price_book import PriceBook
+from cachepoint.catalogue.price_book import PriceBook
 from cachepoint.cli import main
 from cachepoint.cli.demo import article, document, report
 from cachepoint.cli.demo.runs import Asking, with_cachepoint, without_caching

@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cachepoint.bedrock.tables import load_table
+from cachepoint.catalogue.table import load_table
 from cachepoint.cli import main
 
 Capture = pytest.CaptureFixture[str]

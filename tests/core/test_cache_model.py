@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.cache_model import CacheModel, CacheRequest, CacheSwitches, Point, Position, Served
-from cachepoint.core.rules import TTL, ModelRule
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, CacheSwitches, Point, Position, Served
+from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.provider.usage import Usage
 
 RULE = ModelRule(name="test", pattern=".", minimum=1000, ttls=("5m", "1h"))
 BLOCK = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.trimming import cleared_in_chunks
+from cachepoint.core.retrieval.trimming import cleared_in_chunks
 
 LIMIT, KEEP = 100, 40
 items = st.lists(st.tuples(st.integers(1, 40), st.floats(0, 1)), min_size=1, max_size=60)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cachepoint import CacheLedger, CallRecord, Usage
-from cachepoint.core.ledger import VALUES_KEPT, Totals
-from cachepoint.core.prices import Cost
-from cachepoint.core.record import Miss
+from cachepoint.core.accounts.ledger import VALUES_KEPT
+from cachepoint.core.accounts.record import Miss
+from cachepoint.core.accounts.totals import Totals
+from cachepoint.core.provider.prices import Cost
 
 COST = Cost(Decimal("0.1"), Decimal("0.3"), Decimal("0.2"), "2026-11-01")
 USAGE = Usage(input=10, cache_read=80, cache_write_5m=10, output=5)

@@ -7,14 +7,14 @@ from decimal import Decimal
 
 import pytest
 
-from cachepoint.core import ledger as ledger_module
-from cachepoint.core.ledger import OTHER, CacheLedger
-from cachepoint.core.plan import Checkpoint
-from cachepoint.core.prices import Cost
-from cachepoint.core.prompt import Where
-from cachepoint.core.record import CallRecord, Miss, read_contract
-from cachepoint.core.shares import PrefixUse, Written
-from cachepoint.core.usage import Usage
+from cachepoint.core.accounts import ledger as ledger_module
+from cachepoint.core.accounts.ledger import OTHER, CacheLedger
+from cachepoint.core.accounts.record import CallRecord, Miss, read_contract
+from cachepoint.core.accounts.sharing_out import PrefixUse, Written
+from cachepoint.core.planning.plan import Checkpoint
+from cachepoint.core.prompt.prompt import Where
+from cachepoint.core.provider.prices import Cost
+from cachepoint.core.provider.usage import Usage
 
 CALL = CallRecord(
     started=0.0, seconds=1.0, model="m", base_model=None, region=None, api="converse", mode="auto", status="hit",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.ordering import (
+from cachepoint.core.retrieval.ordering import (
     DocumentKey,
     SessionOrders,
     document_key,
@@ -16,7 +16,7 @@ from cachepoint.core.ordering import (
     shown_after,
     stable_order,
 )
-from cachepoint.core.trimming import start_in_chunks
+from cachepoint.core.retrieval.trimming import start_in_chunks
 
 Document = tuple[str | None, str | None, int | None, str]
 

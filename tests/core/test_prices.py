@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.prices import Cost, ModelPrices, TokenPrices, plain
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.prices import Cost, ModelPrices, TokenPrices, plain
+from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
 CLAUDE_3_7 = ModelPrices(TokenPrices.of({"input": 3, "cache_read": "0.3", "cache_write_5m": "3.75", "output": 15}))

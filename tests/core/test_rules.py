@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cachepoint.core.rules import ModelRef, ModelRule, Rules, parse_model_id
+from cachepoint.core.provider.rules import ModelRef, ModelRule, Rules, parse_model_id
 from cachepoint.errors import RulesError
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"

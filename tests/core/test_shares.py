@@ -7,8 +7,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.shares import PrefixUse, Written, prefix_use, spread
-from cachepoint.core.usage import Usage
+from cachepoint.core.accounts.sharing_out import PrefixUse, Written, prefix_use, spread
+from cachepoint.core.provider.usage import Usage
 
 SYSTEM, DOCUMENT = b"system", b"document"
 ENDS = {SYSTEM: 3000.0, DOCUMENT: 9000.0}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.tokens import NOT_CALIBRATED, PROFILES, Calibration
+from cachepoint.core.prompt.tokens import NOT_CALIBRATED, PROFILES, Calibration
 
 CLAUDE = PROFILES["claude"]
 

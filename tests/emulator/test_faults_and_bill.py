@@ -14,7 +14,7 @@ from botocore.exceptions import ResponseStreamingError as StreamBroken
 from emulator.conftest import SONNET, ask, cached_system
 from urllib3.exceptions import ProtocolError
 
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import (
     BedrockEmulator,
     Bill,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachepoint.emulator import BedrockEmulator, Question, Reasoning, Reply, Text
-from cachepoint.emulator.arguments import arguments_for
+from cachepoint.emulator._answering.arguments import arguments_for
 
 WEATHER = {
     "toolSpec": {

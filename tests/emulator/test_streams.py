@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachepoint.emulator import BedrockEmulator, Reasoning, Text, ToolCall
-from cachepoint.emulator.eventstream import encode_frame, event_frame, exception_frame
+from cachepoint.emulator._answering.eventstream import encode_frame, event_frame, exception_frame
 
 
 def decode(frames: bytes) -> list[Any]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.rules import Tokenizer
-from cachepoint.emulator.tokenizer import WEIGHTS, count_tokens
+from cachepoint.core.provider.rules import Tokenizer
+from cachepoint.emulator._reading.tokenizer import WEIGHTS, count_tokens
 
 FAMILIES = tuple(WEIGHTS)
 

@@ -88,6 +88,8 @@ def test_importing_the_package_is_quick() -> None:
 
 
 def test_the_pytest_plugin_loads_the_emulator_only_when_a_test_uses_it(project_root: Path) -> None:
-    loaded = fresh(f"import sys, cachepoint.emulator.pytest_plugin; print(*(m for m in {HEAVY!r} if m in sys.modules))")
+    loaded = fresh(
+        f"import sys, cachepoint.emulator._pytest_plugin; print(*(m for m in {HEAVY!r} if m in sys.modules))"
+    )
     assert loaded == ""
     assert (project_root / "src" / "cachepoint" / "py.typed").is_file()

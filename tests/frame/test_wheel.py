@@ -12,7 +12,7 @@ import pytest
 
 ONE_CALL = """
 import pathlib, cachepoint, cachepoint.emulator as emulator
-from cachepoint.bedrock.tables import load_rules
+from cachepoint.catalogue.table import load_rules
 assert pathlib.Path(cachepoint.__file__).is_relative_to({installed!r}), cachepoint.__file__
 assert load_rules().resolve("anthropic.claude-sonnet-4-5-20250929-v1:0") is not None
 with emulator.BedrockEmulator() as bedrock:
@@ -42,7 +42,7 @@ def names(wheel: Path) -> list[str]:
 def test_the_wheel_holds_every_module_the_model_table_and_the_typing_marker(names: list[str]) -> None:
     source = Path(__file__).resolve().parents[2] / "src"
     wanted = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
-    wanted |= {"cachepoint/py.typed", "cachepoint/bedrock/data/models.toml"}
+    wanted |= {"cachepoint/py.typed", "cachepoint/catalogue/data/models.toml"}
     assert wanted <= set(names)
 
 
@@ -54,7 +54,7 @@ def test_the_wheel_brings_the_command_and_the_pytest_plugin(wheel: Path, names: 
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "cachepoint = cachepoint.cli:main" in text
-    assert "cachepoint = cachepoint.emulator.pytest_plugin" in text
+    assert "cachepoint = cachepoint.emulator._pytest_plugin" in text
 
 
 def test_the_installed_wheel_answers_a_call(wheel: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
 import cachepoint
-from cachepoint.core.policy import CachePolicy
+from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.emulator import BedrockEmulator, Latency, failed
 from cachepoint.errors import ConfigurationError
 from cachepoint.langchain import CacheAwareChatBedrockConverse

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.tools import tool
 from langchain_kit import EPHEMERAL, EPHEMERAL_1H, LONG, MODEL, NOVA, POINT, Json, MakeModel, sent
 
-from cachepoint.bedrock import notices
+from cachepoint.bedrock import warn as notices
 from cachepoint.emulator import BedrockEmulator, failed
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheMiddleware

@@ -18,7 +18,7 @@ from langchain_kit import EPHEMERAL, EPHEMERAL_1H, LONG, POINT, POINT_1H, Json, 
 
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.langchain import CacheAwareChatBedrockConverse
-from cachepoint.langchain.marks import mark_messages, mark_system, mark_tools
+from cachepoint.langchain._request.cache_control import mark_messages, mark_system, mark_tools
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PDF = base64.b64encode(b"%PDF-1.4 " + LONG.encode()).decode()

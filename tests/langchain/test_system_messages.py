@@ -17,7 +17,7 @@ from langchain_kit import EPHEMERAL, LATE_SYSTEM_MODEL, LONG, POINT, Json, MakeM
 from cachepoint.emulator import BedrockEmulator, failed
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain import CacheAwareChatBedrockConverse
-from cachepoint.langchain.system_turns import carry_late, hoist, keep_boundaries, seat
+from cachepoint.langchain._request.system_turns import carry_late, hoist, keep_boundaries, seat
 
 Model = CacheAwareChatBedrockConverse
 LATE = "From now on, answer in French."

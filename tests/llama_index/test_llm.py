@@ -32,7 +32,7 @@ from cachepoint import CacheLedger, CachePolicy
 from cachepoint.emulator import BedrockEmulator, ToolCall, slow, throttled
 from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.llama_index import CacheAwareBedrockConverse
-from cachepoint.llama_index.responses import StreamedResponse, chat_response
+from cachepoint.llama_index._request.responses import StreamedResponse, chat_response
 
 Make = Callable[..., CacheAwareBedrockConverse]
 ARN = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc123"

@@ -22,7 +22,7 @@ from cachepoint import CachePolicy
 from cachepoint.emulator import BedrockEmulator, Reasoning, Text
 from cachepoint.errors import CachepointWarning
 from cachepoint.llama_index import CacheAwareBedrockConverse
-from cachepoint.llama_index.layout import ContextBlock
+from cachepoint.llama_index._documents.templates import ContextBlock
 
 QUESTION = ChatMessage(content="What is 2 + 3?")
 ADD_2_3 = {"toolUse": {"toolUseId": "call_1", "name": "add", "input": {"a": 2, "b": 3}}}

@@ -20,7 +20,7 @@ from nodes_kit import PASSAGES, Shuffled, contents, node, texts
 
 import cachepoint
 from cachepoint.llama_index import StableOrderPostprocessor
-from cachepoint.llama_index.stable_order import node_key
+from cachepoint.llama_index._documents.stable_order import node_key
 
 
 def test_equal_sets_are_equal_text_whatever_their_order_scores_and_ids() -> None:
@@ -219,7 +219,7 @@ def test_both_frameworks_take_the_same_documents_for_duplicates() -> None:
 
 
 def test_both_frameworks_know_a_document_by_the_same_key() -> None:
-    retriever = pytest.importorskip("cachepoint.langchain.retriever", reason="LangChain is not installed")
+    retriever = pytest.importorskip("cachepoint.langchain._documents.retriever", reason="LangChain is not installed")
     documents = pytest.importorskip("langchain_core.documents")
     for name, said in (("manual", {}), (str(uuid4()), {"source": "a.pdf", "page": 3}), (str(uuid4()), {})):
         there = documents.Document("text", id=name, metadata={**said, "start_index": 40})

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, CallRecord
-from cachepoint.core.policy import Mode
+from cachepoint.core.planning.policy import Mode
 from cachepoint.emulator import BedrockEmulator, ToolCall, failed
 from cachepoint.errors import BudgetExceeded, CachepointWarning, ConfigurationError
 from cachepoint.llama_index import CacheAwareBedrockConverse, PromptCacheCallbackHandler, PromptCacheEventHandler

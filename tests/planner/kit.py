@@ -6,17 +6,18 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cachepoint.bedrock import converse
-from cachepoint.core import planner, sending
-from cachepoint.core.boundaries import steps
-from cachepoint.core.cache_model import CacheModel, CacheRequest, Point, Position
-from cachepoint.core.plan import Plan
-from cachepoint.core.policy import CachePolicy
-from cachepoint.core.prompt import Prompt
-from cachepoint.core.rules import ModelRule
-from cachepoint.core.usage import Usage
-from cachepoint.core.view import Rates
-from cachepoint.store.memory import MemoryStore
+from cachepoint.bedrock.wire import converse
+from cachepoint.core import exchange as sending
+from cachepoint.core.planning import planner
+from cachepoint.core.planning.plan import Plan
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.prompt.prompt import Prompt
+from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Point, Position
+from cachepoint.core.provider.prices import Rates
+from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.usage import Usage
+from cachepoint.core.traffic.boundaries import steps
+from cachepoint.store._memory import MemoryStore
 
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
 SCOPE = "account|endpoint|region|model|converse"

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner.kit import CLAUDE, SCOPE, Caller, asks, history_of, prose
 
-from cachepoint.core import planner
-from cachepoint.core.boundaries import steps
-from cachepoint.core.cache_model import CacheModel, CacheSwitches
-from cachepoint.core.policy import CachePolicy
-from cachepoint.core.view import Rates
+from cachepoint.core.planning import planner
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.provider.cache_model import CacheModel, CacheSwitches
+from cachepoint.core.provider.prices import Rates
+from cachepoint.core.traffic.boundaries import steps
 from cachepoint.errors import ConfigurationError
-from cachepoint.store.memory import MemoryStore
+from cachepoint.store._memory import MemoryStore
 
 DOCUMENT = prose(6000, "document")
 

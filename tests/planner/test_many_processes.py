@@ -8,8 +8,8 @@ from pathlib import Path
 from planner.kit import Caller, Request, asks, prose
 from planner.test_waste_is_bounded import within_the_bound
 
-from cachepoint.core.cache_model import CacheModel
-from cachepoint.store.memory import MemoryStore
+from cachepoint.core.provider.cache_model import CacheModel
+from cachepoint.store._memory import MemoryStore
 
 SYSTEM = prose(1500, "system")
 

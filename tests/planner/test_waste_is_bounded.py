@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner.kit import Caller, asks, prose
 
-from cachepoint.core.cache_model import CacheModel
-from cachepoint.core.view import WASTE_SHARE, WASTE_WRITES
+from cachepoint.core.provider.cache_model import CacheModel
+from cachepoint.core.traffic.waste import WASTE_SHARE, WASTE_WRITES
 
 KINDS = (
     "unique question",

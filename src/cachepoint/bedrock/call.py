@@ -16,28 +16,30 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from cachepoint.bedrock.base_models import base_model
-from cachepoint.bedrock.context import current_tags
-from cachepoint.bedrock.dialect import Dialect, Reporter, refused_section, refuses_long_ttl
 from cachepoint.bedrock.fan_out import FanOut, Flight, current_fan_out
-from cachepoint.bedrock.notices import warn_once
+from cachepoint.bedrock.opaque_models import base_model
 from cachepoint.bedrock.request_metadata import with_request_metadata
 from cachepoint.bedrock.settings import Settings, scope_of
-from cachepoint.bedrock.tables import rates_of
-from cachepoint.core import planner, sending
-from cachepoint.core.boundaries import steps
-from cachepoint.core.diagnosis import diagnose
-from cachepoint.core.legality import LONG_TTL
-from cachepoint.core.plan import Checkpoint, Plan
-from cachepoint.core.policy import CachePolicy
-from cachepoint.core.prices import Cost
-from cachepoint.core.prompt import Prompt
-from cachepoint.core.record import CallRecord, Miss, status_of
-from cachepoint.core.rules import SECTIONS, ModelRule, parse_model_id
-from cachepoint.core.shares import PrefixUse, prefix_use
-from cachepoint.core.tokens import PROFILES
-from cachepoint.core.usage import Usage
-from cachepoint.core.view import Rates, Sent, Step, View
+from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.warn import warn_once
+from cachepoint.bedrock.wire.dialect import Dialect, Reporter
+from cachepoint.bedrock.wire.refusals import refused_section, refuses_long_ttl
+from cachepoint.catalogue.table import rates_of
+from cachepoint.core import exchange as sending
+from cachepoint.core.accounts.misses import diagnose
+from cachepoint.core.accounts.record import CallRecord, Miss, status_of
+from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
+from cachepoint.core.planning import planner
+from cachepoint.core.planning.legality import LONG_TTL
+from cachepoint.core.planning.plan import Checkpoint, Plan
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.prompt.prompt import Prompt
+from cachepoint.core.prompt.tokens import PROFILES
+from cachepoint.core.provider.prices import Cost, Rates
+from cachepoint.core.provider.rules import SECTIONS, ModelRule, parse_model_id
+from cachepoint.core.provider.usage import Usage
+from cachepoint.core.traffic.boundaries import steps
+from cachepoint.core.traffic.view import Sent, Step, View
 from cachepoint.errors import ConfigurationError
 
 ABANDONED = "abandoned"

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from inspect import iscoroutinefunction
 from typing import Any, Self, Unpack
 
-from cachepoint.bedrock import converse, invoke
 from cachepoint.bedrock.call import ABANDONED, Call
-from cachepoint.bedrock.dialect import Dialect, told
 from cachepoint.bedrock.fan_out import Flight
 from cachepoint.bedrock.settings import Options, Settings, settings
-from cachepoint.core.ledger import CacheLedger
-from cachepoint.core.policy import CachePolicy
+from cachepoint.bedrock.wire import converse, invoke_model
+from cachepoint.bedrock.wire.dialect import Dialect, told
+from cachepoint.core.accounts.ledger import CacheLedger
+from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.errors import ConfigurationError
-from cachepoint.store.base import Store
+from cachepoint.store._base import Store
 
 
 class _Wrapped:
@@ -95,20 +95,20 @@ class CacheClient(_Wrapped):
         Such an answer has been received whole when the response comes, for its usage; `body` is read as ever.
         Bodies of other formats are passed on as they are.
         """
-        call = self._call(invoke, request)
+        call = self._call(invoke_model, request)
         response = self._send(call, self._client.invoke_model)
-        if not invoke.has_messages(request):
-            return told(response, call.answered(invoke.reported(response)))
+        if not invoke_model.has_messages(request):
+            return told(response, call.answered(invoke_model.reported(response)))
         with call.reading():
             raw = response["body"].read()
-        return told({**response, "body": invoke.again(raw)}, call.answered(invoke.reported(response, raw)))
+        return told({**response, "body": invoke_model.again(raw)}, call.answered(invoke_model.reported(response, raw)))
 
     def invoke_model_with_response_stream(self, **request: Any) -> dict[str, Any]:
         """InvokeModel streamed; the event that ends the answer has `promptCache` beside its `chunk`.
 
         Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
         """
-        call = self._call(invoke, request)
+        call = self._call(invoke_model, request)
         response = self._send(call, self._client.invoke_model_with_response_stream)
         call.began()
         return {**response, "body": RecordedStream(response["body"], call)}
@@ -196,17 +196,19 @@ class AsyncCacheClient(_Wrapped):
 
     async def invoke_model(self, **request: Any) -> dict[str, Any]:
         """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`."""
-        call = self._call(invoke, request)
+        call = self._call(invoke_model, request)
         response = await self._send(call, self._client.invoke_model)
-        if not invoke.has_messages(request):
-            return told(response, call.answered(invoke.reported(response)))
+        if not invoke_model.has_messages(request):
+            return told(response, call.answered(invoke_model.reported(response)))
         with call.reading():
             raw = await response["body"].read()
-        return told({**response, "body": invoke.again_async(raw)}, call.answered(invoke.reported(response, raw)))
+        return told(
+            {**response, "body": invoke_model.again_async(raw)}, call.answered(invoke_model.reported(response, raw))
+        )
 
     async def invoke_model_with_response_stream(self, **request: Any) -> dict[str, Any]:
         """InvokeModel streamed; the event that ends the answer has `promptCache` beside its `chunk`."""
-        call = self._call(invoke, request)
+        call = self._call(invoke_model, request)
         response = await self._send(call, self._client.invoke_model_with_response_stream)
         call.began()
         return {**response, "body": AsyncRecordedStream(response["body"], call)}

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypedDict, get_args
 
-from cachepoint.bedrock.price_book import PriceBook
-from cachepoint.bedrock.tables import load_rules
-from cachepoint.core.ledger import CacheLedger
-from cachepoint.core.policy import CachePolicy, Mode
-from cachepoint.core.prices import Prices
-from cachepoint.core.prompt import NO_HINTS, Hints
-from cachepoint.core.rules import Rules
+from cachepoint.catalogue.price_book import PriceBook
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.accounts.ledger import CacheLedger
+from cachepoint.core.planning.policy import CachePolicy, Mode
+from cachepoint.core.prompt.prompt import NO_HINTS, Hints
+from cachepoint.core.provider.prices import Prices
+from cachepoint.core.provider.rules import Rules
 from cachepoint.errors import ConfigurationError
-from cachepoint.store.base import Store
-from cachepoint.store.memory import MemoryStore
+from cachepoint.store._base import Store
+from cachepoint.store._memory import MemoryStore
 
 MODE_VARIABLE = "CACHEPOINT_MODE"
 

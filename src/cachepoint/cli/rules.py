@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cachepoint.errors import RulesError
 
 if TYPE_CHECKING:
-    from cachepoint.bedrock.tables import TableRow
+    from cachepoint.catalogue.table import TableRow
 
 _OF_A_PROVIDER = re.compile(r"[a-z0-9]+\.[a-z]")
 
@@ -32,7 +32,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def run(options: argparse.Namespace) -> int:
     """Print the table or the row."""
-    from cachepoint.bedrock.tables import load_table
+    from cachepoint.catalogue.table import load_table
 
     table = load_table()
     rows = table.rows if options.model is None else (_row(options.model),)
@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _row(model: str) -> TableRow:
-    from cachepoint.bedrock.tables import load_table
-    from cachepoint.core.rules import parse_model_id
+    from cachepoint.catalogue.table import load_table
+    from cachepoint.core.provider.rules import parse_model_id
 
     table = load_table()
     named = next((row for row in table.rows if row.rule.name.lower() == model.lower()), None)
@@ -91,7 +91,7 @@ def _cells(row: TableRow) -> tuple[str, ...]:
 
 def _details(row: TableRow) -> str:
     from cachepoint.cli.columns import columns, paragraph
-    from cachepoint.core.prices import plain
+    from cachepoint.core.provider.prices import plain
 
     rule = row.rule
     facts = asdict(rule)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachepoint.lazy import lazy_names
+from cachepoint._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from cachepoint.core.cache_model import CacheSwitches
-    from cachepoint.emulator.bill import Bill, BillLine, ServedCall
-    from cachepoint.emulator.calls import Options
-    from cachepoint.emulator.clock import Clock, Latency
+    from cachepoint.core.provider.cache_model import CacheSwitches
+    from cachepoint.emulator._bill import Bill, BillLine, ServedCall
+    from cachepoint.emulator._clock import Clock, Latency
+    from cachepoint.emulator._reading.request import Options
+    from cachepoint.emulator._server import BedrockEmulator, serve
     from cachepoint.emulator.faults import (
         Fault,
         cut_stream,
@@ -25,28 +26,27 @@ if TYPE_CHECKING:
         throttled,
     )
     from cachepoint.emulator.replies import Question, Reasoning, Reply, Text, ToolCall
-    from cachepoint.emulator.server import BedrockEmulator, serve
 
 _HOMES = {
-    "BedrockEmulator": "cachepoint.emulator.server",
-    "Bill": "cachepoint.emulator.bill",
-    "BillLine": "cachepoint.emulator.bill",
-    "CacheSwitches": "cachepoint.core.cache_model",
-    "Clock": "cachepoint.emulator.clock",
+    "BedrockEmulator": "cachepoint.emulator._server",
+    "Bill": "cachepoint.emulator._bill",
+    "BillLine": "cachepoint.emulator._bill",
+    "CacheSwitches": "cachepoint.core.provider.cache_model",
+    "Clock": "cachepoint.emulator._clock",
     "Fault": "cachepoint.emulator.faults",
-    "Latency": "cachepoint.emulator.clock",
-    "Options": "cachepoint.emulator.calls",
+    "Latency": "cachepoint.emulator._clock",
+    "Options": "cachepoint.emulator._reading.request",
     "Question": "cachepoint.emulator.replies",
     "Reasoning": "cachepoint.emulator.replies",
     "Reply": "cachepoint.emulator.replies",
-    "ServedCall": "cachepoint.emulator.bill",
+    "ServedCall": "cachepoint.emulator._bill",
     "Text": "cachepoint.emulator.replies",
     "ToolCall": "cachepoint.emulator.replies",
     "cut_stream": "cachepoint.emulator.faults",
     "failed": "cachepoint.emulator.faults",
     "reset_after_serving": "cachepoint.emulator.faults",
     "reset_before_serving": "cachepoint.emulator.faults",
-    "serve": "cachepoint.emulator.server",
+    "serve": "cachepoint.emulator._server",
     "slow": "cachepoint.emulator.faults",
     "stream_error": "cachepoint.emulator.faults",
     "throttled": "cachepoint.emulator.faults",

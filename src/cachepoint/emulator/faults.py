@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cachepoint.emulator.calls import Operation, Target
+from cachepoint.emulator._reading.request import Operation, Target
 from cachepoint.errors import EmulatorError
 
 # Error names and statuses of Converse (rules R1.9); an in-stream exception has the same name, its first letter small.

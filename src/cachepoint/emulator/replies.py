@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from cachepoint.emulator.arguments import arguments_for, relevant_tool
-from cachepoint.emulator.calls import Call, Json
-from cachepoint.emulator.tokenizer import count_tokens
+from cachepoint.emulator._answering.arguments import arguments_for, relevant_tool
+from cachepoint.emulator._reading.request import Call, Json
+from cachepoint.emulator._reading.tokenizer import count_tokens
 from cachepoint.errors import EmulatorError
 
 

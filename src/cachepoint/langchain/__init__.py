@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachepoint.lazy import lazy_names
+from cachepoint._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from cachepoint.langchain.chat import CacheAwareChatBedrockConverse
-    from cachepoint.langchain.context import cached_context_prompt, context_blocks
-    from cachepoint.langchain.history import clear_in_chunks, trim_in_chunks
-    from cachepoint.langchain.langsmith_cost import with_exact_cost
-    from cachepoint.langchain.middleware import PromptCacheMiddleware
-    from cachepoint.langchain.retriever import StableOrderRetriever, StableOrderTransformer, stable_order
-    from cachepoint.langchain.tracking import PromptCacheCallbackHandler, get_prompt_cache_callback
+    from cachepoint.langchain._agents.history import clear_in_chunks, trim_in_chunks
+    from cachepoint.langchain._agents.middleware import PromptCacheMiddleware
+    from cachepoint.langchain._chat import CacheAwareChatBedrockConverse
+    from cachepoint.langchain._cost.callback import PromptCacheCallbackHandler, get_prompt_cache_callback
+    from cachepoint.langchain._cost.langsmith import with_exact_cost
+    from cachepoint.langchain._documents.prompt import cached_context_prompt, context_blocks
+    from cachepoint.langchain._documents.retriever import StableOrderRetriever, StableOrderTransformer, stable_order
 
 _HOMES = {
-    "CacheAwareChatBedrockConverse": "cachepoint.langchain.chat",
-    "PromptCacheCallbackHandler": "cachepoint.langchain.tracking",
-    "PromptCacheMiddleware": "cachepoint.langchain.middleware",
-    "StableOrderRetriever": "cachepoint.langchain.retriever",
-    "StableOrderTransformer": "cachepoint.langchain.retriever",
-    "cached_context_prompt": "cachepoint.langchain.context",
-    "clear_in_chunks": "cachepoint.langchain.history",
-    "context_blocks": "cachepoint.langchain.context",
-    "get_prompt_cache_callback": "cachepoint.langchain.tracking",
-    "stable_order": "cachepoint.langchain.retriever",
-    "trim_in_chunks": "cachepoint.langchain.history",
-    "with_exact_cost": "cachepoint.langchain.langsmith_cost",
+    "CacheAwareChatBedrockConverse": "cachepoint.langchain._chat",
+    "PromptCacheCallbackHandler": "cachepoint.langchain._cost.callback",
+    "PromptCacheMiddleware": "cachepoint.langchain._agents.middleware",
+    "StableOrderRetriever": "cachepoint.langchain._documents.retriever",
+    "StableOrderTransformer": "cachepoint.langchain._documents.retriever",
+    "cached_context_prompt": "cachepoint.langchain._documents.prompt",
+    "clear_in_chunks": "cachepoint.langchain._agents.history",
+    "context_blocks": "cachepoint.langchain._documents.prompt",
+    "get_prompt_cache_callback": "cachepoint.langchain._cost.callback",
+    "stable_order": "cachepoint.langchain._documents.retriever",
+    "trim_in_chunks": "cachepoint.langchain._agents.history",
+    "with_exact_cost": "cachepoint.langchain._cost.langsmith",
 }
 
 __all__ = [

@@ -11,13 +11,13 @@ except ImportError as problem:
         "cachepoint.llama_index needs llama-index-core: pip install 'cachepoint[llama-index]'"
     ) from problem
 
-from cachepoint.llama_index.chat_engine import CachedContextChatEngine
-from cachepoint.llama_index.layout import cached_qa_template
-from cachepoint.llama_index.llm import CacheAwareBedrockConverse
-from cachepoint.llama_index.memory import ChunkedChatMemory
-from cachepoint.llama_index.stable_order import StableOrderPostprocessor
-from cachepoint.llama_index.synthesizer import CachedContextSynthesizer
-from cachepoint.llama_index.tracking import PromptCacheCallbackHandler, PromptCacheCallEvent, PromptCacheEventHandler
+from cachepoint.llama_index._chat.engine import CachedContextChatEngine
+from cachepoint.llama_index._chat.memory import ChunkedChatMemory
+from cachepoint.llama_index._cost import PromptCacheCallbackHandler, PromptCacheCallEvent, PromptCacheEventHandler
+from cachepoint.llama_index._documents.stable_order import StableOrderPostprocessor
+from cachepoint.llama_index._documents.synthesizer import CachedContextSynthesizer
+from cachepoint.llama_index._documents.templates import cached_qa_template
+from cachepoint.llama_index._llm import CacheAwareBedrockConverse
 
 __all__ = [
     "CacheAwareBedrockConverse",

@@ -10,7 +10,7 @@ from agent_kit import Agent, Run
 from langchain_core.messages import ToolMessage
 
 from cachepoint.langchain import PromptCacheMiddleware
-from cachepoint.langchain.middleware import SUMMARISE
+from cachepoint.langchain._agents.middleware import SUMMARISE
 
 STEPS = 60
 ENOUGH = 0.9

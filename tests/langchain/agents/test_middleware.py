@@ -20,11 +20,11 @@ from langchain_kit import CONNECTION, LONG, MODEL, POINT, MakeModel, control_cli
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from cachepoint.core.policy import CachePolicy
+from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.emulator import BedrockEmulator, ToolCall
 from cachepoint.errors import ConfigurationError
 from cachepoint.langchain import PromptCacheMiddleware
-from cachepoint.langchain.middleware import SUMMARISE
+from cachepoint.langchain._agents.middleware import SUMMARISE
 
 Json = dict[str, Any]
 ASKED: Any = {"messages": [HumanMessage("Where is the map?")]}

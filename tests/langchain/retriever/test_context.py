@@ -14,7 +14,7 @@ from langchain_kit import EPHEMERAL_1H, POINT_1H, MakeModel, sent, told
 from langgraph.graph import START, MessagesState, StateGraph
 from retriever_kit import PAGES, Found
 
-from cachepoint.core.policy import CachePolicy
+from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain import StableOrderRetriever, cached_context_prompt, context_blocks, stable_order

@@ -15,11 +15,11 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_kit import CONNECTION, EPHEMERAL, EPHEMERAL_1H, LONG, MODEL, POINT_1H, control_client
 
 from cachepoint.bedrock.client import wrap
-from cachepoint.bedrock.price_book import PriceBook
-from cachepoint.core.usage import Usage
+from cachepoint.catalogue.price_book import PriceBook
+from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.langchain import get_prompt_cache_callback
-from cachepoint.langchain.reported import usage_of
+from cachepoint.langchain._cost.reported import usage_of
 
 COUNTS = st.integers(0, 10**6)
 

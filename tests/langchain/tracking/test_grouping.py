@@ -16,16 +16,16 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_kit import MakeModel, question
 
 import cachepoint
-from cachepoint.bedrock.sinks import JsonLines
-from cachepoint.core.ledger import Totals
-from cachepoint.core.record import CallRecord
+from cachepoint.core.accounts.record import CallRecord
+from cachepoint.core.accounts.totals import Totals
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain import (
     CacheAwareChatBedrockConverse,
     PromptCacheCallbackHandler,
     get_prompt_cache_callback,
 )
-from cachepoint.langchain.run_tags import run_tags
+from cachepoint.langchain._cost.run_tags import run_tags
+from cachepoint.sinks import JsonLines
 
 CONFIG: RunnableConfig = {"metadata": {"tenant": "a", "session_id": "s1", "turn": 3}, "tags": ["search"]}
 

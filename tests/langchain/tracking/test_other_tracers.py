@@ -12,7 +12,7 @@ from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.tracers import LangChainTracer
 from langchain_kit import MODEL, MakeModel, connected, question
 
-from cachepoint.bedrock.price_book import PriceBook
+from cachepoint.catalogue.price_book import PriceBook
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.langchain import (
     CacheAwareChatBedrockConverse,

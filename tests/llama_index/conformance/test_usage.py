@@ -16,7 +16,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_kit import CHAT_METHODS, LONG, METHODS, MakeLLM, answer, cache_point
 from pydantic import BaseModel
 
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator
 
 STRUCTURED = [*CHAT_METHODS, "complete", "acomplete"]

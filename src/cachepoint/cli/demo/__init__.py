@@ -111,7 +111,7 @@ def _live(model_id: str, document: Document, requests: int, *, agreed: bool) -> 
 
 
 def _agrees(region: str, model_id: str, document: Document, requests: int) -> bool:
-    from cachepoint.bedrock.price_book import PriceBook
+    from cachepoint.catalogue.price_book import PriceBook
     from cachepoint.cli.demo import report
     from cachepoint.cli.demo.runs import INSTRUCTIONS, MAX_TOKENS
 
@@ -131,7 +131,7 @@ def _agrees(region: str, model_id: str, document: Document, requests: int) -> bo
 
 
 def _print_report(model_id: str, without: Run, cached: Run, latency: str) -> None:
-    from cachepoint.bedrock.price_book import PriceBook
+    from cachepoint.catalogue.price_book import PriceBook
     from cachepoint.cli.demo.report import Report
 
     print(Report(model_id, without, cached, PriceBook(), datetime.now(UTC), latency))

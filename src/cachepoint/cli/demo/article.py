@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from cachepoint.core.prices import Cost, Prices
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.prices import Cost, Prices
+from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
 MODEL = "anthropic.claude-3-7-sonnet-20250219-v1:0"

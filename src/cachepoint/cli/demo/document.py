@@ -114,7 +114,7 @@ def from_file(path: Path) -> Document:
 
 def tokens_of(text: str) -> int:
     """The size of a text by the emulator's counter, as the older Claude models count."""
-    from cachepoint.emulator.tokenizer import count_tokens
+    from cachepoint.emulator._reading.tokenizer import count_tokens
 
     return count_tokens(text, "claude")
 

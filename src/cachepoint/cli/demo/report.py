@@ -11,9 +11,9 @@ from decimal import Decimal
 from cachepoint.cli.columns import columns, paragraph
 from cachepoint.cli.demo import article
 from cachepoint.cli.demo.runs import Run, median
-from cachepoint.core.plan import Checkpoint
-from cachepoint.core.prices import Cost, Prices
-from cachepoint.core.usage import Usage
+from cachepoint.core.planning.plan import Checkpoint
+from cachepoint.core.provider.prices import Cost, Prices
+from cachepoint.core.provider.usage import Usage
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 

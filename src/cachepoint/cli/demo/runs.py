@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cachepoint.cli.demo.document import Document
-from cachepoint.core.usage import Usage
+from cachepoint.core.provider.usage import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage
 
-    from cachepoint.core.record import CallRecord
+    from cachepoint.core.accounts.record import CallRecord
 
 INSTRUCTIONS = "Answer the question from the document below, briefly, and quote the sentence you rely on.\n\n"
 MAX_TOKENS = 400
@@ -59,7 +59,7 @@ def with_cachepoint(
     client: Any, model_id: str, document: Document, asking: Asking, clock: Callable[[], float] = time.time
 ) -> Run:
     """Ask through `CacheAwareChatBedrockConverse`; nothing else differs."""
-    from cachepoint.core.ledger import CacheLedger
+    from cachepoint.core.accounts.ledger import CacheLedger
     from cachepoint.langchain import CacheAwareChatBedrockConverse
 
     ledger = CacheLedger()

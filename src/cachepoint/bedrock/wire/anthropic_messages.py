@@ -1,0 +1,222 @@
+"""The Anthropic Messages dialect: `cache_control` on tools, system blocks and message content.
+
+Pure functions over the JSON body of InvokeModel; none changes its input, and untouched parts are shared
+between the body given and the one returned. A checkpoint is an attribute of the block that it follows, so a
+`system` or `content` written as a string becomes a list of blocks where it gets one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from cachepoint.bedrock.wire.dialect import messages_settings, said_ttl, usage_of, whole_settings
+from cachepoint.bedrock.wire.edits import ListEdits, edits_of, rewritten
+from cachepoint.core.planning.plan import Plan
+from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
+from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
+from cachepoint.core.prompt.tokens import PROFILES
+from cachepoint.core.provider.rules import TTL, Tokenizer
+from cachepoint.core.provider.usage import Usage
+
+API = "invoke_model"
+CACHE_CONTROL = "cache_control"
+AUTOMATIC = Where("messages", None, 0)
+"""The place of a `cache_control` at the body's top, which asks for a checkpoint at the prompt's end (R3.19).
+
+Models up to Opus 4.6 refuse it there; on the last block it means the same to all.
+"""
+
+_KINDS: Mapping[str, Kind] = {
+    "text": "text", "image": "image", "document": "document", "tool_use": "tool_use", "tool_result": "tool_result",
+    "thinking": "reasoning", "redacted_thinking": "reasoning", "search_result": "search_result",
+}  # fmt: skip
+
+_WITH_MEDIA = frozenset({"image", "document", "tool_result"})
+
+
+def read(
+    body: Mapping[str, Any],
+    key: bytes,
+    tokenizer: Tokenizer = "other",
+    hints: Hints = NO_HINTS,
+    *,
+    guarded: bool = False,
+) -> Prompt:
+    """The body in wire order; `hints` say what is known of blocks.
+
+    `guarded`: a guardrail looks for its tags in the text, which must not be cut in two then.
+    """
+    builder = PromptBuilder(key, tokenizer, hints, cut_text=not guarded, attached=True)
+    profile = PROFILES[tokenizer]
+    forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
+    schema = (body.get("output_config") or {}).get("format") or body.get("output_format")
+    whole = {**whole_settings(API, body), "output_config.format": schema}
+    tools, messages = body.get("tools") or (), body.get("messages") or ()
+    builder.section("tools", whole, profile.tools if tools else 0.0)
+    for item, tool in enumerate(tools):
+        _read_tool(builder, Where("tools", None, item), tool)
+    builder.section("system", {}, profile.output_schema if schema else 0.0)
+    _read_content(builder, Where("system", None, 0), body.get("system"), splittable=True)
+    settings = messages_settings("tool_choice", forced=forced, images=_has_images(messages))
+    builder.section("messages", settings, profile.forced_tool if forced else 0.0)
+    for number, message in enumerate(messages):
+        role = message.get("role", "")
+        builder.message(role)
+        where = Where("messages", number, 0)
+        _read_content(builder, where, message.get("content"), splittable=role == "user")
+    _read_mark(builder, AUTOMATIC, body)
+    return builder.build()
+
+
+def apply(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The body with the plan's checkpoints and splits in place of the user's own checkpoints."""
+    result = rewritten(body, edits_of(plan), _applied)
+    return _bare(result) if _automatic(plan) else result
+
+
+def undo(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The body as the user wrote it, from what `apply` made of it."""
+    result = rewritten(body, edits_of(plan), _undone)
+    for mark in _automatic(plan):
+        result[CACHE_CONTROL] = mark.raw
+    return result
+
+
+def usage(reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
+    """Tokens by class from the `usage` of an answer; None when none was sent."""
+    if not reported or reported.get("input_tokens") is None:
+        return None
+    split = reported.get("cache_creation") or {}
+    return usage_of(
+        reported["input_tokens"],
+        reported.get("cache_read_input_tokens"),
+        reported.get("cache_creation_input_tokens"),
+        {"5m": split.get("ephemeral_5m_input_tokens") or 0, "1h": split.get("ephemeral_1h_input_tokens") or 0},
+        reported.get("output_tokens"),
+        unsaid_ttl,
+    )
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _has_images(messages: Iterable[Mapping[str, Any]]) -> bool:
+    blocks = [block for message in messages for block in _blocks(message.get("content"))]
+    return any(part.get("type") == "image" for block in blocks for part in (block, *_inner(block)))
+
+
+def _blocks(content: Any) -> list[Mapping[str, Any]]:
+    return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
+
+
+def _inner(block: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return _blocks(block.get("content")) if block.get("type") == "tool_result" else []
+
+
+def _is_marked(block: Any) -> bool:
+    return isinstance(block, Mapping) and isinstance(block.get(CACHE_CONTROL), Mapping)
+
+
+def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> None:
+    if _is_marked(block):
+        builder.mark(where, said_ttl(where, block[CACHE_CONTROL]), block[CACHE_CONTROL])
+
+
+def _read_tool(builder: PromptBuilder, where: Where, tool: Any) -> None:
+    # A deferred tool is no part of the prompt until the model finds it, and may not carry a checkpoint.
+    if not (isinstance(tool, Mapping) and tool.get("defer_loading")):
+        builder.data(where, _bare(tool), "tool")
+    _read_mark(builder, where, tool)
+
+
+def _read_content(builder: PromptBuilder, where: Where, content: Any, *, splittable: bool) -> None:
+    """Read a `system` or `content` whose first block is at `where`."""
+    if isinstance(content, str):
+        builder.text(where, content, splittable=splittable, plain=True)
+        return
+    for item, block in enumerate(content or ()):
+        _read_block(builder, where._replace(item=item), block, splittable=splittable)
+
+
+def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool) -> None:
+    bare = _bare(block)
+    kind = _KINDS.get(bare.get("type", ""), "other") if isinstance(bare, Mapping) else "other"
+    if kind == "text" and isinstance(bare.get("text"), str):
+        rest = {name: value for name, value in bare.items() if name not in ("type", "text")}
+        header = wire_bytes(rest) if rest else b""
+        builder.text(where, bare["text"], header=header, splittable=splittable and not rest)
+    else:
+        media = [found for part in (bare, *_inner(bare)) for found in _media(part)] if kind in _WITH_MEDIA else []
+        textual = not any(each.kind == "binary" for each in media)
+        builder.data(where, bare, kind, textual=textual, media=media)
+    _read_mark(builder, where, block)
+    if kind == "tool_result":
+        content = block.get("content")
+        for nested, part in enumerate(content if isinstance(content, list) else ()):
+            _read_mark(builder, where._replace(nested=nested), part)
+
+
+def _media(block: Mapping[str, Any]) -> Iterator[Media]:
+    """The image or document that a block is."""
+    source = block.get("source")
+    data = source.get("data") if isinstance(source, Mapping) else None
+    if not isinstance(source, Mapping) or not isinstance(data, str):
+        return
+    encoded = source.get("type") == "base64"
+    size = len(data) * 3 // 4 if encoded else len(data)
+    yield Media("image" if block.get("type") == "image" else "binary" if encoded else "text", size, len(data))
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def _automatic(plan: Plan) -> list[Mark]:
+    return [mark for mark in plan.marks if mark.where == AUTOMATIC]
+
+
+def _applied(items: Any, edits: ListEdits) -> list[Any]:
+    blocks = [{"type": "text", "text": items}] if isinstance(items, str) else items
+    return [
+        piece if ttl is None else {**piece, CACHE_CONTROL: _cache_control(ttl)}
+        for number, block in enumerate(blocks)
+        for piece, ttl in edits.pieces(number, _bare(block) if number in edits.marks else block)
+    ]
+
+
+def _undone(items: Sequence[Any], edits: ListEdits) -> Any:
+    result: list[Any] = []
+    position = 0
+    while position < len(items):
+        number = len(result)
+        block, position = edits.joined(number, items, position)
+        if number in edits.ttls:
+            block = {name: value for name, value in block.items() if name != CACHE_CONTROL}
+        for mark in edits.marks.get(number, ()):
+            block = _marked_again(block, mark)
+        result.append(block)
+    return result[0]["text"] if edits.plain else result
+
+
+def _bare(block: Any) -> Any:
+    """A block without its own mark and those inside a tool result."""
+    if not isinstance(block, Mapping):
+        return block
+    bare = {name: value for name, value in block.items() if name != CACHE_CONTROL} if _is_marked(block) else block
+    if not any(_is_marked(part) for part in _inner(block)):
+        return bare
+    return {**bare, "content": [_bare(part) for part in block["content"]]}
+
+
+def _marked_again(block: Mapping[str, Any], mark: Mark) -> dict[str, Any]:
+    nested = mark.where.nested
+    if nested is None:
+        return {**block, CACHE_CONTROL: mark.raw}
+    content = list(block["content"])
+    content[nested] = {**content[nested], CACHE_CONTROL: mark.raw}
+    return {**block, "content": content}
+
+
+def _cache_control(ttl: TTL) -> dict[str, Any]:
+    # An omitted TTL means 5m, and models that have no 1h refuse the field altogether.
+    return {"type": "ephemeral", "ttl": ttl} if ttl == "1h" else {"type": "ephemeral"}

@@ -1,0 +1,249 @@
+"""The Converse dialect: `cachePoint` blocks in `toolConfig.tools`, `system` and message content.
+
+Pure functions over request dictionaries; none changes its input, and untouched parts are shared
+between the request given and the one returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cachepoint.bedrock.wire.dialect import (
+    Answered,
+    Reporter,
+    messages_settings,
+    said_ttl,
+    told,
+    usage_of,
+    whole_settings,
+)
+from cachepoint.bedrock.wire.edits import ListEdits, Rewrite, edits_of, rewritten
+from cachepoint.core.planning.plan import Plan
+from cachepoint.core.prompt.builder import PromptBuilder
+from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
+from cachepoint.core.prompt.tokens import PROFILES
+from cachepoint.core.provider.rules import TTL, Tokenizer
+from cachepoint.core.provider.usage import Usage
+
+API = "converse"
+CACHE_POINT = "cachePoint"
+_TOOL_CHOICE = "toolConfig.toolChoice"
+
+_KINDS: Mapping[str, Kind] = {
+    "text": "text", "image": "image", "document": "document", "video": "video", "audio": "audio",
+    "toolUse": "tool_use", "toolResult": "tool_result", "reasoningContent": "reasoning",
+    "guardContent": "guard", "citationsContent": "citations", "searchResult": "search_result",
+}  # fmt: skip
+_MEDIA = frozenset({"image", "document", "video", "audio"})
+_WITH_MEDIA = _MEDIA | {"tool_result"}
+_COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
+
+
+def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer = "other", hints: Hints = NO_HINTS) -> Prompt:
+    """The request in wire order; `hints` say what is known of blocks."""
+    builder = PromptBuilder(key, tokenizer, hints)
+    profile = PROFILES[tokenizer]
+    tool_config = request.get("toolConfig") or {}
+    tools, choice = tool_config.get("tools") or (), tool_config.get("toolChoice") or {}
+    forced = "any" in choice or "tool" in choice
+    output = request.get("outputConfig") or {}
+    schema = output.get("textFormat")
+    guarded = "guardrailConfig" in request
+    fields = request.get("additionalModelRequestFields") or {}
+    settings = whole_settings(API, fields, "additionalModelRequestFields.", output.get("effort"))
+    settings["outputConfig.textFormat"] = schema
+    if tokenizer == "nova":  # there another tool choice misses altogether (C9)
+        settings[_TOOL_CHOICE] = choice
+    builder.section("tools", settings, profile.tools if tools else 0.0)
+    for item, tool in enumerate(tools):
+        where = Where("tools", None, item)
+        if not _read_mark(builder, where, tool):
+            builder.data(where, tool, "tool")
+    builder.section("system", {}, profile.output_schema if schema else 0.0)
+    for item, block in enumerate(request.get("system") or ()):
+        _read_block(builder, Where("system", None, item), block, splittable=True)
+    messages = request.get("messages") or ()
+    settings = messages_settings(_TOOL_CHOICE, forced=forced, images=_has_images(messages))
+    builder.section("messages", settings, profile.forced_tool if forced else 0.0)
+    for number, message in enumerate(messages):
+        role = message.get("role", "")
+        builder.message(role)
+        for item, block in enumerate(message.get("content") or ()):
+            splittable = role == "user" and not guarded
+            _read_block(builder, Where("messages", number, item), block, splittable=splittable)
+    return builder.build()
+
+
+def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
+    return _rewritten(request, plan, _applied)
+
+
+def undo(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The request as the user wrote it, from what `apply` made of it."""
+    return _rewritten(request, plan, _undone)
+
+
+def usage(reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
+    """Tokens by class from a Converse `usage`; None when none was sent."""
+    if not reported or "inputTokens" not in reported:
+        return None
+    by_ttl: dict[TTL, int] = {"5m": 0, "1h": 0}
+    for detail in reported.get("cacheDetails") or ():
+        if detail.get("ttl") in by_ttl:
+            by_ttl[detail["ttl"]] += detail.get("inputTokens") or 0
+    return usage_of(
+        reported["inputTokens"] or 0,
+        reported.get("cacheReadInputTokens"),
+        reported.get("cacheWriteInputTokens"),
+        by_ttl,
+        reported.get("outputTokens"),
+        unsaid_ttl,
+    )
+
+
+def count_input(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What CountTokens is asked about a request."""
+    return {"converse": {name: request[name] for name in _COUNTED if name in request}}
+
+
+def service_tier(request: Mapping[str, Any]) -> str | None:
+    """The service tier a request names."""
+    tier: str | None = (request.get("serviceTier") or {}).get("type")
+    return tier
+
+
+def reporter(answered: Answered) -> Reporter:
+    """The `metadata` event has the usage, and is told of."""
+
+    def passed(event: dict[str, Any]) -> dict[str, Any]:
+        """The event, told of where it carries the usage."""
+        metadata = event.get("metadata")
+        if metadata is None or "usage" not in metadata:
+            return event
+        return {**event, "metadata": told(metadata, answered(metadata["usage"]))}
+
+    return passed
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _has_images(messages: Sequence[Mapping[str, Any]]) -> bool:
+    return any(
+        "image" in block or any("image" in part for part in _result_parts(block))
+        for message in messages
+        for block in message.get("content") or ()
+    )
+
+
+def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
+    return block["toolResult"].get("content") or () if "toolResult" in block else ()
+
+
+def _is_mark(block: Any) -> bool:
+    return isinstance(block, dict) and CACHE_POINT in block
+
+
+def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
+    if not _is_mark(block) or len(block) != 1:
+        return False
+    builder.mark(where, said_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
+    return True
+
+
+def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool) -> None:
+    if _read_mark(builder, where, block):
+        return
+    name = next(iter(block), "") if isinstance(block, dict) and len(block) == 1 else ""
+    kind = _KINDS.get(name, "other")
+    if kind == "text" and isinstance(block["text"], str):
+        builder.text(where, block["text"], splittable=splittable)
+        return
+    nested: list[tuple[Where, Any]] = []
+    if kind == "tool_result":
+        parts = enumerate(_result_parts(block))
+        nested = [(where._replace(nested=number), part) for number, part in parts if _is_mark(part)]
+        block = _without_nested_marks(block) if nested else block
+    media = [found for part in (block, *_result_parts(block)) for found in _media(part)] if kind in _WITH_MEDIA else []
+    builder.data(where, block, kind, textual=kind != "document" or _is_text_document(block[name]), media=media)
+    for place, point in nested:
+        _read_mark(builder, place, point)
+
+
+def _media(block: Mapping[str, Any]) -> Iterator[Media]:
+    for name in _MEDIA & block.keys():
+        source = block[name].get("source") or {}
+        content = source.get("bytes")
+        # What lies in S3 has a size too, which nobody knows here.
+        size = len(content) if isinstance(content, bytes | bytearray) else 0
+        if name == "image":
+            yield Media("image", size)
+        elif size:
+            yield Media("text" if name == "document" and _is_text_document(block[name]) else "binary", size)
+
+
+def _is_text_document(document: Any) -> bool:
+    return not (isinstance(document, Mapping) and document.get("format") == "pdf")
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def _rewritten(request: Mapping[str, Any], plan: Plan, rewrite: Rewrite) -> dict[str, Any]:
+    if plan.changes_nothing:
+        return dict(request)
+    edits = edits_of(plan)
+    result = rewritten(request, edits, rewrite)
+    tools = edits.get(("tools", None))
+    if tools is not None:
+        config = request["toolConfig"]
+        result["toolConfig"] = {**config, "tools": rewrite(config["tools"], tools)}
+    return result
+
+
+def _applied(items: Sequence[Any], edits: ListEdits) -> list[Any]:
+    result: list[Any] = []
+    for number, item in enumerate(items):
+        marks = edits.marks.get(number)
+        if marks and marks[0].where.nested is None:
+            continue
+        for piece, ttl in edits.pieces(number, _without_nested_marks(item) if marks else item):
+            result.append(piece)
+            if ttl is not None:
+                result.append(_cache_point(ttl))
+    return result
+
+
+def _undone(items: Sequence[Any], edits: ListEdits) -> list[Any]:
+    bare = [item for item in items if not _is_mark(item)]
+    result: list[Any] = []
+    position = 0
+    while position < len(bare) or len(result) in edits.marks:
+        marks = edits.marks.get(len(result), [])
+        if marks and marks[0].where.nested is None:
+            result.append(marks[0].raw)
+            continue
+        block, position = edits.joined(len(result), bare, position)
+        result.append(_with_nested_marks(block, marks))
+    return result
+
+
+def _without_nested_marks(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    result = block["toolResult"]
+    return {"toolResult": {**result, "content": [part for part in result["content"] if not _is_mark(part)]}}
+
+
+def _with_nested_marks(block: Any, marks: Sequence[Mark]) -> Any:
+    if not marks:
+        return block
+    content = list(block["toolResult"]["content"])
+    for mark in marks:
+        content.insert(mark.where.nested or 0, mark.raw)
+    return {"toolResult": {**block["toolResult"], "content": content}}
+
+
+def _cache_point(ttl: TTL) -> dict[str, Any]:
+    # An omitted TTL means 5m, and models that have no 1h refuse the field altogether.
+    return {CACHE_POINT: {"type": "default", "ttl": ttl} if ttl == "1h" else {"type": "default"}}

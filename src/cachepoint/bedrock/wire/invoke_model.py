@@ -1,0 +1,165 @@
+"""InvokeModel: the envelope around a body in its model's own format.
+
+Bodies of Anthropic Messages are planned by the dialect `messages`. All others, Nova's and Llama's among
+them, are passed on as they are; their calls are recorded with the usage that headers or stream metrics
+report. A body goes out byte for byte as it came where the plan leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from cachepoint.bedrock.wire import anthropic_messages as messages
+from cachepoint.bedrock.wire.dialect import Answered, Reporter, told
+from cachepoint.core.planning.plan import Plan
+from cachepoint.core.prompt.prompt import Hints, Prompt
+from cachepoint.core.provider.rules import Tokenizer
+
+API = messages.API
+usage = messages.usage
+
+_VERSION = "anthropic_version"  # what Bedrock demands of every Anthropic Messages body
+_METRICS = "amazon-bedrock-invocationMetrics"
+_HEADERS = {
+    "input_tokens": "x-amzn-bedrock-input-token-count",
+    "output_tokens": "x-amzn-bedrock-output-token-count",
+    "cache_read_input_tokens": "x-amzn-bedrock-cache-read-input-token-count",
+    "cache_creation_input_tokens": "x-amzn-bedrock-cache-write-input-token-count",
+}
+_COUNTERS = {
+    "input_tokens": "inputTokenCount",
+    "output_tokens": "outputTokenCount",
+    "cache_read_input_tokens": "cacheReadInputTokenCount",
+    "cache_creation_input_tokens": "cacheWriteInputTokenCount",
+}
+_TELLING = (b'"usage"', b'"message_stop"', _METRICS.encode())
+
+
+def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
+    """The request in wire order; None when its body is not of Anthropic Messages."""
+    body = _body(request)
+    if body is None:
+        return None
+    return messages.read(body, key, tokenizer, hints, guarded="guardrailIdentifier" in request)
+
+
+def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The request with a planned body, or as it was where nothing changes."""
+    body = None if plan.changes_nothing else _body(request)
+    planned = None if body is None else messages.apply(body, plan)
+    if planned == body:
+        return dict(request)
+    return {**request, "body": json.dumps(planned, separators=(",", ":")).encode()}
+
+
+def count_input(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What CountTokens is asked about a request."""
+    return {"invokeModel": {"body": request["body"]}}
+
+
+def service_tier(request: Mapping[str, Any]) -> str | None:
+    """The service tier a request names."""
+    tier: str | None = request.get("serviceTier")
+    return tier
+
+
+def has_messages(request: Mapping[str, Any]) -> bool:
+    """Whether a request's body looks like Anthropic Messages, without parsing it."""
+    body = request.get("body")
+    if isinstance(body, str):
+        return _VERSION in body
+    return isinstance(body, bytes | bytearray) and _VERSION.encode() in body
+
+
+def _body(request: Mapping[str, Any]) -> dict[str, Any] | None:
+    body = _json(request["body"]) if has_messages(request) else {}
+    return body if _VERSION in body and isinstance(body.get("messages"), list) else None
+
+
+def _json(raw: str | bytes | bytearray) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else, which is then left to those who can read it."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def reported(response: Mapping[str, Any], raw: bytes = b"") -> dict[str, Any]:
+    """The usage that an answer reports, in the names of Anthropic Messages; the body's before the headers'.
+
+    Only the body tells writes of 5m and of 1h apart.
+    """
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    counted = {name: int(headers[header]) for name, header in _HEADERS.items() if headers.get(header, "").isdigit()}
+    return counted | _said(_json(raw).get("usage"))
+
+
+def reporter(answered: Answered) -> Reporter:
+    """A stream reports its usage two or three times, each time more of it; the last event is told of."""
+    so_far: dict[str, Any] = {}
+
+    def passed(event: dict[str, Any]) -> dict[str, Any]:
+        """The event, told of where it ends the answer; remembers what usage it reports."""
+        raw = event.get("chunk", {}).get("bytes", b"")
+        if not any(word in raw for word in _TELLING):
+            return event
+        said = _json(raw)
+        metrics = _said(said.get(_METRICS))
+        so_far.update(_said(_said(said.get("message")).get("usage")))
+        so_far.update(_said(said.get("usage")))
+        so_far.update({name: metrics[counter] for name, counter in _COUNTERS.items() if counter in metrics})
+        if not metrics and said.get("type") != "message_stop":
+            return event
+        return told(event, answered(so_far))
+
+    return passed
+
+
+def _said(part: Any) -> dict[str, Any]:
+    """What a part of an answer says; nothing where it is missing or of another kind."""
+    return {name: value for name, value in part.items() if value is not None} if isinstance(part, Mapping) else {}
+
+
+def again(raw: bytes) -> Any:
+    """A response body already read, to be read by the caller as boto3 gave it."""
+    from botocore.response import StreamingBody
+
+    return StreamingBody(io.BytesIO(raw), len(raw))
+
+
+def again_async(raw: bytes) -> Any:
+    """The same as aiobotocore gave it."""
+    from aiobotocore.response import StreamingBody  # type: ignore[import-untyped]
+
+    return StreamingBody(_Received(raw), str(len(raw)))
+
+
+class _Received:
+    """A response all of which has come, as far as aiobotocore's StreamingBody looks at one."""
+
+    url = ""
+
+    def __init__(self, raw: bytes) -> None:
+        self.content = asyncio.StreamReader()
+        self.content.feed_data(raw)
+        self.content.feed_eof()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    async def read(self) -> bytes:
+        return await self.content.read()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()

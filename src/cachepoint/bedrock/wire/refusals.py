@@ -1,0 +1,32 @@
+"""What the service refused, read off its error message."""
+
+from __future__ import annotations
+
+import re
+
+from cachepoint.core.planning.plan import Plan
+from cachepoint.core.provider.rules import SECTIONS, Section
+
+_ABOUT_CHECKPOINTS = re.compile(
+    r"cachepoint|cache_control|cache point|prompt caching|\bttl\b"
+    r"|messages\.\d+\.content\.\d+\.type: field required"  # after a document that is not a PDF (section 2)
+)
+
+_ABOUT_LONG_TTL = re.compile(r"extended ttl|\.ttl: extra inputs|ttl[^.]*not (?:supported|available|permitted)")
+
+
+def refuses_long_ttl(message: str) -> bool:
+    """Whether an error message says that the model has no 1h TTL, rather than that one stands in the wrong place."""
+    return _ABOUT_LONG_TTL.search(message.lower()) is not None
+
+
+def refused_section(message: str, plan: Plan) -> Section | None:
+    """The section whose checkpoint an error message refuses; None when it is not about checkpoints."""
+    lowered = message.lower()
+    if _ABOUT_CHECKPOINTS.search(lowered) is None:
+        return None
+    pointed = {"tools": "toolconfig/tools", "system": "#/system", "messages": "messages"}
+    for section in SECTIONS:
+        if pointed[section] in lowered or f"{section}." in lowered:
+            return section
+    return plan.checkpoints[-1].where.section if plan.checkpoints else None

@@ -1,0 +1,292 @@
+"""The model table: `data/models.toml`, and the rows a user adds or overrides.
+
+A user's file, named in CACHEPOINT_RULES, has the same format. A row with the name of a shipped row
+changes the fields it gives, where that row stands; any other row comes before the shipped ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import date
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cachepoint.core.provider.prices import ModelPrices, Rates, TokenPrices
+from cachepoint.core.provider.rules import ModelRef, ModelRule, Rules, Tokenizer, parse_model_id
+from cachepoint.errors import ConfigurationError, RulesError
+
+RULES_VARIABLE = "CACHEPOINT_RULES"
+PriceZone = Literal["global", "regional", "us-gov"]
+
+# litellm's map prices GovCloud 20% above list, and list is what `global.` profiles cost (P2).
+_GOVCLOUD = Decimal("1.2")
+
+_FIELD_TYPES: Mapping[str, type] = {
+    each.name: str if each.default is MISSING else int if each.default is None else type(each.default)
+    for each in fields(ModelRule)
+}
+_TYPE_NAMES: Mapping[type, str] = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number",
+    tuple: "a list of strings",
+}
+# The file's name and time of change, so that a changed file is read again.
+_UsersFile = tuple[str, int]
+_PRICE_FIELDS = ("prices", "long_prompt", "service_tiers")
+
+
+@dataclass(frozen=True, slots=True)
+class LongPrompt:
+    """Above `above` prompt tokens a request costs so many times the price, by direction."""
+
+    above: int
+    input: Decimal
+    output: Decimal
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: a model's rule and what its tokens cost.
+
+    `service_tiers` says how many times the price a tier costs, where that is known.
+    `users_zones` are the price zones whose prices a user's file gave.
+    """
+
+    rule: ModelRule
+    prices: Mapping[PriceZone, TokenPrices] = field(default_factory=dict)
+    long_prompt: LongPrompt | None = None
+    service_tiers: Mapping[str, Decimal] = field(default_factory=dict)
+    users_zones: frozenset[PriceZone] = frozenset()
+
+    def prices_in(self, zone: PriceZone) -> ModelPrices | None:
+        """The row's prices in a zone; None when unknown."""
+        prices = self.prices.get(zone)
+        if prices is None and zone == "us-gov" and "global" in self.prices:
+            prices = self.prices["global"].times(_GOVCLOUD)
+        if prices is None:
+            return None
+        if self.long_prompt is None:
+            return ModelPrices(prices)
+        longer = prices.times(self.long_prompt.input, self.long_prompt.output)
+        return ModelPrices(prices, ((self.long_prompt.above, longer),))
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """The rows in order: the first whose pattern is found in a model id wins."""
+
+    rows: tuple[TableRow, ...]
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rows' rules, in order."""
+        return Rules(tuple(row.rule for row in self.rows))
+
+    @cached_property
+    def _by_rule(self) -> Mapping[ModelRule, TableRow]:
+        return {row.rule: row for row in reversed(self.rows)}
+
+    def row(self, model_id: str) -> TableRow | None:
+        """The row of a model id, profile id or ARN; None when the ARN is opaque."""
+        rule = self.rules.resolve(model_id)
+        return None if rule is None else self._by_rule[rule]
+
+
+def load_rules(extra: Iterable[ModelRule] = (), environ: Mapping[str, str] | None = None) -> Rules:
+    """The rules of the table, with `extra` before them.
+
+    Raises RulesError when the file that CACHEPOINT_RULES names is missing or wrong.
+    """
+    return _rules(tuple(extra), _users_file(environ))
+
+
+def load_table(environ: Mapping[str, str] | None = None) -> ModelTable:
+    """The shipped table with the rows of the file that CACHEPOINT_RULES names.
+
+    Raises RulesError when that file is missing or wrong.
+    """
+    return _table(_users_file(environ))
+
+
+def model_prices(
+    model_id: str, *, region: str | None = None, environ: Mapping[str, str] | None = None
+) -> ModelPrices | None:
+    """What the table says a model id costs, in USD per million tokens; None when it does not know."""
+    row = load_table(environ).row(model_id)
+    return None if row is None else row.prices_in(price_zone(parse_model_id(model_id), region))
+
+
+def rates_of(model_id: str) -> Rates:
+    """Prices of a model relative to its input price, from the table; the usual ones when unknown."""
+    found = model_prices(model_id)
+    if found is None or not found.standard.input:
+        return Rates()
+    prices = found.standard
+
+    def share(price: Any, otherwise: float) -> float:
+        return otherwise if price is None else float(price / prices.input)
+
+    return Rates(share(prices.cache_read, 0.1), share(prices.cache_write_5m, 1.25), share(prices.cache_write_1h, 2.0))
+
+
+def price_zone(ref: ModelRef, region: str | None = None) -> PriceZone:
+    """Where a model id is priced: only `global.` is list price, and GovCloud has its own (P2).
+
+    `region` is the client's; it decides for an id that does not say where it is served.
+    """
+    if ref.geo == "global":
+        return "global"
+    if ref.geo == "us-gov" or (ref.geo is None and (region or "").startswith("us-gov-")):
+        return "us-gov"
+    return "regional"
+
+
+def _users_file(environ: Mapping[str, str] | None) -> _UsersFile | None:
+    name = (os.environ if environ is None else environ).get(RULES_VARIABLE)
+    if not name:
+        return None
+    try:
+        return name, Path(name).stat().st_mtime_ns
+    except OSError as problem:
+        raise RulesError(
+            f"{RULES_VARIABLE} names {name!r}, which cannot be read ({problem.strerror}); "
+            f"name a readable TOML file or unset it"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def _rules(extra: tuple[ModelRule, ...], users_file: _UsersFile | None) -> Rules:
+    rules = _table(users_file).rules
+    return rules.extended(extra) if extra else rules
+
+
+@lru_cache(maxsize=8)
+def _table(users_file: _UsersFile | None) -> ModelTable:
+    if users_file is None:
+        from importlib.resources import files
+
+        text = files("cachepoint.catalogue").joinpath("data/models.toml").read_text("utf-8")
+        return ModelTable(tuple(_row(raw, where) for raw, where in _raw_rows(text, "models.toml")))
+    name, _ = users_file
+    shipped = {row.rule.name: row for row in _table(None).rows}
+    added: list[TableRow] = []
+    for raw, where in _raw_rows(_read(name), name):
+        changed = shipped.get(raw["name"])
+        row = _row(raw, where, changed, users=True)
+        if changed is None:
+            added.append(row)
+        else:
+            shipped[row.rule.name] = row
+    return ModelTable((*added, *shipped.values()))
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RulesError(f"{name}: cannot be read ({problem}); give a TOML file in UTF-8") from None
+
+
+def _raw_rows(text: str, file: str) -> list[tuple[dict[str, Any], str]]:
+    import tomllib
+
+    try:
+        content = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as problem:
+        raise RulesError(f"{file}: no TOML ({problem}); see cachepoint's models.toml for the format") from None
+    rows = content.pop("model", [])
+    if content or not isinstance(rows, list) or not all(isinstance(raw, dict) for raw in rows):
+        wrong = next(iter(content), "model")
+        raise RulesError(f"{file}: {wrong!r} at top level; write every row as a [[model]] table")
+    named = []
+    for number, raw in enumerate(rows, 1):
+        name = raw.get("name")
+        if not isinstance(name, str) or not name:
+            raise RulesError(f"{file}: row {number}: name is {name!r}; give the row a name, or the shipped row's")
+        named.append((raw, f"{file}: row {name!r}"))
+    return named
+
+
+def _row(raw: Mapping[str, Any], where: str, base: TableRow | None = None, users: bool = False) -> TableRow:
+    """A row from what a file gives, over the row it changes."""
+    known = (*_FIELD_TYPES, *_PRICE_FIELDS)
+    for name in raw:
+        if name not in known:
+            raise RulesError(f"{where}: unknown field {name!r}; use any of {', '.join(known)}")
+    if base is None and "pattern" not in raw:
+        raise RulesError(f"{where}: no shipped row has this name and it has no pattern; give it one")
+    given: dict[str, Any] = {name: _field(name, value, where) for name, value in raw.items() if name in _FIELD_TYPES}
+    prices = _prices(raw.get("prices", {}), where)
+    try:
+        rule = ModelRule(**given) if base is None else replace(base.rule, **given)
+    except RulesError as problem:
+        raise RulesError(f"{where}: {problem}") from None
+    row = base or TableRow(rule)
+    return TableRow(
+        rule=rule,
+        prices={**row.prices, **prices},
+        long_prompt=_long_prompt(raw["long_prompt"], where) if "long_prompt" in raw else row.long_prompt,
+        service_tiers=_factors(raw["service_tiers"], f"{where}: service_tiers")
+        if "service_tiers" in raw
+        else row.service_tiers,
+        users_zones=row.users_zones | frozenset(prices) if users else frozenset(),
+    )
+
+
+def _field(name: str, value: object, where: str) -> object:
+    kind = _FIELD_TYPES[name]
+    if kind is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    if name == "checked" and isinstance(value, date):
+        return value.isoformat()
+    if name == "tokenizer" and value not in get_args(Tokenizer):
+        raise RulesError(f"{where}: tokenizer is {value!r}; use any of {', '.join(get_args(Tokenizer))}")
+    # `type` and not `isinstance`: TOML's true is no number.
+    if type(value) is not kind:
+        raise RulesError(f"{where}: {name} is {value!r}; give {_TYPE_NAMES[kind]}")
+    return value
+
+
+def _prices(raw: object, where: str) -> dict[PriceZone, TokenPrices]:
+    zones: tuple[PriceZone, ...] = get_args(PriceZone)
+    prices: dict[PriceZone, TokenPrices] = {}
+    for zone, table in _mapping(raw, f"{where}: prices").items():
+        known = next((each for each in zones if each == zone), None)
+        if known is None:
+            raise RulesError(f"{where}: prices.{zone} is no price zone; use any of {', '.join(zones)}")
+        place = f"{where}: prices.{zone}"
+        try:
+            prices[known] = TokenPrices.of(_mapping(table, place), place)
+        except ConfigurationError as problem:
+            raise RulesError(str(problem)) from None
+    return prices
+
+
+def _long_prompt(raw: object, where: str) -> LongPrompt:
+    place = f"{where}: long_prompt"
+    given = _mapping(raw, place)
+    above = given.get("above")
+    if set(given) != {"above", "input", "output"} or type(above) is not int or above < 0:
+        raise RulesError(f"{place} is {dict(given)!r}; give above in tokens, and input and output as factors")
+    factors = _factors({name: given[name] for name in ("input", "output")}, place)
+    return LongPrompt(above, factors["input"], factors["output"])
+
+
+def _factors(raw: object, place: str) -> dict[str, Decimal]:
+    factors = {}
+    for name, value in _mapping(raw, place).items():
+        if type(value) not in (int, Decimal) or not Decimal(value).is_finite() or value <= 0:
+            raise RulesError(f"{place}.{name} is {value!r}; give how many times the price it costs")
+        factors[name] = Decimal(value)
+    return factors
+
+
+def _mapping(raw: object, place: str) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise RulesError(f"{place} is {raw!r}; give a table")
+    return raw

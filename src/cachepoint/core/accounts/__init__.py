@@ -1,0 +1,1 @@
+"""What calls did and cost: records, the ledger, misses, shares, the summary."""

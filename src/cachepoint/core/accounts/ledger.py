@@ -1,0 +1,131 @@
+"""Every call exactly once: bounded records, and running sums that survive their eviction."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Literal
+
+from cachepoint.core.accounts.record import CallRecord
+from cachepoint.core.accounts.sharing_out import spread
+from cachepoint.core.accounts.totals import Totals, table
+from cachepoint.errors import ConfigurationError
+
+RECORDS_KEPT = 10_000
+KEYS_KEPT = 1_000
+"""By a key beyond these nothing is summed."""
+VALUES_KEPT = 10_000
+OTHER = "(other)"
+"""Where the sums of a tag's values go once there are too many of them."""
+
+Sink = Callable[[CallRecord], None]
+
+
+class CacheLedger:
+    """Collects the record of every call; safe to share between threads.
+
+    Keeps the newest `keep` records; `totals()` and `by(key)` sum over all calls ever recorded.
+    `on_call` is a function, or several, called with each record outside the lock, such as
+    `cachepoint.sinks._json_lines.JsonLines`; what one raises spoils neither the call nor the others.
+    """
+
+    def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:
+        self._lock = threading.RLock()
+        self._adding = False
+        self._waiting: deque[CallRecord] = deque()
+        self._records: deque[CallRecord] = deque(maxlen=keep)
+        self._totals = Totals()
+        self._by: dict[str, OrderedDict[str, Totals]] = {}
+        self._sinks: Sequence[Sink] = () if on_call is None else (on_call,) if callable(on_call) else tuple(on_call)
+
+    @property
+    def records(self) -> tuple[CallRecord, ...]:
+        """The newest records, oldest first."""
+        with self._lock:
+            return tuple(self._records)
+
+    def add(self, record: CallRecord) -> None:
+        """Record a call; what a sink raises is raised once every sink has had the call."""
+        with self._lock:
+            self._waiting.append(record)
+            # An abandoned stream records itself when it is collected, which may be in the middle of this.
+            if not self._adding:
+                self._adding = True
+                try:
+                    while self._waiting:
+                        self._sum(self._waiting.popleft())
+                finally:
+                    self._adding = False
+        failures = []
+        for sink in self._sinks:
+            try:
+                sink(record)
+            except Exception as failure:  # noqa: BLE001 - raised below, after the other sinks
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _sum(self, record: CallRecord) -> None:
+        self._records.append(record)
+        self._totals = self._totals.plus(record)
+        for key, value in _keys(record):
+            if key not in self._by and len(self._by) >= KEYS_KEPT:
+                continue
+            sums = self._by.setdefault(key, OrderedDict())
+            name = value if value in sums or len(sums) < VALUES_KEPT else OTHER
+            sums[name] = sums.get(name, Totals()).plus(record)
+
+    def totals(self) -> Totals:
+        """Sums over all calls."""
+        with self._lock:
+            return self._totals
+
+    def summary(self) -> str:
+        """A table to print: a line for each model and the sum, then the misses."""
+        return table(self.totals(), self.by("model"))
+
+    def by(self, key: str, shared: Literal["pro_rata"] | None = None) -> dict[str, Totals]:
+        """Sums by the values of `model`, `session` or a tag; empty for a key never seen.
+
+        `tag` sums by the tags that have no value; a call counts under each of its own, so that these
+        sums cannot be shared out.
+
+        As billed, the call that writes a prefix pays for all who read it. `shared="pro_rata"` spreads
+        the cost of each write evenly over the call that wrote and those that read. Usage stays where it
+        arose, and the sum over all values and the calls without one stays the bill. Only writes among
+        the `records` kept are spread.
+        """
+        if shared not in (None, "pro_rata") or (shared and key == "tag"):
+            raise ConfigurationError(f'by({key!r}, shared={shared!r}): use "pro_rata" with a key that has values')
+        with self._lock:
+            sums = dict(self._by.get(key, {}))
+            records = tuple(self._records) if shared else ()
+        shifts = spread(
+            [
+                (_value(record, key, sums), record.prefix, record.cost.write_usd if record.cost else Decimal(0))
+                for record in sorted(records, key=lambda record: record.started)
+            ]
+        )
+        for value, usd in shifts.items():
+            if value is not None:
+                sums[value] = replace(sums[value], cost=sums[value].cost.moved(usd))
+        return sums
+
+
+def _keys(record: CallRecord) -> Iterator[tuple[str, str]]:
+    yield "model", record.base_model or record.model
+    if record.session is not None:
+        yield "session", record.session
+    for name, value in record.tags.items():
+        if not value:
+            yield "tag", name
+        elif name not in ("model", "session"):
+            yield name, value
+
+
+def _value(record: CallRecord, key: str, sums: Mapping[str, Totals]) -> str | None:
+    value = next((value for name, value in _keys(record) if name == key), None)
+    return value if value in sums else OTHER if value is not None and OTHER in sums else None

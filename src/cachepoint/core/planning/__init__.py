@@ -1,0 +1,1 @@
+"""Where checkpoints go: the policy, the candidates and their worth, what is legal, the plan."""

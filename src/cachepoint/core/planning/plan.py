@@ -1,0 +1,113 @@
+"""What the planner decides for one request: frozen values, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cachepoint.core.prompt.prompt import ListKey, Mark, Prompt, Where
+from cachepoint.core.provider.rules import TTL
+
+Obstacle = Literal[
+    "model_without_checkpoints", "section_without_checkpoints", "nothing_before", "after_reasoning",
+    "after_document", "after_video", "after_blank_text", "after_guard", "only_after_text", "after_citations",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint to send: after the block at `where`, or inside it at character `offset`.
+
+    `tokens` is the likely size of the prefix it ends; `worth` the expected saving in input tokens.
+    `boundary` is its index in the prompt's boundaries; `path` the place of the block sent; `marked`
+    that the user asked for it, `said` also with this TTL.
+    """
+
+    boundary: int
+    where: Where
+    offset: int | None
+    ttl: TTL
+    tokens: int
+    why: str
+    marked: bool = False
+    said: bool = False
+    path: str = ""
+    worth: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A place considered and not used, with the reason."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A text block to send in two at character `offset`."""
+
+    where: Where
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the planner expects a request to read and to write, in likely tokens.
+
+    `read_boundary` is the index of the boundary believed live, None when nothing is; `read_exact` says
+    that usage told the size of its entry before.
+    """
+
+    read: float = 0.0
+    read_exact: bool = False
+    read_boundary: int | None = None
+    read_ttl: TTL | None = None
+    written: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Checkpoints for one request; `marks` are the user's own, which they replace, `plain` as in Prompt.
+
+    A dialect's `apply` needs nothing else, and its `undo` gives the request back.
+    """
+
+    checkpoints: tuple[Checkpoint, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    warnings: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    splits: tuple[Split, ...] = ()
+    plain: frozenset[ListKey] = frozenset()
+    expected: Expected = Expected()
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the request goes out as the user wrote it."""
+        return not self.checkpoints and not self.splits and not self.marks
+
+
+def with_paths(prompt: Prompt, points: Sequence[Checkpoint], cuts: Iterable[int]) -> list[Checkpoint]:
+    """The points with the place each takes in the lists as sent: user marks gone, cuts and points added."""
+    cut_places = [(prompt.blocks[prompt.boundaries[c].block].where, prompt.boundaries[c].offset or 0) for c in cuts]
+    placed: list[Checkpoint] = []
+    for point in points:
+        here = point.where
+        marked = [mark.where for mark in prompt.marks if mark.where.list_key == here.list_key]
+        gone = sum(1 for where in marked if where.nested is None and where.item < here.item)
+        end = float("inf") if point.offset is None else point.offset
+        split = sum(
+            where.list_key == here.list_key and (where.item, offset) < (here.item, end) for where, offset in cut_places
+        )
+        added = 1 + sum(1 for earlier in placed if earlier.where.list_key == here.list_key)
+        shift = split if prompt.attached else split - gone + added
+        placed.append(replace(point, path=here._replace(item=here.item + shift).path))
+    return placed
+
+
+def _cut_index(prompt: Prompt, split: Split) -> int:
+    return next(
+        i for i, b in enumerate(prompt.boundaries)
+        if b.offset == split.offset and prompt.blocks[b.block].where == split.where
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""What a user can set about caching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from cachepoint.core.provider.rules import TTL
+from cachepoint.errors import ConfigurationError
+
+Mode = Literal["auto", "explicit", "observe", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How cachepoint treats requests.
+
+    - `mode`: "auto" places checkpoints; "explicit" sends only the user's own, made legal; "observe"
+      plans and records but sends the request unchanged; "off" does neither. Default "auto".
+    - `ttl`: "auto" chooses by the gaps seen; "5m" and "1h" fix it where the model has it.
+    - `learn`: remember traffic (keyed digests, never text) and plan by it.
+    - `split_text`: a long text may be sent as two blocks where requests part. Text is never changed.
+    - `max_checkpoints`: at most this many checkpoints a request, the user's own included (0 to 4).
+    - `count_tokens`: ask the service's free CountTokens once for a prefix near the model's minimum.
+    - `request_metadata`: names of tags sent as Bedrock's `requestMetadata`, in every mode. Default none.
+
+    Raises ConfigurationError on any other value.
+    """
+
+    mode: Mode = "auto"
+    ttl: Literal["auto"] | TTL = "auto"
+    learn: bool = True
+    split_text: bool = True
+    max_checkpoints: int = 4
+    count_tokens: bool = False
+    request_metadata: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("mode", self.mode, get_args(Mode)),
+            ("ttl", self.ttl, ("auto", *get_args(TTL))),
+            ("max_checkpoints", self.max_checkpoints, (0, 1, 2, 3, 4)),
+        ):
+            if value not in allowed or isinstance(value, bool):
+                raise ConfigurationError(f"CachePolicy({name}={value!r}): use one of {allowed}")
+        for name in ("learn", "split_text", "count_tokens"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"CachePolicy({name}={getattr(self, name)!r}): use True or False")
+        names: Any = self.request_metadata
+        if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+            raise ConfigurationError(f"CachePolicy(request_metadata={names!r}): use tag names, such as ('tenant',)")
+        object.__setattr__(self, "request_metadata", tuple(names))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON types."""
+        return {**asdict(self), "request_metadata": list(self.request_metadata)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CachePolicy:
+        """The policy written by `to_dict`; an unknown name raises ConfigurationError."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigurationError(f"CachePolicy has no setting {unknown[0]!r}; it has {sorted(known)}")
+        return cls(**values)
+
+    def in_mode(self, mode: Mode) -> CachePolicy:
+        """The same policy in another mode."""
+        return self if mode == self.mode else replace(self, mode=mode)

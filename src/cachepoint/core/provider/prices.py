@@ -1,0 +1,209 @@
+"""What a call cost, what it would have cost without caching, and the difference, exactly.
+
+The facts (rules.md section 4 and 7):
+- The five classes of tokens have a price each, in USD per million tokens; they never overlap.
+- Above a threshold of prompt tokens, cached ones included, some models price the whole request
+  higher: every token, not only those above the threshold (P3).
+- Without caching, every prompt token would have cost the input price.
+
+Amounts are `Decimal` and computed in a context of this module's own, so that a program which
+changed the ambient precision, rounding or traps still gets the exact amount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation, localcontext
+from typing import Protocol
+
+from cachepoint.core.provider.rules import TTL
+from cachepoint.core.provider.usage import Usage
+from cachepoint.errors import ConfigurationError
+
+# Tokens x price needs some 30 digits at most; with 60 no amount is ever rounded.
+_EXACT = Context(prec=60, traps=[InvalidOperation, DivisionByZero])
+_TOKENS_PER_PRICE = 6  # prices are per 10**6 tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call cost, what it would have cost uncached, and the saving, in USD.
+
+    `saved_usd` is negative when caching cost money. `prices_as_of` is the date of the prices, in a
+    sum the newest; empty when the user gave them without a date. `write_usd` is the part of `usd` that
+    went into cache writes; two costs compare equal without it.
+    """
+
+    usd: Decimal = Decimal(0)
+    uncached_usd: Decimal = Decimal(0)
+    saved_usd: Decimal = Decimal(0)
+    prices_as_of: str = ""
+    write_usd: Decimal = field(default=Decimal(0), compare=False)
+
+    def __add__(self, other: Cost) -> Cost:
+        with localcontext(_EXACT):
+            return Cost(
+                self.usd + other.usd,
+                self.uncached_usd + other.uncached_usd,
+                self.saved_usd + other.saved_usd,
+                max(self.prices_as_of, other.prices_as_of),
+                self.write_usd + other.write_usd,
+            )
+
+    def moved(self, usd: Decimal) -> Cost:
+        """This cost with an amount more, taken from the saving."""
+        with localcontext(_EXACT):
+            return replace(self, usd=self.usd + usd, saved_usd=self.saved_usd - usd)
+
+    def to_dict(self) -> dict[str, str]:
+        """The amounts in plain notation, as the call contract prints them."""
+        return {
+            "usd": plain(self.usd),
+            "uncached_usd": plain(self.uncached_usd),
+            "saved_usd": plain(self.saved_usd),
+            "prices_as_of": self.prices_as_of,
+        }
+
+
+def plain(amount: Decimal) -> str:
+    """An amount exactly, without exponent and without trailing zeros."""
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrices:
+    """Prices in USD per million tokens; None where a class has no known price."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal | None = None
+    cache_write_5m: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+
+    @classmethod
+    def of(cls, prices: Mapping[str, object], where: str = "price table") -> TokenPrices:
+        """Prices from numbers under this class's field names; a float counts as it is written.
+
+        Raises ConfigurationError, which names `where` and the wrong field.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in prices:
+            if name not in names:
+                raise ConfigurationError(f"{where}: unknown price {name!r}; use any of {', '.join(names)}")
+        for name in ("input", "output"):
+            if prices.get(name) is None:
+                raise ConfigurationError(f"{where}: no {name!r} price; give it in USD per million tokens")
+        return cls(**{name: _price(value, f"{where}: {name}") for name, value in prices.items() if value is not None})
+
+    def times(self, prompt: Decimal, output: Decimal | None = None) -> TokenPrices:
+        """These prices times a factor, or times one for the prompt's classes and one for output."""
+        with localcontext(_EXACT):
+            return TokenPrices(
+                input=self.input * prompt,
+                output=self.output * (prompt if output is None else output),
+                cache_read=None if self.cache_read is None else self.cache_read * prompt,
+                cache_write_5m=None if self.cache_write_5m is None else self.cache_write_5m * prompt,
+                cache_write_1h=None if self.cache_write_1h is None else self.cache_write_1h * prompt,
+            )
+
+    def amount(self, usage: Usage) -> Decimal | None:
+        """What the tokens cost in USD; None when a class with tokens has no price."""
+        total = Decimal(0)
+        with localcontext(_EXACT):
+            for tokens, price in (
+                (usage.input, self.input),
+                (usage.cache_read, self.cache_read),
+                (usage.cache_write_5m, self.cache_write_5m),
+                (usage.cache_write_1h, self.cache_write_1h),
+                (usage.output, self.output),
+            ):
+                if not tokens:
+                    continue
+                if price is None:
+                    return None
+                total += tokens * price
+            return total.scaleb(-_TOKENS_PER_PRICE)
+
+
+def _price(value: object, where: str) -> Decimal:
+    if isinstance(value, Decimal | int | float | str) and not isinstance(value, bool):
+        try:
+            price = Decimal(str(value))
+        except InvalidOperation:
+            pass
+        else:
+            if price.is_finite() and price >= 0:
+                return price
+    raise ConfigurationError(f"{where} is {value!r}; give a price in USD per million tokens, 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrices:
+    """The prices of one model id, with its long-prompt tiers.
+
+    `tiers` are (prompt tokens, prices) in ascending order: a request whose whole prompt is longer
+    than that many tokens is priced so, all of it.
+    """
+
+    standard: TokenPrices
+    tiers: tuple[tuple[int, TokenPrices], ...] = ()
+
+    def for_prompt(self, tokens: int) -> TokenPrices:
+        """The prices of a request whose whole prompt has so many tokens, cached ones included."""
+        above = [prices for threshold, prices in self.tiers if tokens > threshold]
+        return above[-1] if above else self.standard
+
+    def times(self, factor: Decimal) -> ModelPrices:
+        """These prices times a factor, in every tier."""
+        return ModelPrices(
+            self.standard.times(factor),
+            tuple((threshold, prices.times(factor)) for threshold, prices in self.tiers),
+        )
+
+    def cost(self, usage: Usage, prices_as_of: str = "") -> Cost | None:
+        """The cost of a call; None when a class with tokens has no price."""
+        prices = self.for_prompt(usage.prompt)
+        usd = prices.amount(usage)
+        uncached = prices.amount(Usage(input=usage.prompt, output=usage.output))
+        writes = Usage(cache_write_5m=usage.cache_write_5m, cache_write_1h=usage.cache_write_1h)
+        written = prices.amount(writes)
+        if usd is None or uncached is None or written is None:
+            return None
+        with localcontext(_EXACT):
+            return Cost(usd, uncached, uncached - usd, prices_as_of, written)
+
+
+class Prices(Protocol):
+    """Where the ledger gets the cost of a call from."""
+
+    def price(
+        self,
+        model_id: str,
+        usage: Usage,
+        *,
+        at: float | datetime,
+        service_tier: str | None = None,
+        region: str | None = None,
+    ) -> Cost | None:
+        """The cost of a call that started `at` (Unix seconds, or a datetime); None when unknown.
+
+        `region` is the client's, for ids that do not say where they are served.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Prices relative to uncached input: a read, a 5m write, a 1h write. Defaults are P1's."""
+
+    read: float = 0.1
+    write_5m: float = 1.25
+    write_1h: float = 2.0
+
+    def write(self, ttl: TTL) -> float:
+        """The relative price of writing with a TTL."""
+        return self.write_5m if ttl == "5m" else self.write_1h

@@ -1,0 +1,1 @@
+"""What is learned from traffic: boundaries seen, how they come back, entries believed alive, waste."""

@@ -1,0 +1,1 @@
+"""How the emulated service answers, whole and streamed."""

@@ -1,0 +1,239 @@
+"""How an answer goes out: Converse's body and events, and Anthropic's body, headers and chunks.
+
+Which cache counters are there follows the recordings (recorded C1): Converse on Claude always has them,
+ConverseStream on Claude and Nova only when the request had checkpoints, and models that cannot cache never.
+`cacheDetails` is there exactly when Claude wrote.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from cachepoint.core.provider.usage import Usage
+from cachepoint.emulator._answering.eventstream import event_frame
+from cachepoint.emulator._reading.request import Call, Json
+from cachepoint.emulator.replies import Answer, Part, Reasoning, Text, ToolCall
+
+_WORDS_A_DELTA = 4
+_JSON_A_DELTA = 16
+_MESSAGES_REASONS: Mapping[str, str] = {"content_filtered": "refusal"}
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Latency of a call in milliseconds, as the model of `Latency` has it; slept only when asked."""
+
+    first_byte: int
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer on the wire: a body, or frames when it streams."""
+
+    headers: Mapping[str, str]
+    body: bytes = b""
+    frames: tuple[bytes, ...] = ()
+
+
+def write_answer(call: Call, answer: Answer, usage: Usage, has_points: bool, metrics: Metrics) -> Written:
+    """The answer in the dialect and manner of its operation."""
+    operation, model = call.target.operation, call.target.model_id
+    request_id = str(uuid.uuid4())
+    message_id = f"msg_bdrk_{request_id[:22]}"
+    headers = {"content-type": "application/json", "x-amzn-requestid": request_id}
+    if operation == "Converse":
+        body = converse_body(call, answer, converse_usage(call, usage, has_points), metrics)
+        return Written(headers, encoded(body))
+    if operation == "InvokeModel":
+        body = _messages_body(answer, usage, model, message_id)
+        return Written(headers | _usage_headers(usage, metrics), encoded(body))
+    headers["content-type"] = "application/vnd.amazon.eventstream"
+    if operation == "ConverseStream":
+        frames = _converse_events(call, answer, converse_usage(call, usage, has_points), metrics)
+    else:
+        headers["x-amzn-bedrock-content-type"] = "application/json"
+        frames = _messages_frames(answer, usage, model, message_id, metrics)
+    return Written(headers, frames=tuple(frames))
+
+
+def encoded(value: Json) -> bytes:
+    """A JSON body."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _pieces(text: str) -> list[str]:
+    words = text.split(" ")
+    groups = [words[at : at + _WORDS_A_DELTA] for at in range(0, len(words), _WORDS_A_DELTA)]
+    return [" ".join(group) + (" " if index < len(groups) - 1 else "") for index, group in enumerate(groups)]
+
+
+def _json_pieces(value: Mapping[str, object]) -> list[str]:
+    text = json.dumps(value, ensure_ascii=False)
+    return [text[at : at + _JSON_A_DELTA] for at in range(0, len(text), _JSON_A_DELTA)]
+
+
+# -- Converse --------------------------------------------------------------------------------------
+
+
+def converse_usage(call: Call, usage: Usage, has_points: bool) -> Json:
+    """`usage` of Converse and of the stream's `metadata` event, wire extras included (rules R1.11)."""
+    counters: Json = {
+        "inputTokens": usage.input,
+        "outputTokens": usage.output,
+        "totalTokens": usage.prompt + usage.output,
+        "serverToolUsage": {},
+    }
+    always = call.traits.claude and not call.target.streams
+    if call.rule.explicit and (always or has_points):
+        counters["cacheReadInputTokens"] = counters["cacheReadInputTokenCount"] = usage.cache_read
+        counters["cacheWriteInputTokens"] = counters["cacheWriteInputTokenCount"] = usage.cache_write
+    if call.traits.claude and usage.cache_write:
+        by_ttl = (("1h", usage.cache_write_1h), ("5m", usage.cache_write_5m))
+        counters["cacheDetails"] = [{"ttl": ttl, "inputTokens": tokens} for ttl, tokens in by_ttl if tokens]
+    return counters
+
+
+def converse_body(call: Call, answer: Answer, usage: Json, metrics: Metrics) -> Json:
+    """The body of a Converse answer."""
+    return {
+        "output": {"message": {"role": "assistant", "content": [_converse_block(part) for part in answer.parts]}},
+        "stopReason": answer.stop_reason,
+        **_metadata(call, usage, metrics),
+    }
+
+
+def _metadata(call: Call, usage: Json, metrics: Metrics) -> Json:
+    repeated: Json = {name: call.body[name] for name in ("performanceConfig", "serviceTier") if name in call.body}
+    return {"usage": usage, "metrics": {"latencyMs": metrics.whole}, **repeated}
+
+
+def _converse_block(part: Part) -> Json:
+    if isinstance(part, Text):
+        return {"text": part.text}
+    if isinstance(part, ToolCall):
+        return {"toolUse": {"toolUseId": part.id, "name": part.name, "input": dict(part.input)}}
+    return {"reasoningContent": {"reasoningText": {"text": part.text, "signature": part.signature}}}
+
+
+def _converse_events(call: Call, answer: Answer, usage: Json, metrics: Metrics) -> Iterator[bytes]:
+    yield event_frame("messageStart", {"role": "assistant"})
+    for index, part in enumerate(answer.parts):
+        if isinstance(part, ToolCall):
+            start = {"toolUse": {"toolUseId": part.id, "name": part.name}}
+            yield event_frame("contentBlockStart", {"contentBlockIndex": index, "start": start})
+        for delta in _converse_deltas(part):
+            yield event_frame("contentBlockDelta", {"contentBlockIndex": index, "delta": delta})
+        yield event_frame("contentBlockStop", {"contentBlockIndex": index})
+    yield event_frame("messageStop", {"stopReason": answer.stop_reason})
+    yield event_frame("metadata", _metadata(call, usage, metrics))
+
+
+def _converse_deltas(part: Part) -> Iterator[Json]:
+    if isinstance(part, Text):
+        yield from ({"text": piece} for piece in _pieces(part.text))
+    elif isinstance(part, ToolCall):
+        yield from ({"toolUse": {"input": piece}} for piece in _json_pieces(part.input))
+    else:
+        yield from ({"reasoningContent": {"text": piece}} for piece in _pieces(part.text))
+        yield {"reasoningContent": {"signature": part.signature}}
+
+
+# -- Anthropic Messages ----------------------------------------------------------------------------
+
+
+def _messages_usage(usage: Usage) -> Json:
+    return {
+        "input_tokens": usage.input,
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cache_read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        },
+        "output_tokens": usage.output,
+    }
+
+
+def _usage_headers(usage: Usage, metrics: Metrics) -> dict[str, str]:
+    # They repeat the body's usage (rules R1.12).
+    return {
+        "x-amzn-bedrock-input-token-count": str(usage.input),
+        "x-amzn-bedrock-output-token-count": str(usage.output),
+        "x-amzn-bedrock-cache-read-input-token-count": str(usage.cache_read),
+        "x-amzn-bedrock-cache-write-input-token-count": str(usage.cache_write),
+        "x-amzn-bedrock-invocation-latency": str(metrics.whole),
+    }
+
+
+def _messages_body(answer: Answer, usage: Usage, model: str, message_id: str) -> Json:
+    return {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [_messages_block(part) for part in answer.parts],
+        "stop_reason": _MESSAGES_REASONS.get(answer.stop_reason, answer.stop_reason),
+        "stop_sequence": answer.stop_sequence,
+        "usage": _messages_usage(usage),
+    }
+
+
+def _messages_block(part: Part) -> Json:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ToolCall):
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": dict(part.input)}
+    return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+
+
+def _messages_frames(answer: Answer, usage: Usage, model: str, message_id: str, metrics: Metrics) -> Iterator[bytes]:
+    for event in _messages_events(answer, usage, model, message_id, metrics):
+        yield event_frame("chunk", {"bytes": base64.b64encode(json.dumps(event).encode()).decode()})
+
+
+def _messages_events(answer: Answer, usage: Usage, model: str, message_id: str, metrics: Metrics) -> Iterator[Json]:
+    started = _messages_body(Answer((), "", 1), usage, model, message_id)
+    started |= {"stop_reason": None, "usage": {**_messages_usage(usage), "output_tokens": 1}}
+    yield {"type": "message_start", "message": started}
+    for index, part in enumerate(answer.parts):
+        yield {"type": "content_block_start", "index": index, "content_block": _messages_start(part)}
+        for delta in _messages_deltas(part):
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+    # From October 2026 the delta repeats the whole usage (recorded 14): readers must not add it up.
+    yield {"type": "message_delta", "delta": delta, "usage": _messages_usage(usage)}
+    yield {
+        "type": "message_stop",
+        "amazon-bedrock-invocationMetrics": {
+            "inputTokenCount": usage.input,
+            "outputTokenCount": usage.output,
+            "invocationLatency": metrics.whole,
+            "firstByteLatency": metrics.first_byte,
+            "cacheReadInputTokenCount": usage.cache_read,
+            "cacheWriteInputTokenCount": usage.cache_write,
+        },
+    }
+
+
+def _messages_start(part: Part) -> Json:
+    if isinstance(part, Text):
+        return {"type": "text", "text": ""}
+    if isinstance(part, Reasoning):
+        return {"type": "thinking", "thinking": "", "signature": ""}
+    return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
+
+
+def _messages_deltas(part: Part) -> Iterator[Json]:
+    if isinstance(part, Text):
+        yield from ({"type": "text_delta", "text": piece} for piece in _pieces(part.text))
+    elif isinstance(part, Reasoning):
+        yield from ({"type": "thinking_delta", "thinking": piece} for piece in _pieces(part.text))
+        yield {"type": "signature_delta", "signature": part.signature}
+    else:
+        yield from ({"type": "input_json_delta", "partial_json": piece} for piece in _json_pieces(part.input))

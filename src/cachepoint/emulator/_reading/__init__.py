@@ -1,0 +1,1 @@
+"""How the emulated service reads a request: its blocks, tokens and positions."""

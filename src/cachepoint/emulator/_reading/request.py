@@ -1,0 +1,105 @@
+"""One request as it came in: who asked which model what, in which Region."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from cachepoint.core.provider.rules import ModelRule
+from cachepoint.emulator._checks.refusals import Refusal
+from cachepoint.emulator._reading.traits import Traits
+
+Operation = Literal["Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "CountTokens"]
+Json = dict[str, Any]
+
+_OPERATIONS: Mapping[str, Operation] = {
+    "converse": "Converse",
+    "converse-stream": "ConverseStream",
+    "invoke": "InvokeModel",
+    "invoke-with-response-stream": "InvokeModelWithResponseStream",
+    "count-tokens": "CountTokens",
+}
+_PATH = re.compile(r"^/model/(?P<model>[^/]+)/(?P<operation>[a-z-]+)$")
+_CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d+/(?P<region>[^/,\s]+)/")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Behaviour on which the public facts leave a choice, or which the service changed over time.
+
+    - `strict_roles`: refuse two messages of one role in a row. Default True; threads of 2026 suggest that the
+      service merges them now, older ones show the refusal (rules 8).
+    - `strict_blanks`: refuse text of white space alone in a message, whatever stands beside it. Default True, as
+      reported from the middle of 2026 on; recordings up to February 2026 show it accepted beside other blocks.
+    - `thinking_in_every_section`: a change of thinking or effort invalidates tools and system too, not only
+      messages. Default True, as measured on Sonnet 4.6 (rules R3.10).
+    - `nova_choice_in_every_section`: a change of tool choice invalidates the whole prompt on Nova. Default
+      True: it explains the misses of the one recording that changes it (rules R3.13, recorded C9).
+    - `default_region`: the Region of calls that name none (Bedrock API keys).
+    """
+
+    strict_roles: bool = True
+    strict_blanks: bool = True
+    thinking_in_every_section: bool = True
+    nova_choice_in_every_section: bool = True
+    default_region: str = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes, before its body is read.
+
+    `account` is the access key id, which is no secret. `service_tier` is what InvokeModel names in a header.
+    """
+
+    operation: Operation
+    model_id: str
+    account: str
+    region: str
+    service_tier: str | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is a stream of events."""
+        return self.operation in ("ConverseStream", "InvokeModelWithResponseStream")
+
+    @property
+    def scope(self) -> str:
+        """What cache entries are not shared across: account, Region, model id and API (rules R3.10, R3.14)."""
+        api = "Converse" if self.operation.startswith("Converse") else "InvokeModel"
+        return f"{self.account}|{self.region}|{self.model_id}|{api}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request with its body read and its model resolved."""
+
+    target: Target
+    body: Json = field(repr=False)
+    rule: ModelRule
+    traits: Traits
+    options: Options
+
+
+def read_target(path: str, headers: Mapping[str, str], default_region: str) -> Target:
+    """Take path and headers apart; raises a Refusal when they fit no operation or name no caller."""
+    found = _PATH.match(path)
+    operation = _OPERATIONS.get(found["operation"]) if found else None
+    if found is None or operation is None:
+        raise Refusal("UnknownOperationException", 404, "The emulator serves Converse, InvokeModel and CountTokens.")
+    account, region = _caller(headers.get("authorization"), default_region)
+    return Target(operation, unquote(found["model"]), account, region, headers.get("x-amzn-bedrock-service-tier"))
+
+
+def _caller(authorization: str | None, default_region: str) -> tuple[str, str]:
+    if authorization is None:
+        raise Refusal("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
+    signed = _CREDENTIAL.search(authorization)
+    if signed:
+        return signed["key"], signed["region"]
+    # A Bedrock API key is a secret: only its digest names the account.
+    return blake2b(authorization.encode(), digest_size=6).hexdigest(), default_region

@@ -1,0 +1,272 @@
+"""`BedrockEmulator`: Bedrock Runtime on a loopback port of this process."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from asyncio import BaseTransport
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.provider.cache_model import CacheModel, CacheSwitches
+from cachepoint.core.provider.rules import Rules, Section
+from cachepoint.emulator._bill import Bill, ServedCall, bill_of
+from cachepoint.emulator._clock import Clock, Latency
+from cachepoint.emulator._http import Application, Connections
+from cachepoint.emulator._invocation_log import InvocationLog
+from cachepoint.emulator._reading.request import Operation, Options
+from cachepoint.emulator._service import Service
+from cachepoint.emulator.faults import Fault
+from cachepoint.emulator.replies import Question, Script, Scripted
+from cachepoint.errors import EmulatorError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_START_SECONDS = 10.0
+_KEEP_ALIVE_SECONDS = 3600
+
+
+class BedrockEmulator:
+    """A local Bedrock Runtime for real boto3: `endpoint_url=emulator.url`, or `emulator.client()`.
+
+    A context manager; `start` and `stop` do the same by hand. Serves Converse, ConverseStream, InvokeModel and
+    InvokeModelWithResponseStream (Anthropic Messages) and CountTokens. Needs the extra `emulator`.
+
+    - `port`: 0 takes a free one. `host`: loopback only, else EmulatorError.
+    - `clock`: seconds since the epoch; what is given runs inside a `Clock`, which `advance` moves.
+    - `replies`: makes every reply that `script` did not; see `replies.Question`.
+    - `latency`: reported as `latencyMs`, slept only with `Latency(sleep=True)`.
+    - `switches`: what public sources leave open about the cache; `options`: the same about the rest.
+    - `profiles`: model ids behind application-profile and other opaque ARNs.
+    - `rules`: the model table; by default the shipped one with the user's rows.
+    - `log_folder`: writes model invocation logs there, in Bedrock's format.
+    - `keep_text`: keep requests in `requests` and texts in the logs; by default no prompt text is kept.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        clock: Callable[[], float] | None = None,
+        replies: Callable[[Question], Any] | None = None,
+        latency: Latency | None = None,
+        switches: CacheSwitches | None = None,
+        options: Options | None = None,
+        profiles: Mapping[str, str] | None = None,
+        rules: Rules | None = None,
+        log_folder: str | PathLike[str] | None = None,
+        keep_text: bool = False,
+    ) -> None:
+        self._address = (_loopback(host), port)
+        self.clock = clock if isinstance(clock, Clock) else Clock(clock or time.time)
+        self._service = Service(
+            rules=rules or load_rules(),
+            cache=CacheModel(switches or CacheSwitches()),
+            clock=self.clock,
+            latency=latency or Latency(),
+            options=options or Options(),
+            script=Script(replies),
+            profiles=dict(profiles or {}),
+            keep_text=keep_text,
+            log=InvocationLog(Path(log_folder), keep_text) if log_folder is not None else None,
+        )
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Bind the port and serve from a thread of this process."""
+        if self._thread is not None:
+            raise EmulatorError("the emulator runs already; stop it first or make another")
+        self._server = server = _uvicorn_server(self._service)
+        listening = _listen(self._address)
+        self._address = (self._address[0], listening.getsockname()[1])
+        self._thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listening]}, name="cachepoint-emulator", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise EmulatorError(f"the emulator did not start on {self.url} within {_START_SECONDS:g} seconds")
+            time.sleep(0.002)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and close the port; what was served stays readable."""
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+        self._server = self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- for callers -------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """What boto3 takes as `endpoint_url`."""
+        host, port = self._address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def client(self, *, region: str = "us-east-1", account: str = "EMULATOR", **settings: Any) -> Any:
+        """A boto3 `bedrock-runtime` client of this emulator with made-up credentials.
+
+        `account` is the access key, which stands for the account; `settings` go to `boto3.client`.
+        """
+        with _SESSION_LOCK:  # boto3 sessions are not thread-safe
+            return _boto3_session().client(
+                "bedrock-runtime",
+                region_name=region,
+                endpoint_url=self.url,
+                aws_access_key_id=account,
+                aws_secret_access_key="emulator",
+                **settings,
+            )
+
+    @property
+    def requests(self) -> list[ServedCall]:
+        """What came in, in order: served, refused and failed."""
+        return self._service.calls()
+
+    def bill(self) -> Bill:
+        """What all served calls cost, from the model table's prices."""
+        return bill_of(self._service.calls())
+
+    # -- for tests ---------------------------------------------------------------------------------
+
+    def script(self, *replies: Scripted) -> None:
+        """Answer the next calls with these, one each."""
+        with self._service.lock:
+            self._service.script.add(replies)
+
+    def fail_next(
+        self, fault: Fault, times: int = 1, *, operation: Operation | None = None, model_id: str | None = None
+    ) -> None:
+        """Play a fault (see `cachepoint.emulator.faults`) on the next calls, of one operation or model if given."""
+        with self._service.lock:
+            self._service.faults.add(fault, times, operation, model_id)
+
+    def evict(self) -> int:
+        """Drop every cache entry, as the service may at any time; returns how many there were."""
+        with self._service.lock:
+            return self._service.cache.evict()
+
+    def refuse_checkpoints(self, section: Section, model_id: str | None = None, message: str | None = None) -> None:
+        """Refuse checkpoints in a section from now on, with Nova's text unless a message is given."""
+        with self._service.lock:
+            self._service.refused[section, model_id] = message
+
+    def accept_checkpoints(self) -> None:
+        """Take back every `refuse_checkpoints`."""
+        with self._service.lock:
+            self._service.refused.clear()
+
+
+def serve(
+    host: str = "127.0.0.1", port: int = 8765, *, announce: Callable[[str], None] = print, **settings: Any
+) -> Bill:
+    """Run an emulator until interrupted, then return its bill.
+
+    `announce` gets the line that connects boto3; `settings` are those of BedrockEmulator.
+    """
+    with BedrockEmulator(port, host=host, **settings) as emulator:
+        announce(
+            f'boto3.client("bedrock-runtime", region_name="us-east-1", endpoint_url="{emulator.url}", '
+            'aws_access_key_id="EMULATOR", aws_secret_access_key="emulator")'
+        )
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        return emulator.bill()
+
+
+def _loopback(host: str) -> str:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        if ipaddress.ip_address(address).is_loopback:
+            return address
+    except ValueError:
+        pass
+    raise EmulatorError(f"host is {host!r}; the emulator listens on loopback only, use 127.0.0.1 or ::1")
+
+
+def _listen(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio switches Nagle's algorithm off; without, every answer waits 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+    except OSError as problem:
+        listening.close()
+        raise EmulatorError(f"port {port} on {host} cannot be bound ({problem.strerror}); use port=0") from None
+    return listening
+
+
+def _uvicorn_server(service: Service) -> uvicorn.Server:
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingDependencyError("the emulator needs uvicorn; run: pip install 'cachepoint[emulator]'") from None
+    connections = Connections()
+    config = uvicorn.Config(
+        Application(service, connections),
+        http=_observed_protocol(connections),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+def _observed_protocol(connections: Connections) -> type[Any]:
+    """The HTTP protocol of uvicorn, which also tells `connections` of every connection."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    base: Any = AutoHTTPProtocol
+
+    class ObservedProtocol(base):  # type: ignore[misc]  # which protocol it is depends on what is installed
+        def connection_made(self, transport: BaseTransport) -> None:
+            connections.opened(transport)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            connections.closed(self.transport, exc)
+            super().connection_lost(exc)
+
+    return ObservedProtocol
+
+
+_SESSION_LOCK = threading.Lock()
+
+
+@cache
+def _boto3_session() -> Any:
+    # One for all clients: a session of its own reads the service's model anew for each.
+    import boto3
+
+    return boto3.Session()

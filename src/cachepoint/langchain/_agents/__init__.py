@@ -1,0 +1,1 @@
+"""Agents: the middleware, their tools and their history."""

@@ -1,0 +1,386 @@
+"""`CacheAwareChatBedrockConverse`: `ChatBedrockConverse` whose calls are planned, recorded and explained."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from langchain_aws import ChatBedrockConverse
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidation, field_serializer, model_validator
+
+from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
+from cachepoint.bedrock.settings import in_environment
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.accounts.ledger import CacheLedger
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.prompt.prompt import Hints
+from cachepoint.core.provider.rules import TTL, parse_model_id
+from cachepoint.errors import CachepointWarning
+from cachepoint.langchain._batches import FanningOut, in_thread
+from cachepoint.langchain._cost.run_tags import run_tags
+from cachepoint.langchain._policies import as_policy, asked_for
+from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
+from cachepoint.langchain._request.call_client import CallClient
+from cachepoint.langchain._request.carried import carry_hints
+from cachepoint.langchain._request.system_turns import carry_late, has_late, keep_boundaries
+from cachepoint.store._base import Store
+from cachepoint.store._memory import MemoryStore
+
+if TYPE_CHECKING:
+    from langchain_core.language_models.chat_models import _ChatModelBinding
+
+_WRAPPED = {"prompt_cache": "policy", "ledger": "ledger", "store": "store", "clock": "clock"}
+_SHARED = ("client", "bedrock_client", "ledger", "store", "clock")
+"""Fields that belong to this process: copies share them, pickles leave them out."""
+_TRANSPORT = frozenset({"config", "timeout", "max_retries", "endpoint_url", "default_headers"})
+_MODEL_KWARGS = ("model", "model_id", "modelId")
+_REFUSED = "the service refused it there"
+
+
+class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
+    """`ChatBedrockConverse` with checkpoints where they pay; takes all of its parameters, and four more.
+
+    `prompt_cache` says how to cache; a dict of its settings will do. Every call lands in `ledger`, and
+    what it read, wrote, cost and saved is in `AIMessage.response_metadata["prompt_cache"]`.
+    `store` keeps what was learned of the traffic; `clock` gives wall time in seconds.
+
+    `cache_control`, here, in a call or by `BedrockPromptCachingMiddleware`, means "cache, with this TTL"
+    and leaves the placing to cachepoint; on a content block or a tool it asks for a checkpoint after it.
+    In the modes "observe" and "off" requests are the parent's own.
+    """
+
+    prompt_cache: Annotated[CachePolicy, BeforeValidator(as_policy)] = Field(default_factory=CachePolicy)
+    ledger: CacheLedger = Field(default_factory=CacheLedger, exclude=True, repr=False)
+    store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
+    clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
+
+    _hoisted: set[tuple[str, str]] = PrivateAttr(default_factory=set)
+    """Models whose late system messages went to the front, each with the reason, which was said once."""
+
+    @field_serializer("prompt_cache")
+    def _plain_policy(self, policy: CachePolicy) -> dict[str, Any]:
+        return policy.to_dict()
+
+    _run: dict[str, str] = PrivateAttr(default_factory=dict)
+    """Tags of the run that a stream belongs to."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_cache_control(cls, values: Any) -> Any:
+        # The parent would send a field it does not know to the model.
+        if not isinstance(values, dict) or "cache_control" not in values:
+            return values
+        values = dict(values)
+        policy = as_policy(values.get("prompt_cache")) or CachePolicy()
+        return values | {"prompt_cache": asked_for(policy, values.pop("cache_control"))}
+
+    @model_validator(mode="after")
+    def _adopt_wrapped_client(self) -> Self:
+        """A client that is wrapped already keeps what nobody has set here."""
+        if isinstance(self.client, CacheClient):
+            for name in {*_WRAPPED} - self.model_fields_set:
+                setattr(self, name, getattr(self.client, _WRAPPED[name]))
+        return self
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        call, messages, kwargs = self._for_call(messages, kwargs, run_manager)
+        result = super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run_manager, **kwargs)
+        for generation in result.generations:
+            _unset_missing_usage(generation.message)
+        return result
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        call, messages, kwargs = self._for_call(messages, kwargs, run_manager)
+        for chunk in super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run_manager, **kwargs):
+            _unset_missing_usage(chunk.message)
+            yield chunk
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        run = run_manager.get_sync() if run_manager else None
+        call, messages, kwargs = self._for_call(messages, kwargs, run, pausing=True)
+
+        def generate() -> ChatResult:
+            return super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run, **kwargs)
+
+        result = await in_thread(generate)
+        for generation in result.generations:
+            _unset_missing_usage(generation.message)
+        return result
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        run = run_manager.get_sync() if run_manager else None
+        call, messages, kwargs = self._for_call(messages, kwargs, run, pausing=True)
+
+        def begin() -> tuple[Iterator[ChatGenerationChunk], ChatGenerationChunk | None]:
+            chunks = super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run, **kwargs)
+            return chunks, next(chunks, None)
+
+        chunks, chunk = await in_thread(begin)
+        while chunk is not None:
+            _unset_missing_usage(chunk.message)
+            yield chunk
+            chunk = await in_thread(lambda: next(chunks, None))
+
+    def warm(
+        self,
+        messages: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        tools: Sequence[Any] = (),
+        ttl: TTL | None = None,
+    ) -> AIMessage:
+        """Write a prefix ahead of time: all of these messages, and the tools, for the calls that will start so.
+
+        Sends one request for one token of output, which is billed. `ttl` defaults to the policy's.
+        Returns its answer; `response_metadata["prompt_cache"]` says what was written.
+        """
+        model = self.bind_tools(tools) if tools else self
+        return model.invoke(ending_in_a_mark(self._convert_input(messages).to_messages(), ttl), config, max_tokens=1)
+
+    async def awarm(
+        self,
+        messages: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        tools: Sequence[Any] = (),
+        ttl: TTL | None = None,
+    ) -> AIMessage:
+        """As `warm`."""
+        model = self.bind_tools(tools) if tools else self
+        marked = ending_in_a_mark(self._convert_input(messages).to_messages(), ttl)
+        return await model.ainvoke(marked, config, max_tokens=1)
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - the parent's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """As the parent's, which does not tell `_stream` of its run."""
+        call = self._in_run(config)
+        return super(CacheAwareChatBedrockConverse, call).stream(input, config, stop=stop, **kwargs)
+
+    def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - the parent's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """As the parent's, which does not tell `_stream` of its run."""
+        call = self._in_run(config)
+        return super(CacheAwareChatBedrockConverse, call).astream(input, config, stop=stop, **kwargs)
+
+    def bind(self, **kwargs: Any) -> _ChatModelBinding:
+        """Bind arguments; a `cache_control` among them survives a later `bind_tools` or `with_structured_output`."""
+        return super(CacheAwareChatBedrockConverse, self._caching(kwargs)).bind(**kwargs)
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools; a `cache_control` on a tool, or in its `extras`, asks for a checkpoint after it."""
+        marked = mark_tools(tools) if self._changes_requests else tools
+        return super().bind_tools(marked, tool_choice=tool_choice, **kwargs)
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """As the parent's; a `cache_control` holds here too."""
+        kwargs["include_raw"] = include_raw
+        model = self._caching(kwargs)
+        kwargs.pop("cache_control", None)
+        return super(CacheAwareChatBedrockConverse, model).with_structured_output(schema, **kwargs)
+
+    def _in_run(self, config: RunnableConfig | None) -> Self:
+        config = ensure_config(config)
+        call = self.model_copy()
+        call._run = run_tags(
+            {**config.get("metadata", {}), **(self.metadata or {})}, [*config.get("tags", ()), *(self.tags or ())]
+        )
+        return call
+
+    def _for_call(
+        self,
+        messages: list[BaseMessage],
+        kwargs: Mapping[str, Any],
+        run: CallbackManagerForLLMRun | None,
+        *,
+        pausing: bool = False,
+    ) -> tuple[Self, list[BaseMessage], dict[str, Any]]:
+        """This model as one call needs it, with a client that plans; and what to give to the parent."""
+        call = self._called(_named_model(kwargs) or self.model_id)
+        kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
+        messages = carry_hints(messages)
+        if self._changes_requests:
+            call.prompt_cache = asked_for(self.prompt_cache, kwargs.pop("cache_control", None))
+            call.system = mark_system(self.system) if self.system else None
+            messages = call._placed(messages)
+            if kwargs.get("tools"):
+                kwargs["tools"] = mark_tools(kwargs["tools"])
+        call.client = call._connected(run_tags(run.metadata, run.tags) if run else self._run, pausing=pausing)
+        return call, messages, kwargs
+
+    def _called(self, model_id: str) -> Self:
+        """This model under the id a call names, so that all the parent derives from the id fits."""
+        if model_id == self.model_id:
+            return self.model_copy()
+        called = self.model_copy(update={"model_id": model_id, "base_model_id": None})
+        if base := parse_model_id(model_id).base:
+            called.provider = base.partition(".")[0]
+        called.profile = called._resolve_model_profile()
+        return called
+
+    def _connected(self, run: Mapping[str, str], *, pausing: bool) -> CallClient:
+        wrapped = partial(
+            wrap,
+            self.client,
+            policy=self.prompt_cache,
+            ledger=self.ledger,
+            store=self.store,
+            clock=self.clock,
+            base_models={self.model_id: self.base_model_id} if self.base_model_id else None,
+            control_client=self.bedrock_client,
+        )
+
+        def connect(hints: Hints) -> CacheClient:
+            client = wrapped(hints=hints)
+            return PausingClient(client) if pausing else client
+
+        return CallClient(connect, on_refused=lambda model_id: self._say_hoisted(model_id, _REFUSED), run=run)
+
+    @property
+    def _changes_requests(self) -> bool:
+        return in_environment(self.prompt_cache).mode in ("auto", "explicit")
+
+    def _caching(self, kwargs: Mapping[str, Any]) -> Self:
+        """This model, with the policy that a `cache_control` among these arguments asks for."""
+        policy = asked_for(self.prompt_cache, kwargs.get("cache_control"))
+        return self if policy == self.prompt_cache else self.model_copy(update={"prompt_cache": policy})
+
+    def _placed(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """The messages with the user's marks, and with system messages where the cache needs them."""
+        placed = keep_boundaries(mark_messages(messages))
+        if not has_late(placed):
+            return placed
+        rule = load_rules().resolve(self.base_model_id or self.model_id)
+        if (self.model_id, _REFUSED) in self._hoisted:
+            return placed
+        if rule is None or not rule.system_role:
+            why = "the model takes none in the conversation"
+        elif self.guard_last_turn_only:
+            why = "guard_last_turn_only would make it guarded content"
+        elif carried := carry_late(placed):
+            return carried
+        else:
+            why = "the model takes one only after a user's turn, and with text only"
+        self._say_hoisted(self.model_id, why)
+        return placed
+
+    def _say_hoisted(self, model_id: str, why: str) -> None:
+        if (model_id, why) in self._hoisted:
+            return
+        self._hoisted.add((model_id, why))
+        warnings.warn(
+            f"{model_id}: a system message that follows other messages goes to the front, because {why}. "
+            "Everything behind it is then written to the cache anew; put what changes into a user message.",
+            CachepointWarning,
+            stacklevel=2,
+        )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that shares clients, ledger, store and clock."""
+        copied = super().model_copy(update=update, deep=deep)
+        # langchain-core caches the settings it serialises, and keys its LLM cache with them.
+        copied.__dict__.pop("_serialized", None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        memo = {} if memo is None else memo
+        memo.update({id(value): value for value in (getattr(self, name) for name in _SHARED)})
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        left_out = (*_SHARED, "_serialized")
+        fields = {name: value for name, value in state["__dict__"].items() if name not in left_out}
+        if not self.region_name:
+            fields["region_name"] = getattr(getattr(self.client, "meta", None), "region_name", None)
+        return {**state, "__dict__": fields}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        for name in _SHARED:
+            self.__dict__[name] = type(self).model_fields[name].get_default(call_default_factory=True)
+        self.validate_environment()  # type: ignore[operator]  # pydantic's validators can be called as methods
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where `langchain_core.load` finds the class."""
+        return ["cachepoint", "langchain"]
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """The policy as plain JSON types."""
+        return {"prompt_cache": self.prompt_cache.to_dict()}
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Every setting an answer may depend on; without secrets and what concerns the connection only."""
+        values = {
+            name: getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if name not in BaseChatModel.model_fields and name not in _TRANSPORT and not field.exclude
+        }
+        given = {name: each for name, each in values.items() if each is not None and not isinstance(each, SecretStr)}
+        return {**super()._identifying_params, **given, "prompt_cache": self.prompt_cache.to_dict()}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        if named := _named_model(kwargs):
+            kwargs["model"] = named
+        return super()._get_ls_params(stop=stop, **kwargs)
+
+
+def _named_model(kwargs: Mapping[str, Any]) -> str | None:
+    return next((kwargs[name] for name in _MODEL_KWARGS if kwargs.get(name)), None)
+
+
+def _unset_missing_usage(message: BaseMessage) -> None:
+    # The parent makes zeros of a usage that never came; a real one counts at least the prompt.
+    if isinstance(message, AIMessage) and message.usage_metadata and not message.usage_metadata["total_tokens"]:
+        message.usage_metadata = None

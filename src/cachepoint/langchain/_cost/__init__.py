@@ -1,0 +1,1 @@
+"""Tokens and cost in LangChain's callbacks, traces and messages."""

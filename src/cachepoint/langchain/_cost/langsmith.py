@@ -1,0 +1,133 @@
+"""Exact cost in LangSmith's traces.
+
+LangSmith takes costs computed by the client from a run's `metadata.usage_metadata`, in place of its own
+table's. LangChain's tracer copies the message's usage there, and a message's usage must hold whole
+numbers only, so the costs are added where the run leaves for LangSmith: in the client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from cachepoint.core.provider.prices import Cost, Prices
+from cachepoint.core.provider.usage import Usage
+from cachepoint.langchain._cost.reported import ChatPrices, answered_from_cache, tier_of, told_of, usage_of
+
+if TYPE_CHECKING:
+    from langsmith import Client
+
+_CLASSES = {
+    "cache_read": "cache_read",
+    "cache_write_5m": "ephemeral_5m_input_tokens",
+    "cache_write_1h": "ephemeral_1h_input_tokens",
+}
+"""Classes of tokens that have a price of their own, and LangSmith's names of them."""
+_FINEST = Decimal("1e-15")
+
+
+def with_exact_cost(client: Client | None = None, prices: Prices | None = None) -> Client:
+    """A LangSmith client like the one given, by default the usual one, that adds exact cost to chat models' runs.
+
+    `langsmith.configure(client=with_exact_cost())` does so for a whole program.
+    """
+    if client is None:
+        from langsmith.run_trees import get_cached_client
+
+        client = get_cached_client()
+    return cast("Client", client if isinstance(client, _CostClient) else _CostClient(client, prices))
+
+
+@contextmanager
+def exact_costs(prices: Prices | None = None) -> Iterator[None]:
+    """Where LangSmith traces, add exact cost to the runs that LangChain starts in the block."""
+    from langsmith.run_helpers import get_tracing_context, tracing_context
+    from langsmith.utils import tracing_is_enabled
+
+    if not tracing_is_enabled():
+        yield
+        return
+    context = get_tracing_context()
+    with tracing_context(**{**context, "client": with_exact_cost(context.get("client"), prices)}):
+        yield
+
+
+class _CostClient:
+    """Passes everything on to a LangSmith client; what ends a chat model's run, with its cost."""
+
+    def __init__(self, client: Client, prices: Prices | None) -> None:
+        self._client = client
+        self._prices = ChatPrices(prices)
+
+    def update_run(self, run_id: Any, **fields: Any) -> None:
+        """Send the end of a run."""
+        self._client.update_run(run_id, **_with_cost(fields, self._prices))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def _with_cost(fields: dict[str, Any], prices: ChatPrices) -> dict[str, Any]:
+    extra = fields.get("extra") or {}
+    metadata = extra.get("metadata") or {}
+    reported = metadata.get("usage_metadata")
+    if not isinstance(reported, Mapping) or answered_from_cache(reported):
+        return fields
+    response = _response_metadata(fields.get("outputs"))
+    started = fields.get("start_time")
+    price = partial(
+        _price,
+        prices,
+        provider=metadata.get("ls_provider"),
+        model=str(response.get("model_name") or metadata.get("ls_model_name") or ""),
+        at=started.timestamp() if isinstance(started, datetime) else time.time(),
+        tier=tier_of(response),
+        region=(metadata.get("ls_invocation_params") or {}).get("region_name"),
+    )
+    told = told_of(response)
+    costs = _costs(usage_of(reported), price, told.cost.usd if told and told.cost else None)
+    return {**fields, "extra": {**extra, "metadata": {**metadata, "usage_metadata": {**reported, **costs}}}}
+
+
+def _price(prices: ChatPrices, usage: Usage, **of: Any) -> Cost | None:
+    return prices.price(usage, **of)
+
+
+def _costs(usage: Usage, price: Callable[[Usage], Cost | None], told: Decimal | None) -> dict[str, Any]:
+    """LangSmith's cost fields; only the total where the model's own price, which `told` it, is another."""
+    cost, prompt = price(usage), price(replace(usage, output=0))
+    if cost is None or prompt is None or (told is not None and told != cost.usd):
+        return {} if told is None else {"total_cost": float(told)}
+    return {
+        "input_cost": float(prompt.usd),
+        "output_cost": float(cost.usd - prompt.usd),
+        "total_cost": float(cost.usd),
+        "input_cost_details": _details(usage, cost, price),
+    }
+
+
+def _details(usage: Usage, cost: Cost, price: Callable[[Usage], Cost | None]) -> dict[str, float]:
+    """The cost of each cached class: what its tokens would cost as input, and what they cost beyond that."""
+    details = {}
+    for name, theirs in _CLASSES.items():
+        tokens = getattr(usage, name)
+        as_input = price(replace(usage, **{name: 0, "input": usage.input + tokens})) if tokens else None
+        uncached = price(Usage(input=usage.prompt)) if tokens else None
+        if as_input is not None and uncached is not None:
+            share = (uncached.usd * tokens / usage.prompt).quantize(_FINEST)
+            details[theirs] = float(cost.usd - as_input.usd + share)
+    return details
+
+
+def _response_metadata(outputs: Any) -> Mapping[str, Any]:
+    try:
+        metadata = outputs["generations"][0][0]["message"]["kwargs"]["response_metadata"]
+    except (KeyError, IndexError, TypeError):
+        return {}
+    return metadata if isinstance(metadata, Mapping) else {}

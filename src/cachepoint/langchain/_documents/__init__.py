@@ -1,0 +1,1 @@
+"""Retrieved documents in a LangChain prompt."""

@@ -1,0 +1,91 @@
+"""The client the parent sees during one call: the last word on its request, the first on its response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from cachepoint.bedrock.client import CacheClient
+from cachepoint.bedrock.tags import tags
+from cachepoint.core.prompt.prompt import Hints
+from cachepoint.langchain._request.carried import take_hints
+from cachepoint.langchain._request.system_turns import hoist, seat
+
+
+class CallClient:
+    """Passes `converse` and `converse_stream` on to a `CacheClient`, and everything else to it as it is.
+
+    `connect` makes that client, told what is known of the request's blocks. `on_refused` is told the model that
+    refused a message of role "system"; its call is then sent again with those messages in `system`. `run`
+    are the tags of the run that calls, which go into the record.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[Hints], CacheClient],
+        on_refused: Callable[[str], None],
+        run: Mapping[str, str],
+    ) -> None:
+        # A call that waits for another is made again, and goes on where it was with the same client.
+        self._connected = cache(lambda hints: connect(dict(hints)))
+        self._on_refused = on_refused
+        self._run = run
+
+    def converse(self, **request: Any) -> dict[str, Any]:
+        """Send the request the parent built."""
+        return _for_parent(self._send("converse", request))
+
+    def converse_stream(self, **request: Any) -> dict[str, Any]:
+        """Send the request the parent built; events come as they arrive."""
+        response = self._send("converse_stream", request)
+        return {**response, "stream": _events(response["stream"])}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connected(()), name)
+
+    def _send(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        with tags(**self._run):
+            return self._seated(operation, request)
+
+    def _seated(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        seated = seat(request)
+        if seated is request:
+            return self._sent(operation, request)
+        try:
+            return self._sent(operation, seated)
+        except ClientError as refusal:
+            if not _refuses_system_turns(refusal):
+                raise
+        self._on_refused(request["modelId"])
+        return self._sent(operation, hoist(seated))
+
+    def _sent(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        request, hints = take_hints(request)
+        response: dict[str, Any] = getattr(self._connected(tuple(hints.items())), operation)(**request)
+        return response
+
+
+def _refuses_system_turns(refusal: ClientError) -> bool:
+    error = refusal.response.get("Error", {})
+    text = str(error.get("Message", "")).lower()
+    return error.get("Code") == "ValidationException" and "role" in text and "system" in text
+
+
+def _events(stream: Any) -> Iterator[Mapping[str, Any]]:
+    try:
+        for event in stream:
+            yield {**event, "metadata": _for_parent(event["metadata"])} if "metadata" in event else event
+    finally:
+        if hasattr(stream, "close"):
+            stream.close()
+
+
+def _for_parent(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the parent makes response metadata of: LangChain's naming, and a usage, which it cannot do without."""
+    given = {"usage": {}, **answer}
+    if "promptCache" in given:
+        given["prompt_cache"] = given.pop("promptCache")
+    return given

@@ -1,0 +1,1 @@
+"""Chat engines and memory."""

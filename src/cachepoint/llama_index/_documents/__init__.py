@@ -1,0 +1,1 @@
+"""Retrieved nodes in a LlamaIndex prompt."""

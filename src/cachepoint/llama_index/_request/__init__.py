@@ -1,0 +1,1 @@
+"""From LlamaIndex's messages, blocks and tools to a request, and back."""

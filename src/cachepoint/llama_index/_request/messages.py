@@ -1,0 +1,205 @@
+"""ChatMessages as a Converse conversation.
+
+- System messages before the first turn are `system` blocks, each text block one of its own: joined, they would leave
+  nowhere to put a checkpoint between a static part and a volatile one.
+- A system message later on never moves to the front, which would change the prefix of everything after it. Where the
+  model takes the role it stays as it is; elsewhere it stays in place as user text between `<system>` tags.
+- Turns of one role that follow each other become one, as Converse wants roles to alternate.
+- A checkpoint inside a tool's result goes right behind the result: Converse takes none inside.
+- Tool calls that another LLM class left in `additional_kwargs`, not in blocks, are replayed where their shape is known.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal
+
+from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageRole, ToolCallBlock
+from llama_index.core.bridge.pydantic import BaseModel
+
+from cachepoint.core.prompt.prompt import Hint, Where
+from cachepoint.errors import CachepointWarning, ConfigurationError
+from cachepoint.llama_index._documents.templates import ContextBlock, FleetingBlock
+from cachepoint.llama_index._request.blocks import BlockTranslator, Wire, cache_mark
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+_ROLES: Mapping[MessageRole, Role] = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+# As Bedrock, OpenAI, Anthropic and LlamaIndex's ToolSelection and ToolCallBlock call them; OpenAI's chat API puts name
+# and arguments one level down, into `function`.
+_CALL_IDS = ("toolUseId", "tool_call_id", "tool_id", "call_id", "id")
+_CALL_NAMES = ("name", "tool_name")
+_CALL_ARGUMENTS = ("input", "arguments", "tool_kwargs")
+_NO_OUTPUT = "(no output)"
+"""In place of a tool's result that says nothing; reports disagree on whether Bedrock takes blank text there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The `system` and `messages` of a Converse request, and what is known of their blocks."""
+
+    system: list[Wire] = field(default_factory=list)
+    messages: list[Wire] = field(default_factory=list)
+    hints: dict[Where, Hint] = field(default_factory=dict)
+
+    def tool_names(self) -> list[str]:
+        """The tools called in the conversation, each once, in the order of their first call."""
+        calls = (block["toolUse"]["name"] for turn in self.messages for block in turn["content"] if "toolUse" in block)
+        return list(dict.fromkeys(calls))
+
+
+def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Conversation:
+    """Translate a chat; `system_role` says that the model takes `role: "system"` in mid-conversation."""
+    conversation = Conversation()
+    blocks = BlockTranslator()
+    for message in messages:
+        role = _ROLES[message.role]
+        calls = _calls_beside_blocks(message) if role == "assistant" else ()
+        by_block = [blocks.translate(block) for block in (*message.blocks, *calls)]
+        wires = list(chain.from_iterable(by_block))
+        content = list(_marked(_tool_result(message, wires) if role == "tool" else wires, message))
+        if role == "system" and not conversation.messages:
+            conversation.system.extend(content)
+            continue
+        if role == "system" and not system_role:
+            content = [_labelled(block) for block in content]
+        wire_role = "system" if role == "system" and system_role else "assistant" if role == "assistant" else "user"
+        _append(conversation.messages, wire_role, content)
+        for item, hint in _hints(message.blocks, by_block):
+            turn = len(conversation.messages) - 1
+            before = len(conversation.messages[turn]["content"]) - len(content)
+            conversation.hints[Where("messages", turn, before + item)] = hint
+    for turn, sent in enumerate(conversation.messages):
+        _check_documents(turn, sent["content"])
+    return conversation
+
+
+def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[Wire]]) -> Iterator[tuple[int, Hint]]:
+    """What is known of the blocks that a message's blocks became, by their index."""
+    context_end: int | None = None
+    at = 0
+    for block, wires in zip(blocks, by_block, strict=False):  # behind those of blocks stand those of other calls
+        if wires and isinstance(block, ContextBlock):
+            context_end = at
+        elif wires and isinstance(block, FleetingBlock):
+            yield at, "fleeting"
+        at += len(wires)
+    if context_end is not None:
+        yield context_end, "context_end"
+
+
+def as_chat(prompt: str) -> list[ChatMessage]:
+    """A prompt as the chat that `complete` sends."""
+    return [ChatMessage(role=MessageRole.USER, content=prompt)]
+
+
+def with_system_prompt(messages: Sequence[ChatMessage], system_prompt: str | None) -> list[ChatMessage]:
+    """The messages behind the LLM's own system prompt, unless it is already among the system messages in front.
+
+    Some paths of LlamaIndex add it and some do not (the asynchronous structured prediction); with this, all share
+    one prefix.
+    """
+    if not system_prompt:
+        return list(messages)
+    for message in messages:
+        if _ROLES[message.role] != "system":
+            break
+        if message.content == system_prompt:
+            return list(messages)
+    return [ChatMessage(role=MessageRole.SYSTEM, content=system_prompt), *messages]
+
+
+def _calls_beside_blocks(message: ChatMessage) -> Iterator[ToolCallBlock]:
+    """The tool calls in a message's `additional_kwargs["tool_calls"]` that are not among its blocks.
+
+    A string there is the id of a call among the blocks, as in a streamed message.
+    """
+    known = {block.tool_call_id for block in message.blocks if isinstance(block, ToolCallBlock)}
+    for given in message.additional_kwargs.get("tool_calls") or ():
+        if isinstance(given, str):
+            continue
+        call = _call(given.model_dump() if isinstance(given, BaseModel) else given)
+        if call is None:
+            warnings.warn(
+                f'a {type(given).__name__} in additional_kwargs["tool_calls"] was left out of the request, for it has '
+                "no id and name of a tool call; make it a ToolCallBlock in the message's blocks",
+                CachepointWarning,
+                stacklevel=2,
+            )
+        elif call.tool_call_id not in known:
+            yield call
+
+
+def _call(given: Any) -> ToolCallBlock | None:
+    if not isinstance(given, Mapping):
+        return None
+    function = given.get("function")
+    known = {**given, **function} if isinstance(function, Mapping) else given
+    call, name, arguments = (
+        next((known[key] for key in keys if known.get(key)), None) for keys in (_CALL_IDS, _CALL_NAMES, _CALL_ARGUMENTS)
+    )
+    if not isinstance(call, str) or not isinstance(name, str):
+        return None
+    return ToolCallBlock(
+        tool_call_id=call, tool_name=name, tool_kwargs=arguments if isinstance(arguments, str | dict) else {}
+    )
+
+
+def _tool_result(message: ChatMessage, content: Sequence[Wire]) -> Iterator[Wire]:
+    call = message.additional_kwargs.get("tool_call_id")
+    if not isinstance(call, str) or not call:
+        raise ConfigurationError(
+            f"a message of role {message.role.value!r} has tool_call_id {call!r}; "
+            'put the id of the call it answers into additional_kwargs["tool_call_id"]'
+        )
+    output = [block for block in content if "cachePoint" not in block]
+    result: Wire = {"toolUseId": call, "content": output or [{"text": _NO_OUTPUT}]}
+    if status := message.additional_kwargs.get("status"):
+        result["status"] = status
+    yield {"toolResult": result}
+    yield from [block for block in content if "cachePoint" in block][-1:]
+
+
+def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
+    """The content, and behind it the checkpoint of a `cache_control` on the message as a whole."""
+    last: Wire = {}
+    for last in content:
+        yield last
+    mark = cache_mark(message.additional_kwargs.get("cache_control"))
+    if mark and last and "cachePoint" not in last:
+        yield mark
+
+
+def _check_documents(turn: int, content: Sequence[Wire]) -> None:
+    if any("document" in block for block in content) and not any("text" in block for block in content):
+        raise ConfigurationError(
+            f"messages[{turn}] has a document and no text but white space, which Bedrock refuses; "
+            "add a TextBlock that says what to do with the document"
+        )
+
+
+def _labelled(block: Wire) -> Wire:
+    return {"text": f"<system>\n{block['text']}\n</system>"} if "text" in block else block
+
+
+def _append(turns: list[Wire], role: str, content: list[Wire]) -> None:
+    if all("cachePoint" in block for block in content):
+        # Converse refuses a turn of nothing or of a checkpoint alone; the checkpoint belongs to what is before it.
+        if turns:
+            turns[-1]["content"] += content
+    elif turns and turns[-1]["role"] == role:
+        turns[-1]["content"] += content
+    else:
+        turns.append({"role": role, "content": content})

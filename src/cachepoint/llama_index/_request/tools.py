@@ -1,0 +1,90 @@
+"""Tools and tool choice for Converse, and the tool calls of a response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import BaseTool
+
+from cachepoint.errors import ConfigurationError
+from cachepoint.llama_index._request.blocks import Wire, parse_arguments
+
+_CHOICES: Mapping[str, Wire] = {"auto": {"auto": {}}, "any": {"any": {}}, "required": {"any": {}}}
+
+STREAMED_CALLS = "tool_calls"
+"""Key of a streamed message's `additional_kwargs`; without it LlamaIndex streams no structured output from calls."""
+
+ToolChoice = str | dict[str, Any] | None
+
+
+def tool_config(
+    tools: Sequence[BaseTool], choice: ToolChoice, *, required: bool, can_force: bool, mark_end: bool
+) -> Wire | None:
+    """The `toolConfig` of a request, None without tools.
+
+    The tools stand in the caller's order, which is part of the prefix. Where the model cannot be forced
+    (`can_force`), every choice becomes `auto`. `mark_end` puts a checkpoint behind the tools.
+    """
+    if not tools or choice == "none":
+        return None
+    specs: list[Wire] = [_tool_spec(tool) for tool in tools]
+    if mark_end:
+        specs.append({"cachePoint": {"type": "default"}})
+    return {"tools": specs, "toolChoice": _tool_choice(choice, required) if can_force else {"auto": {}}}
+
+
+def stand_ins(names: Sequence[str]) -> Wire | None:
+    """A `toolConfig` for a request without tools whose history has tool calls, which Converse refuses otherwise.
+
+    FunctionAgent sends such a request when it stops early.
+    """
+    anything = {"json": {"type": "object"}}
+    return {"tools": [{"toolSpec": {"name": name, "inputSchema": anything}} for name in names]} if names else None
+
+
+def tool_selections(response: ChatResponse) -> list[ToolSelection]:
+    """The tool calls of a response; arguments still streaming in are read as far as they go."""
+    return [
+        ToolSelection(
+            tool_id=block.tool_call_id or "",
+            tool_name=block.tool_name,
+            tool_kwargs=parse_arguments(block.tool_kwargs),
+        )
+        for block in response.message.blocks
+        if isinstance(block, ToolCallBlock)
+    ]
+
+
+def first_call_only(response: ChatResponse) -> ChatResponse:
+    """The response with its first tool call alone, for a caller who asked for no parallel calls."""
+    message = response.message
+    calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    if len(calls) < 2:
+        return response
+    kept = [block for block in message.blocks if not isinstance(block, ToolCallBlock) or block is calls[0]]
+    extras = dict(message.additional_kwargs)
+    if STREAMED_CALLS in extras:
+        extras[STREAMED_CALLS] = [calls[0].tool_call_id]
+    first = message.model_copy(update={"blocks": kept, "additional_kwargs": extras})
+    return response.model_copy(update={"message": first})
+
+
+def _tool_spec(tool: BaseTool) -> Wire:
+    name = tool.metadata.name
+    if not name:
+        raise ConfigurationError(f"a tool of type {type(tool).__name__} has the name {name!r}; give it one")
+    spec: Wire = {"name": name, "inputSchema": {"json": tool.metadata.get_parameters_dict()}}
+    # Converse refuses an empty description.
+    return {"toolSpec": {**spec, **({"description": text} if (text := tool.metadata.description) else {})}}
+
+
+def _tool_choice(choice: ToolChoice, required: bool) -> Wire:
+    if not choice:
+        return _CHOICES["any" if required else "auto"]
+    if isinstance(choice, str):
+        return _CHOICES.get(choice) or {"tool": {"name": choice}}
+    function = choice.get("function")
+    return {"tool": {"name": function["name"]}} if isinstance(function, Mapping) else choice

@@ -1,0 +1,17 @@
+"""Where a ledger's calls can go besides: give one as `CacheLedger(on_call=…)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachepoint._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from cachepoint.sinks._json_lines import JsonLines
+    from cachepoint.sinks._otel import OpenTelemetry
+
+_HOMES = {"JsonLines": "cachepoint.sinks._json_lines", "OpenTelemetry": "cachepoint.sinks._otel"}
+
+__all__ = ["JsonLines", "OpenTelemetry"]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, extra="otel")

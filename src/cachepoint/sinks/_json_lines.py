@@ -1,0 +1,49 @@
+"""Where records go beside the ledger: JSON lines in a file, or on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Self
+
+from cachepoint.core.accounts.record import CallRecord
+
+
+class JsonLines:
+    """Writes each call as one line of JSON: `CacheLedger(on_call=JsonLines("calls.jsonl"))`.
+
+    `target` is a path, to which lines are appended, or an open text file; by default standard output,
+    which is what a Lambda function keeps. A line is flushed at once, as a function may be frozen after
+    its answer. Amounts are strings, in USD. Raises OSError when the file cannot be opened.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | IO[str] | None = None) -> None:
+        self._lock = threading.RLock()  # an abandoned stream may be recorded while this thread writes
+        self._opened = isinstance(target, str | os.PathLike)
+        self._file: IO[str] | None
+        if isinstance(target, str | os.PathLike):
+            self._file = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - as long as the sink
+        else:
+            self._file = target
+
+    def __call__(self, record: CallRecord) -> None:
+        """Write a call."""
+        line = json.dumps(record.to_dict(), ensure_ascii=False, separators=(",", ":")) + "\n"
+        with self._lock:
+            file = self._file or sys.stdout  # looked up now: Lambda and tests replace it
+            file.write(line)
+            file.flush()
+
+    def close(self) -> None:
+        """Close the file that the sink opened; others stay open."""
+        if self._opened and self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

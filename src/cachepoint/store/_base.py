@@ -1,0 +1,49 @@
+"""What a store of learned traffic does; a shared one fits the same face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cachepoint.core.provider.usage import Usage
+from cachepoint.core.traffic.view import Sent, Step, View
+
+
+class Store(Protocol):
+    """Learned traffic by scope. Digests only: no prompt text ever reaches a store.
+
+    `key` keys the digests of all who use the store. All times are wall time in seconds.
+    """
+
+    @property
+    def key(self) -> bytes:
+        """The digest key (32 bytes), made once."""
+        ...
+
+    def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
+        """Remember a request's boundaries and return what was known before it."""
+        ...
+
+    def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
+        """What is known, without remembering."""
+        ...
+
+    def sent(self, scope: str, sent: Sent, now: float) -> None:
+        """A planned request goes out."""
+        ...
+
+    def began(self, scope: str, sent: Sent) -> None:
+        """Its response began."""
+        ...
+
+    def failed(self, scope: str, sent: Sent) -> None:
+        """It failed before its response began."""
+        ...
+
+    def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+        """Its answer is complete; `usage` is None when it never arrived."""
+        ...
+
+    def refuse(self, scope: str, refused: str) -> None:
+        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
+        ...

@@ -1,0 +1,107 @@
+"""A store's learned traffic as a file: what a deployment ships so that a fresh process plans like an old one.
+
+Holds keyed digests, counts and times, and the digest key that makes them comparable; no text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cachepoint.core.prompt.tokens import Calibration
+from cachepoint.core.traffic.return_curves import N_BUCKETS, CurveKey, Habits, Lasting, ReturnCurve
+from cachepoint.core.traffic.traffic import Traffic
+from cachepoint.core.traffic.view import Entry, Seen
+from cachepoint.errors import ConfigurationError
+
+VERSION = 1
+
+
+def write(path: str | os.PathLike[str], key: bytes, scopes: Mapping[str, Traffic]) -> None:
+    """Write a profile, readable by its owner only; replaces the file in one step."""
+    content = {"version": VERSION, "key": key.hex(), "scopes": {name: _plain(found) for name, found in scopes.items()}}
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file, separators=(",", ":"))
+    partial.replace(target)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Traffic]]:
+    """The key and the scopes of a profile; raises ConfigurationError when the file is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise ConfigurationError(
+                f"{os.fspath(path)}: a profile of version {content['version']!r}; this cachepoint reads {VERSION}, "
+                "so save it anew"
+            )
+        key = bytes.fromhex(content["key"])
+        return key, {name: _traffic(found) for name, found in content["scopes"].items()}
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as problem:
+        if isinstance(problem, ConfigurationError):
+            raise
+        raise ConfigurationError(
+            f"{os.fspath(path)} is no profile ({type(problem).__name__}); write one with MemoryStore.save"
+        ) from None
+
+
+def _plain(traffic: Traffic) -> dict[str, Any]:
+    # A boundary seen once says nothing a fresh process would not assume; most boundaries are such.
+    seen = {
+        digest.hex(): [found.visits, found.kind, found.born, found.gaps]
+        for digest, found in traffic.seen.items()
+        if found.visits > 1
+    }
+    return {
+        "calibration": [traffic.calibration.factor, traffic.calibration.spread, traffic.calibration.samples],
+        "learned_minimum": traffic.learned_minimum,
+        "refused": sorted(traffic.refused),
+        "splits_trusted": traffic.splits_trusted,
+        "curves": [
+            [kind, c.events, c.at_risk, [c.lasting.followed, c.lasting.begun, c.lasting.followed_elsewhere]]
+            for kind, c in traffic.habits.without_waits(traffic.latest).curves.items()
+        ],
+        "seen": seen,
+        "entries": {
+            digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
+            for digest, entry in traffic.entries.items()
+            if entry.readable
+        },
+    }
+
+
+def _traffic(plain: Mapping[str, Any]) -> Traffic:
+    curves = {
+        _kind(kind): ReturnCurve(_by_bucket(events), _by_bucket(at_risk), lasting=Lasting(*lasting))
+        for kind, events, at_risk, lasting in plain["curves"]
+    }
+    traffic = Traffic(
+        calibration=Calibration(*plain["calibration"]),
+        learned_minimum=plain["learned_minimum"],
+        refused=frozenset(plain["refused"]),
+        splits_trusted=plain["splits_trusted"],
+        habits=Habits(curves),
+    )
+    for digest, (visits, kind, born, gaps) in plain["seen"].items():
+        traffic.seen.put(
+            bytes.fromhex(digest), Seen(visits, None, _kind(kind), _kind(born), tuple(gaps and _by_bucket(gaps)))
+        )
+    for digest, (ttl, used_at, splits) in plain["entries"].items():
+        traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
+    return traffic
+
+
+def _by_bucket(plain: Sequence[Any]) -> list[Any]:
+    if len(plain) != N_BUCKETS:
+        raise ValueError(f"{len(plain)} buckets")
+    return list(plain)
+
+
+def _kind(plain: Sequence[Any]) -> CurveKey:
+    role, again, size = plain
+    return (role, again, size)
