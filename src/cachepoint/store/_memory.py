@@ -8,16 +8,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import add, gt, sub
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.kinds import NAMED
-from cachepoint.core.traffic.traffic import Latest, Room, Traffic
+from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import NO_GUARDS, Guards
 from cachepoint.store import _profile as profile
 
-BOUNDARIES_KEPT = 100_000
+BOUNDARIES_KEPT = 120_000
 """All scopes together; about 350 bytes each, so that a store stays below 64 MiB with all else it keeps."""
 _ENTRIES_SHARE = 10
 """An entry for so many boundaries: a request writes one or two, and has ten and more boundaries."""
@@ -27,6 +28,8 @@ _BLOCKS_SHARE = 1
 """A block of a recent request, of 24 bytes, for so many boundaries."""
 _SLACK = 32
 """Room is made for one in so many more than asked for, so that it is seldom made."""
+IDLE_SECONDS = 3600.0
+"""A scope that was not used for so long has no entry left to lose, and gives up first what it remembers."""
 SCOPES_KEPT = 1024
 """Scopes told apart, each with some kilobytes besides its boundaries …"""
 GUARDS_KEPT = 4096
@@ -47,7 +50,7 @@ class MemoryStore:
             boundaries_kept // _BLOCKS_SHARE,
             boundaries_kept // _CURVES_SHARE,
         )
-        self._kept = Room(0, 0, 0, 0)
+        self._kept = EMPTY
         self._scopes: dict[str, Traffic] = {}
         self._learned: dict[str, Traffic] = {}
         self._guards: dict[str, Guards] = {}
@@ -58,18 +61,18 @@ class MemoryStore:
 
     def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember a request's boundaries and return what was known before it."""
-        with self._traffic(scope, now) as traffic:
+        with self._grown(scope, now) as traffic:
             view = traffic.visit(steps, history, now)
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
-        with self._traffic(scope, now) as traffic:
-            return traffic.view(steps, now)
+        with self._lock:
+            return self._traffic(scope).view(steps, now)
 
     def sent(self, scope: str, sent: Sent, now: float) -> None:
         """A planned request goes out."""
-        with self._traffic(scope, now) as traffic:
+        with self._grown(scope, now) as traffic:
             traffic.sent(sent, now)
             for point in sent.points:
                 self._writers.put(point.digest, scope)
@@ -77,23 +80,23 @@ class MemoryStore:
 
     def began(self, scope: str, sent: Sent) -> None:
         """Its response began."""
-        with self._traffic(scope) as traffic:
-            traffic.began(sent)
+        with self._lock:
+            self._traffic(scope).began(sent)
 
     def failed(self, scope: str, sent: Sent) -> None:
         """It failed before its response began."""
-        with self._traffic(scope) as traffic:
+        with self._grown(scope, 0.0) as traffic:
             traffic.failed(sent)
 
     def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
-        with self._traffic(scope, started) as traffic:
+        with self._grown(scope, started) as traffic:
             traffic.settled(sent, usage, started)
 
     def refuse(self, scope: str, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
-        with self._traffic(scope) as traffic:
-            traffic.refuse(refused)
+        with self._lock:
+            self._traffic(scope).refuse(refused)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
@@ -117,23 +120,29 @@ class MemoryStore:
     # -- parts ------------------------------------------------------------------------------------
 
     @contextmanager
-    def _traffic(self, scope: str, now: float | None = None) -> Iterator[Traffic]:
-        """The traffic of a scope, guarded; room is made afterwards."""
+    def _grown(self, scope: str, now: float) -> Iterator[Traffic]:
+        """The traffic of a scope, guarded; afterwards it is made sure that all together keep what they may."""
         with self._lock:
-            found = self._scopes.pop(scope, None)
-            if found is None:
-                found = self._start(scope)
-            self._scopes[scope] = found  # the last one used goes last, so the first is the one to forget
+            found = self._traffic(scope)
             before = found.kept()
             yield found
-            self._count(before, found.kept())
-            if any(held > most for held, most in zip(self._kept, self._most, strict=True)):
-                self._make_room(found.latest if now is None else now)
+            after = found.kept()
+            if after != before:
+                self._count(before, after)
+                if any(map(gt, self._kept, self._most)):
+                    self._make_room(now)
+
+    def _traffic(self, scope: str) -> Traffic:
+        found = self._scopes.pop(scope, None)
+        if found is None:
+            found = self._start(scope)
+        self._scopes[scope] = found  # the last one used goes last, so the first is the one to forget
+        return found
 
     def _start(self, scope: str) -> Traffic:
         like = [found for name, found in self._learned.items() if name.split("|")[-2:] == scope.split("|")[-2:]]
         traffic = like[-1].like() if like else Traffic()
-        self._count(Room(0, 0, 0, 0), traffic.kept())
+        self._count(EMPTY, traffic.kept())
         own = self._guards.pop(scope, None)
         if own is not None:
             traffic.waste, traffic.refused = own.waste, traffic.refused | own.refused
@@ -146,30 +155,28 @@ class MemoryStore:
     def _forget(self, scope: str) -> None:
         """Forget a scope but for what guards money, in a row of its own or lumped with others."""
         traffic = self._scopes.pop(scope)
-        self._count(traffic.kept(), Room(0, 0, 0, 0))
+        self._count(traffic.kept(), EMPTY)
         self._guards[scope] = traffic.guards
         while len(self._guards) > GUARDS_KEPT:
             oldest = self._guards.pop(next(iter(self._guards)))
             self._guards_of_all_others = self._guards_of_all_others.merged(oldest)
 
     def _count(self, before: Room, after: Room) -> None:
-        self._kept = Room(*(held + now - then for held, now, then in zip(self._kept, after, before, strict=True)))
+        self._kept = Room(*map(add, self._kept, map(sub, after, before)))
 
     def _counted(self) -> Room:
         kept = [traffic.kept() for traffic in self._scopes.values()]
-        return Room(*(map(sum, zip(*kept, strict=True)) if kept else (0, 0, 0, 0)))
+        return Room(*(map(sum, zip(*kept, strict=True)) if kept else EMPTY))
 
     def _make_room(self, now: float) -> None:
-        """Scopes that keep most give up what they used longest ago, until all together keep what they may."""
+        """Idle scopes, then those that keep most, give up what they used longest ago, until there is room."""
+        for traffic in self._scopes.values():
+            if 0 < traffic.latest < now - IDLE_SECONDS:
+                traffic.keep(EMPTY._replace(curves=self._most.curves), now)
         kept = [traffic.kept() for traffic in self._scopes.values()]
-        level = Room(
-            *(
-                _level(parts, most - most // _SLACK if sum(parts) > most else most)
-                for parts, most in zip(zip(*kept, strict=True), self._most, strict=True)
-            )
-        )
-        for traffic, room in zip(list(self._scopes.values()), kept, strict=True):
-            if any(held > most for held, most in zip(room, level, strict=True)):
+        level = Room(*map(_level, zip(*kept, strict=True), self._most))
+        for traffic, room in zip(self._scopes.values(), kept, strict=True):
+            if any(map(gt, room, level)):
                 traffic.keep(level, now)
         self._kept = self._counted()
 
@@ -184,8 +191,10 @@ class MemoryStore:
 
 
 def _level(parts: Sequence[int], most: int) -> int:
-    """The highest level to which all parts can be cut so that together they are at most so many."""
-    left = most
+    """The level to which parts are cut that are together more than they may be; else the largest of them."""
+    if sum(parts) <= most:
+        return max(parts)
+    left = most - most // _SLACK
     for index, part in enumerate(sorted(parts)):
         share = left // (len(parts) - index)
         if part > share:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -164,21 +165,22 @@ class ReturnCurve:
     def counted(self, epoch: int, now: float) -> list[float]:
         """The counters with what is under way as far as it has come, in the numbers of an epoch."""
         counts = list(self.counts)
+        reached = [0.0] * N_BUCKETS
         for begun, count in self.waits.slots():
-            weighed = count * weight(begun, epoch)
-            reached = bucket(now - begun)
-            for index in range(AT_RISK, AT_RISK + reached):
-                counts[index] += weighed
-            counts[AT_RISK + reached] += HALFWAY * weighed
+            reached[bisect_right(BUCKETS, now - begun)] += count * weight(begun, epoch)
+        further = 0.0
+        for index in range(N_BUCKETS - 1, -1, -1):
+            counts[AT_RISK + index] += further + HALFWAY * reached[index]
+            further += reached[index]
         for begun, count in self.young.slots():
             had = min(max((now - begun) / LONGEST_WAIT, 0.0), 1.0)
             counts[BEGUN] += count * had * weight(begun, epoch)
         return counts
 
-    def forecast(self, prior: Sequence[float], epoch: int, now: float, at: float) -> Forecast:
+    def forecast(self, prior: Forecast, epoch: int, now: float, at: float) -> Forecast:
         """What the kind promises at `now`, given what is assumed without evidence; evidence fades until `at`."""
         counts, believed = self.counted(epoch, now), PRIOR_WEIGHT * weight(at, epoch)
-        returns = _product_limit(prior, believed, counts)
+        returns = _product_limit(prior.returns, believed, counts)
         if counts[ELSEWHERE] * PRIOR_WEIGHT >= PART_SEEN * believed:
             return Forecast(returns)  # other processes visit them too: what follows here says nothing
         visits = (counts[FOLLOWED] + believed * _for_ever(returns)) / (counts[BEGUN] + believed)
@@ -186,16 +188,15 @@ class ReturnCurve:
 
 
 def _product_limit(prior: Sequence[float], believed: float, counts: Sequence[float]) -> tuple[float, ...]:
+    """Kaplan and Meier's estimate of returns by bucket, with a prior that is worth so many visits."""
     survived, before, result = 1.0, 0.0, []
-    for index, expected in enumerate(prior):
-        staying = 1.0 - before
-        hazard = (expected - before) / staying if staying > 0 else 0.0
-        pseudo = believed * staying
-        total = counts[AT_RISK + index] + pseudo
-        returned = counts[EVENTS + index] + pseudo * hazard
-        survived *= 1.0 - min(max(returned / total, 0.0), 1.0) if total > 0 else 1.0
+    for index, by in enumerate(prior):
+        at_risk = counts[AT_RISK + index] + believed * (1.0 - before)
+        returned = counts[EVENTS + index] + believed * (by - before)
+        if at_risk > 0 < returned:
+            survived *= 1.0 - returned / at_risk if returned < at_risk else 0.0
         result.append(1.0 - survived)
-        before = expected
+        before = by
     return tuple(result)
 
 
@@ -344,7 +345,7 @@ class Habits:
         prior, found = prior_forecast(kind), self.curves.get(kind)
         if found is None and (found := self.curves.get(coarser(kind))) is not None:
             prior = _COARSE
-        return prior if found is None else found.forecast(prior.returns, self.epoch, now, at)
+        return prior if found is None else found.forecast(prior, self.epoch, now, at)
 
     def _fading_until(self, now: float) -> float:
         """Evidence is never younger than its newest part: a clock set back stands still for it."""

@@ -8,7 +8,7 @@ one per scope and guards it. What the planner gets is a frozen `View`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -57,6 +57,8 @@ class Room(NamedTuple):
     curves: int
 
 
+EMPTY = Room(0, 0, 0, 0)
+
 _SHAPES_REMEMBERED = 16
 _SHAPE_BLOCKS = 4096
 """Blocks remembered of one request: of a longer one the first, where tools and system stand."""
@@ -84,8 +86,9 @@ class Traffic:
     refused: frozenset[str] = frozenset()
     splits_trusted: bool = True
     habits: Habits = field(default_factory=Habits)
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    recent: deque[Shape] = field(default_factory=lambda: deque(maxlen=_SHAPES_REMEMBERED))
+    entries: Latest[Entry] = field(default_factory=Latest)
+    recent: deque[Shape] = field(default_factory=deque)
+    blocks: int = 0
     latest: float = 0.0
     inherited: Guards = NO_GUARDS
     seen: Latest[Seen] = field(default_factory=Latest)
@@ -110,26 +113,20 @@ class Traffic:
 
     def kept(self) -> Room:
         """How much it keeps."""
-        blocks = sum(len(shape.sizes) for shape in self.recent)
-        return Room(len(self.seen), len(self.entries), blocks, len(self.habits.curves))
+        return Room(len(self.seen), len(self.entries), self.blocks, len(self.habits.curves))
 
     def keep(self, most: Room, now: float) -> None:
         """Keep at most so much: what was used last, and kinds lumped together. What guards money stays."""
         if (boundaries := len(self.seen) - most.boundaries) > 0:
             lost = [seen for _, seen in self.seen.take_oldest(boundaries)]
-            waits = [(seen.kind, seen.last) for seen in lost if seen.awaited and seen.last is not None]
-            self.habits.forgotten(waits, now)
+            self.habits.forgotten([(s.kind, s.waits_since) for s in lost if s.waits_since is not None], now)
         self.tails.take_oldest(len(self.tails) - len(self.seen) // _TAILS_SHARE - _TAILS)
-        if len(self.entries) > most.entries:
-            alive = sorted(by_life(self.entries, now)[0].items(), key=lambda kept: kept[1].used_at)
-            self.entries = dict(alive[len(alive) - min(len(alive), most.entries) :])
-        blocks = sum(len(shape.sizes) for shape in self.recent)
-        while blocks > most.blocks:
+        self.entries.take_oldest(len(self.entries) - most.entries)
+        while self.blocks > most.blocks:
             oldest = self.recent.popleft()
-            blocks -= len(oldest.sizes)
+            self.blocks -= len(oldest.sizes)
             if not self.recent and most.blocks:
-                self.recent.append(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
-                break
+                self._recall(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
         self.habits.coarsen(most.curves)
 
     @property
@@ -143,7 +140,7 @@ class Traffic:
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is None or not entry.lives(now) or entry.splits != point.splits:
-                self.entries[point.digest] = Entry(point.ttl, now, point.splits, readable=False)
+                self.entries.put(point.digest, Entry(point.ttl, now, point.splits, readable=False))
 
     def began(self, sent: Sent) -> None:
         """The response began: what the request wrote can be read."""
@@ -174,7 +171,7 @@ class Traffic:
         self._learn_of_others(sent, usage)
         cached = usage.cache_read + usage.cache_write
         if sent.shape is not None and cached:
-            self.recent.append(sent.shape.kept(cached, started, _SHAPE_BLOCKS))
+            self._recall(sent.shape.kept(cached, started, _SHAPE_BLOCKS))
 
     def holds(self, digests: Sequence[bytes], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive."""
@@ -188,7 +185,7 @@ class Traffic:
             refused=self.refused,
             splits_trusted=self.splits_trusted,
             habits=Habits(undated=self.habits.counted(self.latest)),
-            seen=Latest((digest, seen._replace(last=None, awaited=False)) for digest, seen in self.seen.items()),
+            seen=Latest((digest, seen._replace(last=None, waits_since=None)) for digest, seen in self.seen.items()),
             tails=Latest(self.tails),
         )
 
@@ -197,6 +194,13 @@ class Traffic:
         self.refused |= {refused}
 
     # -- parts ------------------------------------------------------------------------------------
+
+    def _recall(self, shape: Shape) -> None:
+        """Remember a recent request, and the number of blocks of all of them."""
+        self.recent.append(shape)
+        self.blocks += len(shape.sizes)
+        if len(self.recent) > _SHAPES_REMEMBERED:
+            self.blocks -= len(self.recent.popleft().sizes)
 
     def _view(self, steps: Sequence[Step], now: float) -> tuple[View, list[CurveKey]]:
         seen: dict[bytes, Seen] = {}
@@ -231,42 +235,49 @@ class Traffic:
             for index, (digest, role, _, _) in enumerate(steps)
             if index == parting or role in NAMED or (role == "inner" and digest not in view.seen)
         }
-        here = {step.digest for step in steps}
-        superseded = [self._supersede(digest, tail) for digest, tail in self._tails_left(view, here)]
-        known = [(kind, view.seen.get(digest), role) for (digest, role, _, _), kind in zip(steps, kinds, strict=True)]
-        # Cuts are left out of what follows: a long text has hundreds.
-        lasting = [(kind, seen) for kind, seen, role in known if role != "cut"]
-        self.habits.observe(
-            Happened(
-                waits=[kinds[index] for index in sorted(awaited)],
-                returned=[(s.kind, s.last) for _, s, _ in known if s is not None and s.awaited and s.last is not None],
-                superseded=[found for found in superseded if found is not None],
-                begun=[kind for kind, seen in lasting if seen is None or not seen.kind[1]],
-                followed=[
-                    kind for _, s in lasting if s for kind in ((s.born,) if s.kind == s.born else (s.born, s.kind))
-                ],
-            ),
-            now,
-        )  # fmt: skip
+        self.habits.observe(self._happened(steps, kinds, view, awaited), now)
         for digest, seen in revisited(steps, kinds, view.seen, awaited, now):
             self.seen.put(digest, seen)
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)
 
-    def _tails_left(self, view: View, here: Collection[bytes]) -> list[tuple[bytes, bytes]]:
-        """The histories of this request that had another tail last time, with that tail."""
-        return [
-            (digest, tail) for digest in view.seen if (tail := self.tails.get(digest)) is not None and tail not in here
-        ]
+    def _happened(
+        self, steps: Sequence[Step], kinds: Sequence[CurveKey], view: View, awaited: Container[int]
+    ) -> Happened:
+        waits: list[CurveKey] = []
+        returned: list[tuple[CurveKey, float]] = []
+        superseded: list[tuple[CurveKey, float]] = []
+        begun: list[CurveKey] = []
+        followed: list[CurveKey] = []
+        here = {step.digest for step in steps}
+        for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
+            known = view.seen.get(step.digest)
+            if index in awaited:
+                waits.append(kind)
+            if known is not None:
+                if known.waits_since is not None:
+                    returned.append((known.kind, known.waits_since))
+                if (over := self._supersede(step.digest, here)) is not None:
+                    superseded.append(over)
+            if step.role == "cut":  # hundreds in a long text
+                continue
+            if known is None or not known.kind[1]:
+                begun.append(kind)
+            if known is not None:
+                followed += {known.born, known.kind}
+        return Happened(waits, returned, superseded, begun, followed)
 
-    def _supersede(self, history: bytes, tail: bytes) -> tuple[CurveKey, float] | None:
+    def _supersede(self, history: bytes, here: Container[bytes]) -> tuple[CurveKey, float] | None:
         """A conversation that goes on without the tail it had last time will not come back to it."""
+        tail = self.tails.get(history)
+        if tail is None or tail in here:
+            return None
         del self.tails[history]
         known = self.seen.get(tail)
-        if known is None or known.last is None or not known.awaited:
+        if known is None or known.waits_since is None:
             return None
-        self.seen[tail] = known._replace(awaited=False)
-        return known.kind, known.last
+        self.seen[tail] = known._replace(waits_since=None)
+        return known.kind, known.waits_since
 
     def _learn_of_others(self, sent: Sent, usage: Usage) -> None:
         """What a read beyond the entries believed alive tells, or turns that this process never saw."""
@@ -309,13 +320,13 @@ class Traffic:
         exact = cached if last else before.tokens if before is not None and kept else None
         ttl = before.ttl if before is not None and kept else point.ttl
         used_at = max(started, before.used_at) if before is not None and kept else started
-        self.entries[point.digest] = Entry(ttl, used_at, point.splits, tokens=exact)
+        self.entries.put(point.digest, Entry(ttl, used_at, point.splits, tokens=exact))
 
     def _settle_read(self, expected: SentPoint, usage: Usage, started: float) -> None:
         came = arrived(expected, usage.cache_read)
         entry = self.entries.get(expected.digest)
         if came and entry is not None:
-            self.entries[expected.digest] = entry._replace(used_at=max(started, entry.used_at))
+            self.entries.put(expected.digest, entry._replace(used_at=max(started, entry.used_at)))
         elif not came and entry is not None and (entry.used_at != started or not usage.cache_write):
             del self.entries[expected.digest]
         if expected.splits:

@@ -42,8 +42,8 @@ class Seen(NamedTuple):
     """A boundary's visits: how many, when last (wall seconds), what it was then, and its gaps by bucket.
 
     `times` fades with time and stands as of the last visit. `born` is the kind it had at its first visit.
-    `last` is None where a profile tells of visits on another day: the time since is no gap. `awaited` says
-    that its kind's curve waits for its return since the last visit.
+    `last` is None where a profile tells of visits on another day: the time since is no gap. `waits_since` is
+    the last visit where its kind's curve waits for the next.
     """
 
     times: float
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     kind: CurveKey
     born: CurveKey
     gaps: tuple[int, ...] = ()
-    awaited: bool = False
+    waits_since: float | None = None
 
     @property
     def visits(self) -> int:
@@ -160,12 +160,12 @@ def revisited(
     """What is remembered of each boundary with the visit that comes now; `awaited` are indices of steps."""
     result = []
     for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-        before = seen.get(step.digest)
+        before, waits_since = seen.get(step.digest), now if index in awaited else None
         if before is None:
-            after = Seen(1.0, now, kind, kind, (), index in awaited)
+            after = Seen(1.0, now, kind, kind, (), waits_since)
         else:
             faded = exp2(min((before.last - now) / HALF_LIFE, 0.0)) if before.last is not None else 1.0
-            after = Seen(before.times * faded + 1, now, kind, before.born, before.gaps_by(now), index in awaited)
+            after = Seen(before.times * faded + 1, now, kind, before.born, before.gaps_by(now), waits_since)
         result.append((step.digest, after))
     return result
 
