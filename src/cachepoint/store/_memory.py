@@ -18,11 +18,11 @@ from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import NO_GUARDS, Guards
 from cachepoint.store import _profile as profile
 
-BOUNDARIES_KEPT = 120_000
+BOUNDARIES_KEPT = 96_000
 """All scopes together; about 350 bytes each, so that a store stays below 64 MiB with all else it keeps."""
 _ENTRIES_SHARE = 10
 """An entry for so many boundaries: a request writes one or two, and has ten and more boundaries."""
-_CURVES_SHARE = 8
+_CURVES_SHARE = 10
 """A return curve, of about a kilobyte, for so many boundaries."""
 _BLOCKS_SHARE = 1
 """A block of a recent request, of 24 bytes, for so many boundaries."""

@@ -109,7 +109,7 @@ def test_sizes_lumped_together_promise_the_least_of_all_roles() -> None:
 
 
 def test_only_what_returns_often_enough_to_pay_for_a_write_is_written_on_a_prior() -> None:
-    """A write of 1.25 pays from .28 hits; a chance p of a return that never changes is p / (1 − p) hits."""
+    """A write of 1.25 pays from .28 hits; a chance p of a return that never changes is p / (1 - p) hits."""
     pays = {role for role, prior in PRIORS.items() if prior.returns / (1 - prior.returns) > 0.28}
     assert pays == {"tools_end", "system_end", "context_end", "history_end", "tail_turns", "tail_tools"}
 
@@ -204,8 +204,8 @@ def known(habits: Habits | None = None, kind: CurveKey = SYSTEM, **figures: floa
     row = list(NO_COUNTS)
     places = {"events": EVENTS, "at_risk": AT_RISK, "followed": FOLLOWED, "begun": BEGUN, "elsewhere": ELSEWHERE}
     for name, given in figures.items():
-        given = given if isinstance(given, tuple) else (given,)
-        row[places[name] : places[name] + len(given)] = given
+        several = given if isinstance(given, tuple) else (given,)
+        row[places[name] : places[name] + len(several)] = several
     habits = habits or Habits()
     habits.learn(Delta.at(NOW, {kind: tuple(row)}))
     return habits
@@ -215,8 +215,8 @@ def test_evidence_and_prior_make_a_curve() -> None:
     """Kaplan and Meier's: in each bucket, returns over visits at risk, the prior counting as two visits.
 
     Bucket 1: (2 + 2 × .1125) / (10 + 2) = .185417. Bucket 2: the prior's two visits are down to 2 × .8875 = 1.775 and
-    return with .15 of two: (1 + .3) / (5 + 1.775) = .191882. No evidence later: the prior's hazards, (.45 − .2625) /
-    (1 − .2625) = .254237 and so on.
+    return with .15 of two: (1 + .3) / (5 + 1.775) = .191882. No evidence later: the prior's hazards, (.45 - .2625) /
+    (1 - .2625) = .254237 and so on.
     """
     found = forecast(known(events=(2.0, 1.0), at_risk=(10.0, 5.0))).returns
     survived = (1 - 2.225 / 12) * (1 - 1.3 / 6.775)
@@ -451,7 +451,7 @@ HALF = Forecast((0.1, 0.2, 0.3, 0.4, 0.45, 0.48, 0.5), 10.0)
 
 
 def test_an_unseen_boundary_is_as_its_kind() -> None:
-    # .5 / (1 − .5) visits; of the half that return, .4 come within five minutes and .48 within the hour
+    # .5 / (1 - .5) visits; of the half that return, .4 come within five minutes and .48 within the hour
     assert outlook(HALF) == pytest.approx(Outlook(1.0, 0.8, 0.96))
 
 

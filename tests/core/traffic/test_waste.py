@@ -20,13 +20,13 @@ GUARDS = st.builds(
 
 def test_the_allowance_is_a_share_of_all_prompts_and_two_writes_of_the_largest() -> None:
     waste = Waste(net=100, committed=50, baseline=20_000, largest=4_000)
-    # .015 × (20,000 + 1,000) + 2 × 1.25 × 4,000 − 100 − 50
+    # .015 × (20,000 + 1,000) + 2 × 1.25 × 4,000 - 100 - 50
     assert waste.allowance(1_000, RATES) == pytest.approx(10_165)
 
 
 def test_the_largest_prompt_may_be_the_one_that_asks() -> None:
     waste = Waste(net=100, committed=50, baseline=20_000, largest=4_000)
-    # .015 × (20,000 + 5,000) + 2 × 1.25 × 5,000 − 100 − 50
+    # .015 × (20,000 + 5,000) + 2 × 1.25 × 5,000 - 100 - 50
     assert waste.allowance(5_000, RATES) == pytest.approx(12_725)
 
 
@@ -45,7 +45,7 @@ def test_what_is_committed_never_falls_below_nothing() -> None:
 
 def test_usage_adds_surcharges_and_takes_off_what_was_saved() -> None:
     usage = Usage(input=1_000, cache_read=2_000, cache_write_5m=400, cache_write_1h=100, output=9)
-    # .25 × 400 + 1 × 100 − .9 × 2,000 = −1,600; the prompt is 3,500 tokens
+    # .25 × 400 + 1 × 100 - .9 × 2,000 = -1,600; the prompt is 3,500 tokens
     assert Waste(3_000, 7, 10, 2_000).settled(usage, RATES) == Waste(1_400, 7, 3_510, 3_500)
 
 

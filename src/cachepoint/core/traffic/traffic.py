@@ -316,11 +316,14 @@ class Traffic:
             self.entries.pop(point.digest, None)
             return
         before = self.entries.get(point.digest)
-        kept = before is not None and before.readable and before.lives(started) and before.splits == point.splits
-        exact = cached if last else before.tokens if before is not None and kept else None
-        ttl = before.ttl if before is not None and kept else point.ttl
-        used_at = max(started, before.used_at) if before is not None and kept else started
-        self.entries.put(point.digest, Entry(ttl, used_at, point.splits, tokens=exact))
+        if before is not None and before.readable and before.splits == point.splits:
+            used_at = max(started, before.used_at)  # a request that began later may have answered first
+            if before.lives(used_at):
+                tokens = cached if last else before.tokens
+                self.entries.put(point.digest, before._replace(used_at=used_at, tokens=tokens))
+                return
+        exact = cached if last else None
+        self.entries.put(point.digest, Entry(point.ttl, started, point.splits, tokens=exact))
 
     def _settle_read(self, expected: SentPoint, usage: Usage, started: float) -> None:
         came = arrived(expected, usage.cache_read)
