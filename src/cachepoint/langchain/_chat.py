@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -19,12 +18,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidat
 
 from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
 from cachepoint.bedrock.settings import in_environment
+from cachepoint.bedrock.warn import warn
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
-from cachepoint.errors import CachepointWarning
 from cachepoint.langchain._batches import FanningOut, in_thread
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._policies import as_policy, asked_for
@@ -316,11 +315,9 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         if (model_id, why) in self._hoisted:
             return
         self._hoisted.add((model_id, why))
-        warnings.warn(
+        warn(
             f"{model_id}: a system message that follows other messages goes to the front, because {why}. "
-            "Everything behind it is then written to the cache anew; put what changes into a user message.",
-            CachepointWarning,
-            stacklevel=2,
+            "Everything behind it is then written to the cache anew; put what changes into a user message."
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
