@@ -18,7 +18,7 @@ from cachepoint.errors import CachepointWarning
 logger = logging.getLogger("cachepoint")
 
 KEYS_KEPT = 1_000
-"""Keys contain scopes and model ids, of which a long-lived gateway sees ever more; the oldest may be warned of again."""
+"""Keys name scopes and models, of which a long-lived gateway sees ever more; the oldest may be warned of again."""
 
 _OURS = "cachepoint"
 _LOOP = "asyncio.events"
