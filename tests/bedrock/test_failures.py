@@ -248,7 +248,7 @@ class Broken(RuntimeError):
 def broken(faults: list[Exception]) -> Iterator[None]:
     """For a test in which something is broken: that, and nothing else, was swallowed."""
     yield
-    assert {type(fault) for fault in faults} <= {Broken}
+    assert {type(fault) for fault in faults} == {Broken}
     faults.clear()
 
 
