@@ -5,7 +5,7 @@ in what they answered. Each step gives back `Effects`: what the store is to lear
 our own that a step survived. The picture is in docs/exchange.md.
 
     new ─ read → read ─ plan → planned ─ send → sent ─ begin → began ─ answer → settled
-                      waiting ⇄            ⇅ refuse, withdraw       ├─ cut, abandon, cancel
+                      waiting ⇄            ⇅ refuse, withdraw       ├─ cut, abandon, give up
                                         refused                     ·
           before the response begins: fail → failed, cancel → cancelled
 
@@ -59,7 +59,8 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
     "fail": (_UNDER_WAY - {"began"}, "failed"),
     "cut": (frozenset({"began"}), "cut"),
     "abandon": (frozenset({"began"}), "abandoned"),
-    "cancel": (_UNDER_WAY, "cancelled"),
+    "give up": (frozenset({"began"}), "cancelled"),
+    "cancel": (_UNDER_WAY - {"began"}, "cancelled"),
 }
 """Every step: the states it may be taken in, and the state it leads to."""
 
@@ -440,7 +441,7 @@ class Exchange:
 
     def ended(self, how: Ending, error: str, seconds: float, price: Price) -> Effects:
         """The response did not come to its end; what was heard of its usage counts."""
-        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "cancel"}[how])
+        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
         return self._settle(self._half, error, seconds, price)
 
     def failed(self, error: str, seconds: float) -> Effects:
