@@ -7,7 +7,6 @@ make the user's call fail: on any error inside cachepoint the request goes out a
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +42,6 @@ from cachepoint.core.traffic.view import Sent, Step, View
 from cachepoint.errors import ConfigurationError
 
 ABANDONED = "abandoned"
-_DIGITS = re.compile(r"\d+")
 _R = TypeVar("_R")
 
 
@@ -202,7 +200,7 @@ class Call:
             )
         for warning in self.plan.warnings:
             # Once for each kind of repair, not for each message of a growing conversation.
-            warn_once(f"plan:{self.scope}:{_DIGITS.sub('', warning)}", f"cachepoint: {warning}")
+            warn_once(f"plan:{self.scope}:{warning.key}", f"cachepoint: {warning}")
 
     def _track(self) -> None:
         if self.prompt is None:
@@ -344,6 +342,7 @@ class Call:
             session=self.tags.get("session"),
             error=error,
             prefix=(self._safely(lambda: self._prefix(usage)) if usage else None) or PrefixUse(),
+            held=self.plan.held,
         )
         self._deliver(self._recorded)
 
