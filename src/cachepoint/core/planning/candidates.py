@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from cachepoint.core.planning.placement import Candidate, nested
 from cachepoint.core.planning.prefixes import Prefixes
@@ -12,6 +13,8 @@ from cachepoint.core.provider.rules import ModelRule
 
 CANDIDATES = 10
 """Boundaries weighed in one request: the named ones, and of the rest those where most visits part."""
+CONTEXTS = 5
+"""Of a request with many ends of context so many of the first and of the last: a long conversation has one a turn."""
 VOLATILE_DISCOUNT = 0.1
 """A prefix with a time of day, a UUID or a request id in it seldom comes back unchanged …"""
 VOLATILE_PROOF = 3
@@ -34,7 +37,9 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
     under_way = max((live.boundary for live in prefixes.live if not live.entry.readable), default=-1)
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
-    for boundary in sorted({*prefixes.named, *_parting(prefixes, minimum, may_cut=may_cut)}):
+    named = _named(prefixes)
+    room = max(CANDIDATES - len(named), CANDIDATES // 2)
+    for boundary in sorted({*named, *_parting(prefixes, minimum, room, may_cut=may_cut)}):
         if boundary <= under_way:
             rejected.append(Rejected(prefixes.where(boundary).path, "writing_under_way"))
             continue
@@ -46,15 +51,18 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
     return Shortlist(tuple(nested(candidates)), tuple(rejected))
 
 
-def _parting(prefixes: Prefixes, minimum: int, *, may_cut: bool) -> Iterator[int]:
-    """As many of the boundaries where requests parted as there is room for; a cut only where a prefix may end."""
-    room = max(CANDIDATES - len(prefixes.named), CANDIDATES // 2)
-    for boundary in prefixes.parting:
-        if not room:
-            return
-        if not prefixes.is_cut(boundary) or (may_cut and prefixes.size(boundary).mid >= minimum):
-            room -= 1
-            yield boundary
+def _named(prefixes: Prefixes) -> set[int]:
+    contexts = sorted(boundary for boundary, role in prefixes.named.items() if role == "context_end")
+    return set(prefixes.named) - set(contexts[CONTEXTS:-CONTEXTS])
+
+
+def _parting(prefixes: Prefixes, minimum: int, room: int, *, may_cut: bool) -> Iterator[int]:
+    """At most `room` boundaries where requests parted; a cut only where a prefix may end."""
+    usable = (
+        boundary for boundary in prefixes.parting
+        if not prefixes.is_cut(boundary) or (may_cut and prefixes.size(boundary).mid >= minimum)
+    )  # fmt: skip
+    return islice(usable, room)
 
 
 def _weigh(prefixes: Prefixes, rule: ModelRule, minimum: int, boundary: int) -> Candidate | Rejected:

@@ -25,7 +25,7 @@ HeldCode = (
     | Literal[
         "first_in_list", "mode_off", "unknown_model", "empty_prompt", "none_allowed", "not_marked", "refused",
         "below_minimum", "above_maximum", "writing_under_way", "no_return_expected", "allowance_spent", "over_cap",
-        "shorter_live",
+        "shorter_live", "left_as_written",
     ]
 )  # fmt: skip
 """Why a place was not used, or, where it names no place, why nothing was placed at all."""
@@ -143,6 +143,7 @@ _CAUSES: Mapping[Cause, str] = {
     "after_citations": "a checkpoint may not follow citations",
     "first_in_list": "nothing stands before it in its list",
     "mode_off": "caching is switched off",
+    "left_as_written": "the request was left as it was written",
     "unknown_model": "the model behind this id is not known",
     "empty_prompt": "the request has nothing to cache",
     "none_allowed": "no checkpoints are allowed",
