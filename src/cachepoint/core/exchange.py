@@ -14,7 +14,6 @@ An error inside leaves the call as the user wrote it and comes out among the eff
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +26,7 @@ from cachepoint.core.planning import planner
 from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, _cut_index, with_paths
 from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.planning.reasons import Rejected
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
@@ -65,7 +65,6 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
 """Every step: the states it may be taken in, and the state it leads to."""
 
 _R = TypeVar("_R")
-_DIGITS = re.compile(r"\d+")
 Price = Callable[[Usage], Cost | None]
 """What tokens of this call cost, None where that is not known."""
 
@@ -355,7 +354,7 @@ class Exchange:
             )
         for warning in self.plan.warnings:
             # Once for each kind of repair, not for each message of a growing conversation.
-            self._warn(f"plan:{scope}:{_DIGITS.sub('', warning)}", f"cachepoint: {warning}")
+            self._warn(f"plan:{scope}:{warning.key}", f"cachepoint: {warning}")
 
     # -- what happened ----------------------------------------------------------------------------
 
@@ -499,7 +498,16 @@ class Exchange:
             session=self.tags.get("session"),
             error=error,
             prefix=prefix or PrefixUse(),
+            held=self._held(),
         )
+
+    def _held(self) -> tuple[Rejected, ...]:
+        """Why nothing, or no more, was placed: by the plan, or because there is none."""
+        if self.plan.checkpoints or self.plan.rejected:
+            return self.plan.held
+        if self.policy.mode == "off":
+            return (Rejected("", "mode_off"),)
+        return (Rejected("", "unknown_model" if self.target.rule is None else "left_as_written"),)
 
     def _miss(self, usage: Usage, price: Price) -> Miss | None:
         if self.prompt is None:
@@ -560,12 +568,15 @@ def with_points(prompt: Prompt, plan: Plan, points: Sequence[Checkpoint]) -> Pla
     """The plan with only these of its checkpoints; what it split stays split."""
     cuts = [_cut_index(prompt, split) for split in plan.splits]
     deepest = max((point.tokens for point in points), default=0)
+    kept = {point.boundary for point in points}
+    refused = [Rejected(point.where.path, "refused") for point in plan.checkpoints if point.boundary not in kept]
     expected = plan.expected
     if expected.read_boundary is not None and all(point.boundary < expected.read_boundary for point in points):
         expected = Expected()
     return replace(
         plan,
         checkpoints=tuple(with_paths(prompt, points, cuts)),
+        rejected=(*plan.rejected, *refused),
         expected=replace(expected, written=max(deepest - expected.read, 0.0)),
     )
 
