@@ -16,10 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.opaque_models import base_model
-from cachepoint.bedrock.request_metadata import with_request_metadata
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
-from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter
 from cachepoint.bedrock.wire.refusals import refusal_in
