@@ -160,6 +160,13 @@ class CacheModel:
             del self._entries[key]
         return len(doomed)
 
+    def drop_dead(self, now: float) -> int:
+        """Drop the entries whose time is over, which nothing can read again; says how many."""
+        doomed = [key for key, entry in self._entries.items() if not entry.lives(now)]
+        for key in doomed:
+            del self._entries[key]
+        return len(doomed)
+
     def live(self, now: float) -> int:
         """How many entries are alive."""
         return sum(entry.lives(now) for entry in self._entries.values())
