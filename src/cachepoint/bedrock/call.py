@@ -143,7 +143,7 @@ class Call:
         self.scope = scope_of(self._client, self.model, self._dialect.API)
         self.rates = rates_of(self.base or self.model)
         try:
-            prompt = self._dialect.read(self._original, settings.store.key, self.rule.tokenizer, settings.hints)
+            prompt = self._dialect.read(self._original, settings.store.key, self.rule, settings.hints)
         except ConfigurationError as mistake:
             self._mistake = mistake
             return
