@@ -30,7 +30,7 @@ from cachepoint.core.planning.reasons import Rejected
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
-from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, Tokenizer, parse_model_id
+from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import steps, turn_before
 from cachepoint.core.traffic.view import Sent, SentPoint, Shape, Step, View
@@ -77,8 +77,8 @@ class Wire(Protocol):
 
     API: str
 
-    def read(self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
-        """The request in wire order; None where it is passed on as it is."""
+    def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
+        """The request in wire order, as the model of `rule` takes it; None where it is passed on as it is."""
 
     def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
@@ -234,7 +234,7 @@ class Exchange:
 
     def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> None:
         try:
-            prompt = self.wire.read(self.original, key, rule.tokenizer, hints)
+            prompt = self.wire.read(self.original, key, rule, hints)
         except ConfigurationError:
             if self.policy.mode == "observe":
                 return

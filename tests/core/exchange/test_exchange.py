@@ -18,7 +18,7 @@ from cachepoint.core.prompt.builder import PromptBuilder
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Cost, Rates
-from cachepoint.core.provider.rules import ModelRule, Tokenizer
+from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.view import Entry, View
 from cachepoint.errors import ConfigurationError, IllegalStep
@@ -40,13 +40,13 @@ class Wire:
     def __init__(self, system: str = SYSTEM, fails_in: str = "") -> None:
         self.system, self.fails_in = system, fails_in
 
-    def read(self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
+    def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
         self._fail("read")
         if request.get("foreign"):
             return None
         if request.get("wrong_mark"):
             raise ConfigurationError("the checkpoint at system[0] has ttl='9m'")
-        builder = PromptBuilder(key, tokenizer)
+        builder = PromptBuilder(key, rule.tokenizer)
         builder.section("tools", {})
         builder.section("system", {})
         builder.text(Where("system", None, 0), self.system)
@@ -656,7 +656,7 @@ def test_hints_reach_the_wire_format() -> None:
     heard: list[Hints] = []
 
     class Listening(Wire):
-        def read(self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
+        def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
             heard.append(hints)
             return None
 

@@ -17,7 +17,7 @@ from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire.dialect import Answered, Reporter, told
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
-from cachepoint.core.provider.rules import Tokenizer
+from cachepoint.core.provider.rules import ModelRule
 
 API = messages.API
 usage = messages.usage
@@ -39,12 +39,12 @@ _COUNTERS = {
 _TELLING = (b'"usage"', b'"message_stop"', _METRICS.encode())
 
 
-def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
+def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
     """The request in wire order; None when its body is not of Anthropic Messages."""
     body = _body(request)
     if body is None:
         return None
-    return messages.read(body, key, tokenizer, hints, guarded="guardrailIdentifier" in request)
+    return messages.read(body, key, rule, hints, guarded="guardrailIdentifier" in request)
 
 
 def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
