@@ -19,6 +19,8 @@ COMPUTED: Mapping[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div,
     ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
 }  # fmt: skip
+_OPPOSED = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
+"""Turning one of these is already the negation of a condition that it is all of."""
 OPPOSITES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 UNORDERED = frozenset({"min", "max", "isinstance", "issubclass"})
 """Calls whose arguments are not swapped: the order means nothing, or the mistake could not live for a moment."""
@@ -85,10 +87,7 @@ class _Walk:
     def _offers(self, node: ast.AST, parent: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
         if name == "test" or (name == "ifs" and isinstance(parent, ast.comprehension)):
             assert isinstance(node, ast.expr)
-            yield "condition", ast.UnaryOp(ast.Not(), node)
-            if not isinstance(parent, ast.While):
-                yield "condition", ast.Constant(True)
-            yield "condition", ast.Constant(False)
+            yield from _conditions(node, loops=isinstance(parent, ast.While))
         match node:
             case ast.Compare():
                 for place, op in enumerate(node.ops):
@@ -117,6 +116,15 @@ class _Walk:
                 yield value * 2
         elif isinstance(value, str) and value in self._words:
             yield self._words[value]
+
+
+def _conditions(node: ast.expr, *, loops: bool) -> Iterator[tuple[str, ast.AST]]:
+    opposed = isinstance(node, ast.Compare) and isinstance(node.ops[0], _OPPOSED) and len(node.ops) == 1
+    if not opposed:
+        yield "condition", ast.UnaryOp(ast.Not(), node)
+    if not loops:
+        yield "condition", ast.Constant(True)
+    yield "condition", ast.Constant(False)
 
 
 def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
