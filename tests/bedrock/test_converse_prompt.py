@@ -171,7 +171,7 @@ def test_text_outside_the_blocks_counts_towards_the_minimum(fields: Json, counte
 
 
 def test_variables_of_a_stored_prompt_count_by_name_and_not_by_order() -> None:
-    first = {"promptVariables": {"a": {"text": "tea"}, "b": {"text": "cup"}}, "messages": [user("Why?")]}
+    first: Json = {"promptVariables": {"a": {"text": "tea"}, "b": {"text": "cup"}}, "messages": [user("Why?")]}
     turned = {**first, "promptVariables": dict(reversed(first["promptVariables"].items()))}
     assert ends(read(first)) == ends(read(turned))
 
