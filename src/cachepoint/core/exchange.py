@@ -259,6 +259,9 @@ class Exchange:
 
     def count_question(self) -> dict[str, Any] | None:
         """Arguments for CountTokens where the policy asks for it and the estimate straddles the minimum."""
+        return self._try("the question to CountTokens", self._count_question)
+
+    def _count_question(self) -> dict[str, Any] | None:
         rule, base = self.target.rule, self.target.base_model
         if not (self.policy.count_tokens and self.prompt and rule and rule.explicit and base):
             return None
@@ -293,6 +296,9 @@ class Exchange:
 
         Nothing is waited for up to what is read already, nor below the minimum.
         """
+        return self._try("the prefixes shared", self._shared_prefixes) or ((), ())
+
+    def _shared_prefixes(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
         prompt, rule, view = self.prompt, self.target.rule, self.view
         if prompt is None or rule is None or self.policy.mode == "observe":
             return (), ()
@@ -436,12 +442,14 @@ class Exchange:
         `seconds` is how long the call took.
         """
         self._step("answer")
-        return self._settle(self._half if reported is None else reported, None, seconds, price)
+        if reported is None:
+            return self._settle(self._half, None, seconds, _unpriced)
+        return self._settle(reported, None, seconds, price)
 
-    def ended(self, how: Ending, error: str, seconds: float, price: Price) -> Effects:
-        """The response did not come to its end; what was heard of its usage counts."""
+    def ended(self, how: Ending, error: str, seconds: float) -> Effects:
+        """The response did not come to its end; what was heard of its usage counts, though not what it cost."""
         self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
-        return self._settle(self._half, error, seconds, price)
+        return self._settle(self._half, error, seconds, _unpriced)
 
     def failed(self, error: str, seconds: float) -> Effects:
         """The call failed before its response began; `error` is the name of the exception's class."""
@@ -455,7 +463,7 @@ class Exchange:
 
     def _end_without_a_response(self, error: str, seconds: float) -> Effects:
         self._forget()
-        self._make_record(None, error, seconds, lambda _: None)
+        self._make_record(None, error, seconds, _unpriced)
         return self._effects()
 
     def _settle(self, reported: Mapping[str, Any] | None, error: str | None, seconds: float, price: Price) -> Effects:
@@ -559,6 +567,11 @@ class Exchange:
         effects = Effects(tuple(self._lessons), tuple(self._warnings), tuple(self._faults))
         self._lessons, self._warnings, self._faults = [], [], []
         return effects
+
+
+def _unpriced(_: Usage) -> Cost | None:
+    """Half a usage does not say what was generated, so its cost is not known."""
+    return None
 
 
 # -- from a plan to what goes out -----------------------------------------------------------------

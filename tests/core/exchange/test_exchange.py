@@ -122,8 +122,8 @@ IN_STATE: Mapping[str, Callable[[], Exchange]] = {
     "began": began,
     "settled": lambda: (call := began(), call.answered(REPORTED, 1.0, price))[0],
     "failed": lambda: (call := sent(), call.failed("ModelErrorException", 1.0))[0],
-    "cut": lambda: (call := began(), call.ended("cut", "ConnectionError", 1.0, price))[0],
-    "abandoned": lambda: (call := began(), call.ended("abandoned", "abandoned", 1.0, price))[0],
+    "cut": lambda: (call := began(), call.ended("cut", "ConnectionError", 1.0))[0],
+    "abandoned": lambda: (call := began(), call.ended("abandoned", "abandoned", 1.0))[0],
     "cancelled": lambda: (call := sent(), call.cancelled("CancelledError", 1.0))[0],
 }
 TAKE: Mapping[str, Callable[[Exchange], Effects]] = {
@@ -139,10 +139,10 @@ TAKE: Mapping[str, Callable[[Exchange], Effects]] = {
     "hear": lambda call: call.heard(REPORTED),
     "answer": lambda call: call.answered(REPORTED, 1.0, price),
     "fail": lambda call: call.failed("ThrottlingException", 1.0),
-    "cut": lambda call: call.ended("cut", "ConnectionError", 1.0, price),
-    "abandon": lambda call: call.ended("abandoned", "abandoned", 1.0, price),
+    "cut": lambda call: call.ended("cut", "ConnectionError", 1.0),
+    "abandon": lambda call: call.ended("abandoned", "abandoned", 1.0),
     "cancel": lambda call: call.cancelled("CancelledError", 1.0),
-    "give up": lambda call: call.ended("cancelled", "CancelledError", 1.0, price),
+    "give up": lambda call: call.ended("cancelled", "CancelledError", 1.0),
 }
 # By hand, not from STEPS: which step may be taken where, and where it leads.
 ALLOWED: Mapping[str, Mapping[str, str]] = {
@@ -558,7 +558,7 @@ def test_a_caller_cancelled_before_the_response_is_recorded_as_such() -> None:
 )
 def test_a_response_without_its_end_is_settled_without_a_usage(how: Any, error: str) -> None:
     call = began()
-    (settled,) = call.ended(how, error, 1.0, price).lessons
+    (settled,) = call.ended(how, error, 1.0).lessons
     assert (settled.what, settled.about[1]) == ("settled", None)
     assert call.record is not None
     assert (call.record.error, call.record.usage, call.record.status) == (error, None, None)
@@ -567,10 +567,11 @@ def test_a_response_without_its_end_is_settled_without_a_usage(how: Any, error: 
 def test_half_a_usage_counts_where_the_rest_never_comes() -> None:
     call = began()
     call.heard(REPORTED)
-    (settled,) = call.ended("cut", "ConnectionError", 1.0, price).lessons
+    (settled,) = call.ended("cut", "ConnectionError", 1.0).lessons
     assert settled.about[1] == Usage(9, 0, 2727, 0, 5)
     assert call.record is not None
     assert (call.record.status, call.record.error) == ("written", "ConnectionError")
+    assert call.record.cost is None  # what was generated is not known
 
 
 def test_half_a_usage_counts_where_the_answer_reports_none() -> None:

@@ -22,6 +22,8 @@ CONTRACT = "promptCache"
 Answered = Callable[[Mapping[str, Any] | None], Mapping[str, Any] | None]
 """Takes the usage as it was reported; gives what the call tells, None if nothing can be told."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Heard = Callable[[Mapping[str, Any]], None]
+"""Takes the usage of a stream that has not ended, as far as it was reported."""
 Reporter = Callable[[dict[str, Any]], dict[str, Any]]
 """Passes the events of one stream on; the one that completes the usage with what the call tells."""
 
@@ -32,7 +34,7 @@ class Dialect(Wire, Protocol):
     def service_tier(self, request: Mapping[str, Any]) -> str | None:
         """The service tier a request names."""
 
-    def reporter(self, answered: Answered) -> Reporter:
+    def reporter(self, answered: Answered, heard: Heard) -> Reporter:
         """What the events of one stream pass through."""
 
 
