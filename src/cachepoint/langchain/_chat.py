@@ -327,7 +327,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         rule = load_rules().resolve(self.base_model_id or self.model_id)
         if (self.model_id, _REFUSED) in self._hoisted:
             return placed
-        if rule is None or not rule.system_role:
+        # A refusal is healed and remembered, so the role is tried where sources disagree too.
+        if rule is None or not rule.facts.may_take_system_role("converse"):
             why = "the model takes none in the conversation"
         elif self.guard_last_turn_only:
             why = "guard_last_turn_only would make it guarded content"
