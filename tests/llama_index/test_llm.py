@@ -301,7 +301,12 @@ async def test_a_cancelled_call_does_not_wait_for_the_service(any_way_async: Mak
     llm = any_way_async()
     await llm.acomplete("Hello")
     let_go, gone = threading.Event(), []
-    emulator.script(lambda _: str(gone.append(let_go.wait(30))))
+
+    def reply(_: object) -> str:
+        gone.append(let_go.wait(30))
+        return "too late"
+
+    emulator.script(reply)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(llm.achat([QUESTION]), 0.2)
     let_go.set()
