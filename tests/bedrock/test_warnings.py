@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -75,3 +77,7 @@ def test_a_bounded_mapping_keeps_what_came_last() -> None:
     for number in range(10):
         kept[number] = str(number)
     assert kept == {7: "7", 8: "8", 9: "9"}
+    for copied in (pickle.loads(pickle.dumps(kept)), copy.deepcopy(kept), copy.copy(kept)):
+        copied[10] = "10"
+        assert copied == {8: "8", 9: "9", 10: "10"}
+    assert len(kept) == 3

@@ -6,12 +6,12 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NamedTuple
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.errors import CachepointWarning
 
@@ -70,18 +70,12 @@ def warn_once(key: str, message: str) -> None:
         logger.warning("%s", message)
 
 
-@contextmanager
-def on_behalf_of_caller() -> Iterator[None]:
+def on_behalf_of_caller() -> AbstractContextManager[None]:
     """What is warned of in the block, also in threads and tasks that inherit its context, is at the line that is here.
 
     For where a call is handed to another thread or task, on whose stack the user's line no longer stands.
     """
-    token = _handed_over.set(_users_line())
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            _handed_over.reset(token)
+    return in_block(_handed_over, _users_line())
 
 
 def _users_line() -> _Line:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.call import ABANDONED
 from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
@@ -287,11 +288,5 @@ def get_prompt_cache_callback(
     handler = PromptCacheCallbackHandler(
         on_call=on_call, budget_usd=budget_usd, prices=prices, base_models=base_models, clock=clock
     )
-    slot = _free_slot()
-    token = slot.set(handler)
-    try:
-        with exact_costs(prices):
-            yield handler
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            slot.reset(token)
+    with in_block(_free_slot(), handler), exact_costs(prices):
+        yield handler
