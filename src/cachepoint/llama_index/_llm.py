@@ -7,9 +7,9 @@ sees one call and not two.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Self
 
 from llama_index.core.base.llms.types import (
@@ -29,10 +29,11 @@ from llama_index.core.tools.types import BaseTool
 from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
+from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import ModelFacts
-from cachepoint.llama_index._clients import InThreads, has_async_client
+from cachepoint.llama_index._clients import has_async_client
 from cachepoint.llama_index._cost import announcing
 from cachepoint.llama_index._request.messages import as_chat, with_system_prompt
 from cachepoint.llama_index._request.request import converse_request
@@ -280,7 +281,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         # In mode "auto" the planner puts a checkpoint there if it pays.
         return asked and self.prompt_cache.mode != "auto"
 
-    def _wrapped(self, hints: Hints) -> Any:
+    def _wrapped(self, hints: Hints) -> CacheClient:
         client = self.client or self._clients.client(self._connection())
         return wrap(client, **self._wrapping(client, hints))
 
@@ -291,7 +292,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         if self.client is None and self.botocore_session is None and has_async_client():
             client = await self._clients.async_client(self._connection())
             return wrap_async(client, **self._wrapping(client, hints))
-        return InThreads(await asyncio.to_thread(self._wrapped, hints))
+        return InThreads(await in_thread(partial(self._wrapped, hints)))
 
     def _wrapping(self, client: Any, hints: Hints) -> dict[str, Any]:
         ledger = announcing(self.ledger, self.callback_manager)
@@ -312,7 +313,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         # In a thread, for an image or a document may have to be fetched.
-        request, hints = await asyncio.to_thread(self._request, messages, kwargs, stream=False)
+        request, hints = await in_thread(partial(self._request, messages, kwargs, stream=False))
         client = await self._awrapped(hints)
         return chat_response(await client.converse(**request))
 
@@ -321,7 +322,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         return _chunks(self._wrapped(hints).converse_stream(**request)["stream"])
 
     async def _astream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseAsyncGen:
-        request, hints = await asyncio.to_thread(self._request, messages, kwargs, stream=True)
+        request, hints = await in_thread(partial(self._request, messages, kwargs, stream=True))
         client = await self._awrapped(hints)
         response = await client.converse_stream(**request)
         return _achunks(response["stream"])

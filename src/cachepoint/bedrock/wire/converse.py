@@ -12,6 +12,7 @@ from typing import Any
 from cachepoint.bedrock.wire.dialect import (
     NOTHING,
     Answered,
+    Heard,
     Reporter,
     mapping,
     messages_settings,
@@ -127,7 +128,7 @@ def service_tier(request: Mapping[str, Any]) -> str | None:
     return tier
 
 
-def reporter(answered: Answered) -> Reporter:
+def reporter(answered: Answered, heard: Heard) -> Reporter:  # noqa: ARG001 - Converse reports its usage once, at the end
     """The `metadata` event has the usage, and is told of."""
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:

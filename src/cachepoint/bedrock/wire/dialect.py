@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from cachepoint.core.planning.plan import Plan
-from cachepoint.core.prompt.prompt import IMAGES, Hints, Prompt, Where
-from cachepoint.core.provider.rules import TTL, ModelFacts, ModelRule
+from cachepoint.core.exchange import Wire
+from cachepoint.core.prompt.prompt import IMAGES, Where
+from cachepoint.core.provider.rules import TTL, ModelFacts
 from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
@@ -22,31 +22,19 @@ CONTRACT = "promptCache"
 Answered = Callable[[Mapping[str, Any] | None], Mapping[str, Any] | None]
 """Takes the usage as it was reported; gives what the call tells, None if nothing can be told."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+Heard = Callable[[Mapping[str, Any]], None]
+"""Takes the usage of a stream that has not ended, as far as it was reported."""
 Reporter = Callable[[dict[str, Any]], dict[str, Any]]
 """Passes the events of one stream on; the one that completes the usage with what the call tells."""
 
 
-class Dialect(Protocol):
-    """What a call asks of an API's wire format; the modules `converse` and `invoke` are the two."""
-
-    API: str
-
-    def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
-        """The request in wire order, as the model of `rule` takes it; None where it is passed on as it is."""
-
-    def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-        """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
-
-    def usage(self, reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
-        """Tokens by class; None when no usage was sent."""
-
-    def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What CountTokens is asked about a request."""
+class Dialect(Wire, Protocol):
+    """What a client asks of a wire format besides; the modules `converse` and `invoke_model` are the two."""
 
     def service_tier(self, request: Mapping[str, Any]) -> str | None:
         """The service tier a request names."""
 
-    def reporter(self, answered: Answered) -> Reporter:
+    def reporter(self, answered: Answered, heard: Heard) -> Reporter:
         """What the events of one stream pass through."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from cachepoint.bedrock.wire import anthropic_messages as messages
-from cachepoint.bedrock.wire.dialect import Answered, Reporter, told
+from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
 from cachepoint.core.provider.rules import ModelRule
@@ -102,7 +102,7 @@ def reported(response: Mapping[str, Any], raw: bytes = b"") -> dict[str, Any]:
     return counted | _said(_json(raw).get("usage"))
 
 
-def reporter(answered: Answered) -> Reporter:
+def reporter(answered: Answered, heard: Heard) -> Reporter:
     """A stream reports its usage two or three times, each time more of it; the last event is told of."""
     so_far: dict[str, Any] = {}
 
@@ -117,6 +117,7 @@ def reporter(answered: Answered) -> Reporter:
         so_far.update(_said(said.get("usage")))
         so_far.update({name: metrics[counter] for name, counter in _COUNTERS.items() if counter in metrics})
         if not metrics and said.get("type") != "message_stop":
+            heard(dict(so_far))
             return event
         return told(event, answered(so_far))
 
