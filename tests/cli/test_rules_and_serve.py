@@ -34,10 +34,29 @@ def test_a_models_row_says_where_it_is_known_from(capsys: Capture) -> None:
     assert "USD per million tokens, global: input 3," in text
 
 
+def test_a_models_row_has_every_fact_about_it(capsys: Capture) -> None:
+    assert main(["rules", "us.anthropic.claude-opus-5-5"]) == 0
+    text = capsys.readouterr().out
+    for fact, value in (
+        ("context_window", "1000000"),
+        ("thinking", "always"),
+        ("effort", "medium"),
+        ("temperature", "no"),
+    ):
+        assert re.search(rf"^{fact} +{value}$", text, re.MULTILINE)
+
+
+def test_the_table_says_when_a_model_ended(capsys: Capture) -> None:
+    main(["rules"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Amazon Nova Premier"))
+    assert line.endswith("2026-09-14")
+
+
 def test_rows_are_printed_as_json_too(capsys: Capture) -> None:
     assert main(["rules", "--json", "anthropic.claude-sonnet-4-6"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["ttls"]) == ("Claude Sonnet 4.6", ["5m", "1h"])
+    assert (row["context_window"], row["thinking"]) == (1_000_000, "off")
 
 
 def test_the_users_own_rows_are_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -195,6 +195,28 @@ def test_tags_reach_the_record_of_every_call(make_llm: Make) -> None:
     assert llm.ledger.by("tenant")["a"].calls == 2
 
 
+@pytest.mark.parametrize(
+    ("model", "tokens"), [(MODEL, 200_000), ("us.anthropic.claude-opus-5-5", 1_000_000), (ARN, 128_000)]
+)
+def test_the_context_window_is_the_models_own(model: str, tokens: int, make_llm: Make) -> None:
+    assert make_llm(model=model).metadata.context_window == tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "temperature", "choice"),
+    [(MODEL, 0.5, {"any": {}}), ("us.anthropic.claude-fable-5-1", None, {"auto": {}})],
+    ids=["takes both", "takes neither"],
+)
+def test_a_temperature_and_a_forced_tool_are_sent_where_the_model_takes_them(
+    model: str, temperature: float | None, choice: Any, make_llm: Make, emulator: BedrockEmulator
+) -> None:
+    tool = FunctionTool.from_defaults(fn=lambda query: query, name="search", description="Searches.")
+    make_llm(model=model, temperature=0.5).chat_with_tools([tool], user_msg="What is it?", tool_required=True)
+    request = sent(emulator)[-1]
+    assert request["inferenceConfig"].get("temperature") == temperature
+    assert request["toolConfig"]["toolChoice"] == choice
+
+
 def test_a_context_window_can_be_given(make_llm: Make) -> None:
     assert make_llm(model="acme.model-v1:0").metadata.context_window == 128_000
     assert make_llm(model="acme.model-v1:0", context_window=9_000).metadata.context_window == 9_000
