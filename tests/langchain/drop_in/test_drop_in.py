@@ -84,6 +84,7 @@ def _start(tests: Path, names: Sequence[str], ended: Path, *options: str) -> sub
 
 
 @pytest.mark.long("langchain-aws's own tests, twice")
+@pytest.mark.timeout(900)
 def test_our_class_in_the_place_of_theirs(their_tests: Path, tmp_path: Path) -> None:
     files = [path for path in (their_tests / "tests").rglob("test_*.py") if CONCERNED in path.read_bytes()]
     names = [str(path.relative_to(their_tests)) for path in sorted(files)]
