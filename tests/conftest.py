@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import pytest
 from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
+
+from cachepoint.bedrock import swallowed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,3 +56,19 @@ def no_aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
         monkeypatch.delenv(name, raising=False)
     for name in ("CACHEPOINT_MODE", "CACHEPOINT_RULES"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
+    """Faults of cachepoint's own that it swallowed in this test; those that the test does not take out fail it."""
+    kept: list[Exception] = []
+
+    def keep(fault: Exception, step: str) -> None:
+        fault.add_note(f"swallowed in {step}")
+        kept.append(fault)
+        swallowed.report(fault, step)
+
+    monkeypatch.setattr(swallowed, "_on_fault", keep)
+    yield kept
+    if kept:
+        raise ExceptionGroup("cachepoint swallowed faults of its own", kept)

@@ -160,6 +160,13 @@ class CacheModel:
             del self._entries[key]
         return len(doomed)
 
+    def drop_dead(self, now: float) -> int:
+        """Drop the entries whose time is over, which nothing can read again; says how many."""
+        doomed = [key for key, entry in self._entries.items() if not entry.lives(now)]
+        for key in doomed:
+            del self._entries[key]
+        return len(doomed)
+
     def live(self, now: float) -> int:
         """How many entries are alive."""
         return sum(entry.lives(now) for entry in self._entries.values())
@@ -224,8 +231,7 @@ class CacheModel:
             position = request.positions[point.position]
             if position.tokens <= read and self._find(request.scope, position.digest, point.ttl, now):
                 continue
-            existing = self._find(request.scope, position.digest, point.ttl, now)
-            readable = existing is not None and existing.readable
+            # What can be read here was read, so an entry that is replaced is one in flight.
             key = self._key(request.scope, position.digest, point.ttl)
-            self._entries[key] = _Entry(point.ttl, now, readable)
+            self._entries[key] = _Entry(point.ttl, now, readable=False)
             yield position, point.ttl
