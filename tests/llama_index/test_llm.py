@@ -8,6 +8,7 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,17 +314,21 @@ async def test_a_cancelled_call_does_not_wait_for_the_service(any_way_async: Mak
     await recorded(llm, 2)
 
 
-def test_a_system_message_in_mid_conversation_stays_where_the_model_takes_it(
-    make_llm: Make, emulator: BedrockEmulator
+def test_a_system_message_in_mid_conversation_stays_where_converse_is_known_to_take_it(
+    make_llm: Make, emulator: BedrockEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = [QUESTION, ChatMessage(role=MessageRole.ASSISTANT, content="Much."), QUESTION]
     late = ChatMessage(role=MessageRole.SYSTEM, blocks=[TextBlock(text="Stop now.")])
-    make_llm(model="us.anthropic.claude-fable-5-2").chat([*chat, late])
-    make_llm().chat([*chat, late])
-    takes, takes_not = (request["messages"][-1] for request in sent(emulator))
-    assert takes == {"role": "system", "content": [{"text": "Stop now."}]}
-    assert takes_not["role"] == "user"
-    assert {"text": "<system>\nStop now.\n</system>"} in takes_not["content"]
+    llm = make_llm(model="us.anthropic.claude-opus-4-8")  # of which sources disagree
+    llm.chat([*chat, late])
+    own = tmp_path / "rules.toml"
+    own.write_text('[[model]]\nname = "Claude Opus 4.8"\nsystem_role = ["converse"]\n')
+    monkeypatch.setenv("CACHEPOINT_RULES", str(own))
+    llm.chat([*chat, late])
+    disputed, known = (request["messages"][-1] for request in sent(emulator))
+    assert disputed["role"] == "user"
+    assert {"text": "<system>\nStop now.\n</system>"} in disputed["content"]
+    assert known == {"role": "system", "content": [{"text": "Stop now."}]}
 
 
 def test_what_converse_has_no_word_for_is_left_out_with_a_warning(make_llm: Make, emulator: BedrockEmulator) -> None:

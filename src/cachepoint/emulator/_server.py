@@ -6,7 +6,6 @@ import ipaddress
 import socket
 import threading
 import time
-from asyncio import BaseTransport
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
@@ -21,7 +20,6 @@ from cachepoint.core.provider.rules import Rules, Section
 from cachepoint.emulator._bill import Bill, ServedCall
 from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._clock import Clock, Latency
-from cachepoint.emulator._http import Application, Connections
 from cachepoint.emulator._invocation_log import InvocationLog
 from cachepoint.emulator._reading.request import Operation, Options
 from cachepoint.emulator._service import Service
@@ -30,10 +28,9 @@ from cachepoint.emulator.replies import Question, Script, Scripted
 from cachepoint.errors import EmulatorError, MissingDependencyError
 
 if TYPE_CHECKING:
-    import uvicorn
+    from cachepoint.emulator._uvicorn_server import PromptServer
 
 _START_SECONDS = 10.0
-_KEEP_ALIVE_SECONDS = 3600
 # Names no host, so that a request which escaped a local client would go nowhere (RFC 2606).
 LOCAL_ENDPOINT = "http://emulator.invalid"
 
@@ -87,7 +84,7 @@ class BedrockEmulator:
             log=InvocationLog(Path(log_folder), with_text=keep_text) if log_folder is not None else None,
             calls=Calls(keep_calls),
         )
-        self._server: uvicorn.Server | None = None
+        self._server: PromptServer | None = None
         self._thread: threading.Thread | None = None
 
     # -- life --------------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ class BedrockEmulator:
     def stop(self) -> None:
         """Stop serving and close the port; what was served stays readable."""
         if self._server is not None:
-            self._server.should_exit = True
+            self._server.leave()
         if self._thread is not None:
             self._thread.join()
         self._server = self._thread = None
@@ -250,42 +247,14 @@ def _listen(address: tuple[str, int]) -> socket.socket:
     return listening
 
 
-def _uvicorn_server(service: Service) -> uvicorn.Server:
+def _uvicorn_server(service: Service) -> PromptServer:
     try:
-        import uvicorn
-    except ImportError:
+        from cachepoint.emulator._uvicorn_server import uvicorn_server
+    except ModuleNotFoundError as problem:
+        if problem.name != "uvicorn":
+            raise
         raise MissingDependencyError("the emulator needs uvicorn; run: pip install 'cachepoint[emulator]'") from None
-    connections = Connections()
-    config = uvicorn.Config(
-        Application(service, connections),
-        http=_observed_protocol(connections),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=1,
-    )
-    return uvicorn.Server(config)
-
-
-def _observed_protocol(connections: Connections) -> type[Any]:
-    """The HTTP protocol of uvicorn, which also tells `connections` of every connection."""
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    base: Any = AutoHTTPProtocol
-
-    class ObservedProtocol(base):  # type: ignore[misc]  # which protocol it is depends on what is installed
-        def connection_made(self, transport: BaseTransport) -> None:
-            connections.opened(transport)
-            super().connection_made(transport)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            connections.closed(self.transport, exc)
-            super().connection_lost(exc)
-
-    return ObservedProtocol
+    return uvicorn_server(service)
 
 
 _SESSION_LOCK = threading.Lock()

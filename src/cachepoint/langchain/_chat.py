@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -18,14 +18,15 @@ from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidation, field_serializer, model_validator
 
 from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
+from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.settings import in_environment
+from cachepoint.bedrock.threads import ThreadedStream, in_thread
+from cachepoint.bedrock.warn import on_behalf_of_caller, warn
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
-from cachepoint.errors import CachepointWarning
-from cachepoint.langchain._batches import FanningOut, in_thread
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._policies import as_policy, asked_for
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
@@ -46,7 +47,7 @@ _MODEL_KWARGS = ("model", "model_id", "modelId")
 _REFUSED = "the service refused it there"
 
 
-class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
+class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     """`ChatBedrockConverse` with checkpoints where they pay; takes all of its parameters, and four more.
 
     `prompt_cache` says how to cache; a dict of its settings will do. Every call lands in `ledger`, and
@@ -144,15 +145,36 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         run = run_manager.get_sync() if run_manager else None
         call, messages, kwargs = self._for_call(messages, kwargs, run, pausing=True)
 
-        def begin() -> tuple[Iterator[ChatGenerationChunk], ChatGenerationChunk | None]:
+        def begin() -> Iterator[ChatGenerationChunk]:
             chunks = super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run, **kwargs)
-            return chunks, next(chunks, None)
+            first = next(chunks, None)  # which sends the request
+            return _preceded(first, chunks)
 
-        chunks, chunk = await in_thread(begin)
-        while chunk is not None:
-            _unset_missing_usage(chunk.message)
-            yield chunk
-            chunk = await in_thread(lambda: next(chunks, None))
+        with closing(ThreadedStream[ChatGenerationChunk](await in_thread(begin))) as chunks:
+            async for chunk in chunks:
+                _unset_missing_usage(chunk.message)
+                yield chunk
+
+    def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[AIMessage]:
+        """As the parent's; of calls on one cold prefix the first to arrive writes it and the others read."""
+        with fan_out(), on_behalf_of_caller():
+            return super().batch(inputs, *args, **kwargs)
+
+    async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[AIMessage]:
+        """As `batch`; calls that wait do so on the event loop."""
+        with fan_out(), on_behalf_of_caller():
+            return await super().abatch(inputs, *args, **kwargs)
+
+    def batch_as_completed(self, inputs: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """As `batch`, in the order of completion."""
+        with fan_out(), on_behalf_of_caller():
+            yield from super().batch_as_completed(inputs, *args, **kwargs)
+
+    async def abatch_as_completed(self, inputs: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """As `abatch`, in the order of completion."""
+        with fan_out(), on_behalf_of_caller():
+            async for result in super().abatch_as_completed(inputs, *args, **kwargs):
+                yield result
 
     def warm(
         self,
@@ -301,7 +323,8 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         rule = load_rules().resolve(self.base_model_id or self.model_id)
         if (self.model_id, _REFUSED) in self._hoisted:
             return placed
-        if rule is None or not rule.system_role:
+        # A refusal is healed and remembered, so the role is tried where sources disagree too.
+        if rule is None or not rule.facts.may_take_system_role("converse"):
             why = "the model takes none in the conversation"
         elif self.guard_last_turn_only:
             why = "guard_last_turn_only would make it guarded content"
@@ -316,11 +339,9 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         if (model_id, why) in self._hoisted:
             return
         self._hoisted.add((model_id, why))
-        warnings.warn(
+        warn(
             f"{model_id}: a system message that follows other messages goes to the front, because {why}. "
-            "Everything behind it is then written to the cache anew; put what changes into a user message.",
-            CachepointWarning,
-            stacklevel=2,
+            "Everything behind it is then written to the cache anew; put what changes into a user message."
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -378,6 +399,13 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
 
 def _named_model(kwargs: Mapping[str, Any]) -> str | None:
     return next((kwargs[name] for name in _MODEL_KWARGS if kwargs.get(name)), None)
+
+
+def _preceded(first: ChatGenerationChunk | None, rest: Iterator[ChatGenerationChunk]) -> Iterator[ChatGenerationChunk]:
+    """A stream whose first chunk has come already; closing it drops the rest, and so ends the call."""
+    if first is not None:
+        yield first
+        yield from rest
 
 
 def _unset_missing_usage(message: BaseMessage) -> None:

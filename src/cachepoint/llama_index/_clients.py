@@ -1,21 +1,13 @@
-"""Clients made when first needed, and a synchronous client called without blocking the event loop."""
+"""Clients made when first needed."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_END = object()
+from typing import Any
 
 
 def has_async_client() -> bool:
@@ -134,67 +126,3 @@ class _Opened:
     def __init__(self, connection: Connection) -> None:
         self._generator = connection.async_clients()
         self.client: asyncio.Future[Any] = asyncio.ensure_future(anext(self._generator))
-
-
-class InThreads:
-    """A synchronous client with the face of an asynchronous one; each call has a worker thread of its own.
-
-    Threads of a shared pool would not do: calls that wait for another's prefix could hold all of them.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    async def converse(self, **request: Any) -> Any:
-        """`converse`, in a worker thread."""
-        worker = _Worker()
-        try:
-            return await worker.run(self._client.converse, **request)
-        finally:
-            worker.leave()
-
-    async def converse_stream(self, **request: Any) -> Any:
-        """`converse_stream`, whose `stream` is iterated asynchronously, in the same worker thread."""
-        worker = _Worker()
-        try:
-            response = await worker.run(self._client.converse_stream, **request)
-        except BaseException:
-            worker.leave()
-            raise
-        return {**response, "stream": _ThreadedStream(worker, response["stream"])}
-
-
-class _ThreadedStream:
-    """A stream of events iterated asynchronously, each event fetched in the call's worker thread."""
-
-    def __init__(self, worker: _Worker, stream: Any) -> None:
-        self._worker = worker
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        events = iter(self._stream)
-        while (event := await self._worker.run(next, events, _END)) is not _END:
-            yield event
-
-    def close(self) -> None:
-        # The thread may still be waiting for an event, and whoever closes should not wait with it.
-        self._worker.submit(self._stream.close)
-        self._worker.leave()
-
-
-class _Worker:
-    """One thread for one call, which runs what it is given in the caller's context and in order."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cachepoint")
-        self._context = copy_context()
-
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        step = partial(self._context.run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, step)
-
-    def submit(self, function: Callable[[], object]) -> None:
-        self._pool.submit(self._context.run, function)
-
-    def leave(self) -> None:
-        self._pool.shutdown(wait=False)

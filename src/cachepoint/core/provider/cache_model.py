@@ -231,8 +231,7 @@ class CacheModel:
             position = request.positions[point.position]
             if position.tokens <= read and self._find(request.scope, position.digest, point.ttl, now):
                 continue
-            existing = self._find(request.scope, position.digest, point.ttl, now)
-            readable = existing is not None and existing.readable
+            # What can be read here was read, so an entry that is replaced is one in flight.
             key = self._key(request.scope, position.digest, point.ttl)
-            self._entries[key] = _Entry(point.ttl, now, readable)
+            self._entries[key] = _Entry(point.ttl, now, readable=False)
             yield position, point.ttl

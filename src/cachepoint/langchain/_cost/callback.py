@@ -18,8 +18,8 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from cachepoint.bedrock.call import ABANDONED
+from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
-from cachepoint.bedrock.warn import warn_once
 from cachepoint.core.accounts.budget import Budget
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
 from cachepoint.core.accounts.record import CallRecord, Told, status_of
@@ -221,10 +221,11 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
                 with self._lock:
                     self._answered_from_cache += 1
                 return
-            self.ledger.add(self._record(started, message, error))
-        except Exception as problem:  # noqa: BLE001 - counting must not make the call fail
-            name = type(problem).__name__
-            warn_once(f"tracking:{name}", f"cachepoint: {name} in a callback or its on_call; a call may go uncounted")
+            record = self._record(started, message, error)
+        except Exception as fault:  # noqa: BLE001 - counting must not make the call fail
+            swallow(fault, "counting a call")
+            return
+        deliver(self.ledger, record)
 
     def _record(self, started: _Started, message: AIMessage | None, error: str | None) -> CallRecord:
         metadata = {} if message is None else message.response_metadata

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -14,9 +13,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 from typing_extensions import override  # a dependency of langchain-core
 
+from cachepoint.bedrock.warn import warn
 from cachepoint.core.provider.rules import TTL
 from cachepoint.core.retrieval.ordering import content_digest
-from cachepoint.errors import CachepointWarning
 from cachepoint.langchain._documents.retriever import PLACE
 from cachepoint.langchain._request.carried import hinted
 
@@ -177,9 +176,7 @@ def _content(document: Document) -> str:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(
+    warn(
         f"{what}: they come out differently for every question, and no prefix that has documents is read again. "
-        "Leave that step out, or let it come before StableOrderRetriever.",
-        CachepointWarning,
-        stacklevel=4,
+        "Leave that step out, or let it come before StableOrderRetriever."
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +27,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.utils import parse_partial_json
 
-from cachepoint.errors import CachepointWarning
+from cachepoint.bedrock.warn import warn
 
 Wire = dict[str, Any]
 
@@ -108,11 +107,7 @@ class BlockTranslator:
         kinds = (self._by_type.get(kind) for kind in type(block).__mro__)
         translation = next(filter(None, kinds), None)
         if translation is None:
-            warnings.warn(
-                f"Converse takes no {type(block).__name__}; it was left out of the request",
-                CachepointWarning,
-                stacklevel=2,
-            )
+            warn(f"Converse takes no {type(block).__name__}; it was left out of the request")
             return []
         return translation(block)
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,8 +19,9 @@ from typing import Any, Literal
 from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageRole, ToolCallBlock
 from llama_index.core.bridge.pydantic import BaseModel
 
+from cachepoint.bedrock.warn import warn
 from cachepoint.core.prompt.prompt import Hint, Where
-from cachepoint.errors import CachepointWarning, ConfigurationError
+from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._documents.templates import ContextBlock, FleetingBlock
 from cachepoint.llama_index._request.blocks import BlockTranslator, Wire, cache_mark
 
@@ -132,11 +132,9 @@ def _calls_beside_blocks(message: ChatMessage) -> Iterator[ToolCallBlock]:
             continue
         call = _call(given.model_dump() if isinstance(given, BaseModel) else given)
         if call is None:
-            warnings.warn(
+            warn(
                 f'a {type(given).__name__} in additional_kwargs["tool_calls"] was left out of the request, for it has '
-                "no id and name of a tool call; make it a ToolCallBlock in the message's blocks",
-                CachepointWarning,
-                stacklevel=2,
+                "no id and name of a tool call; make it a ToolCallBlock in the message's blocks"
             )
         elif call.tool_call_id not in known:
             yield call

@@ -12,6 +12,7 @@ from cachepoint.core.accounts.ledger import OTHER, CacheLedger
 from cachepoint.core.accounts.record import CallRecord, Miss, read_contract
 from cachepoint.core.accounts.sharing_out import PrefixUse, Written
 from cachepoint.core.planning.plan import Checkpoint
+from cachepoint.core.planning.reasons import Placed, Rejected
 from cachepoint.core.prompt.prompt import Where
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
@@ -64,9 +65,12 @@ def test_a_contract_read_back_is_the_record_it_was_printed_from() -> None:
         Where("messages", 12, 1),
         Where("messages", 2, 0, nested=4),
     )
-    points = tuple(Checkpoint(-1, where, None, "1h", 7, "why", path=where.path) for where in places)
+    points = tuple(
+        Checkpoint(-1, where, None, "1h", 7, Placed("quoted", text="why"), path=where.path) for where in places
+    )
     miss = Miss("expired", "system[0]", 90, "a hint", "0.0001")
-    record = replace(CALL, checkpoints=points, miss=miss)
+    held = (Rejected("system[1]", "below_minimum", text="too small"),)
+    record = replace(CALL, checkpoints=points, miss=miss, held=held)
     assert replace(CALL, **read_contract(record.contract())._asdict()) == record
     bare = replace(CALL, status=None, usage=None, cost=None)
     assert replace(CALL, **read_contract(bare.contract())._asdict()) == bare
