@@ -199,7 +199,7 @@ def test_two_costs_are_equal_whatever_part_went_into_writes() -> None:
 def test_what_writes_cost_is_summed_beside_the_rest() -> None:
     """3.75 USD a million written, 0.30 USD a million read: of 4.05 USD together 3.75 went into the write."""
     write, read = (cost_of(CLAUDE_3_7, Usage(**{name: 1_000_000})) for name in ("cache_write_5m", "cache_read"))
-    assert (write.write_usd, read.write_usd) == (Decimal("3.75"), 0)
+    assert (write.write_usd, read.write_usd) == (Decimal("3.75"), Decimal(0))
     assert ((write + write + read).usd, (write + write + read).write_usd) == (Decimal("7.80"), Decimal("7.50"))
 
 
