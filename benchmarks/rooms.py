@@ -60,9 +60,8 @@ def walked() -> Walk:
     turns: list[tuple[str, str]] = [("system", DOCUMENT), ("human", "Why?"), ("ai", "So."), ("human", "And how?")]
     with BedrockEmulator() as emulator:
         model = CacheAwareChatBedrockConverse(
-            model="us.anthropic.claude-sonnet-4-5-20250929-v1:0", region_name="us-east-1", endpoint_url=emulator.url,
-            aws_access_key_id="EMULATOR", aws_secret_access_key="emulator",
-        )  # fmt: skip
+            model="us.anthropic.claude-sonnet-4-5-20250929-v1:0", client=emulator.client(region="us-east-1")
+        )
         for _ in range(3):
             model.invoke(turns)
         walk = Walk()

@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import pytest
+
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.plan import Checkpoint, Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.prompt.builder import PromptBuilder
-from cachepoint.core.prompt.prompt import Kind, Prompt, Where
+from cachepoint.core.prompt.prompt import Kind, ListKey, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Rates
-from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule
 from cachepoint.core.traffic.return_curves import Outlook
 from cachepoint.core.traffic.view import Entry, Seen, Step, View
 
@@ -33,6 +35,11 @@ ONCE = Outlook(1.0, 1.0, 1.0)
 OFTEN = Outlook(5.0, 1.0, 1.0)
 LATE = Outlook(5.0, 0.0, 1.0)
 """Five more visits, each after five minutes and within an hour."""
+
+
+def about(value: Any) -> Any:
+    """A figure but for rounding, wherever a figure may stand."""
+    return pytest.approx(value)
 
 
 class Part(NamedTuple):
@@ -67,7 +74,7 @@ def prompt(
 ) -> Prompt:
     """A request; its turns alternate between user and assistant."""
     roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
-    lists = [(("tools", None), tools), (("system", None), system)]
+    lists: list[tuple[ListKey, Content]] = [(("tools", None), tools), (("system", None), system)]
     lists += [(("messages", number), turn) for number, turn in enumerate(turns)]
     context = {
         Where(*key, item): "context_end"
@@ -75,9 +82,9 @@ def prompt(
         for item, part in enumerate(content)
         if isinstance(part, Part) and part.context
     }
-    builder = PromptBuilder(b"k", "claude", context, attached=attached)  # type: ignore[arg-type]
-    for section in ("tools", "system", "messages"):
-        builder.section(section, {})  # type: ignore[arg-type]
+    builder = PromptBuilder(b"k", "claude", context, attached=attached)
+    for section in SECTIONS:
+        builder.section(section, {})
         for (of, message), content in lists:
             if of == section:
                 if message is not None:

@@ -93,8 +93,10 @@ def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
         "-u",
         "-c",
         # A shell starts what runs in its background with Ctrl-C ignored, and this would inherit that.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0']))",
+        (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0']))"
+        ),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as server:
         assert server.stdout is not None

@@ -24,6 +24,8 @@ TXT, PDF = Part(100, "document"), Part(100, "document", textual=False)
 SYSTEM = [100] * 6
 """Six blocks of a hundred tokens: boundary n ends a prefix of 100 (n + 1)."""
 
+TTLS: tuple[TTL, TTL] = ("5m", "1h")
+
 
 def at(legal: Legal) -> list[tuple[int, TTL]]:
     return [(point.boundary, point.ttl) for point in legal.points]
@@ -150,7 +152,7 @@ def test_of_a_mark_and_a_point_of_our_own_the_mark_stays(order: int) -> None:
 
 def test_of_two_marks_at_a_place_the_longer_life_stays() -> None:
     of = prompt([100])
-    for ttls in permutations(("5m", "1h")):
+    for ttls in permutations(TTLS):
         assert at(settle(of, *(wanted(of, 0, ttl, marked=True) for ttl in ttls))) == [(0, "1h")]
 
 
@@ -231,7 +233,8 @@ def test_a_live_five_minute_entry_is_not_written_anew_for_the_order() -> None:
 
 def test_a_mark_is_told_that_it_was_raised_for_another_mark() -> None:
     of = prompt(system=SYSTEM)
-    marks = [wanted(of, boundary, ttl, marked=True, fixed=True) for boundary, ttl in ((0, "5m"), (1, "5m"), (2, "1h"))]
+    ttls: list[TTL] = ["5m", "5m", "1h"]
+    marks = [wanted(of, boundary, ttl, marked=True, fixed=True) for boundary, ttl in enumerate(ttls)]
     legal = settle(of, *marks)
     assert at(legal) == [(0, "1h"), (1, "1h"), (2, "1h")]
     assert legal.warnings == (Repair("raised", "system[1]", "ttl_order"), Repair("raised", "system[0]", "ttl_order"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from planning_kit import (
     Content,
     Mark,
     Part,
+    about,
     entry,
     placed,
     planned,
@@ -102,7 +104,7 @@ def test_a_checkpoint_tells_where_it_is_how_large_and_what_it_is_worth() -> None
     of = prompt([100], system=[1000, 1000])
     (point,) = planned(of, view(of, {1: OFTEN}, visits={1: 3}), policy=ONE).checkpoints
     assert (point.boundary, point.where, point.offset, point.path) == (1, Where("system", None, 1), None, "system[2]")
-    assert (point.tokens, point.worth) == (2000, pytest.approx(8500))  # 2,000 x 4.25
+    assert (point.tokens, point.worth) == (2000, about(8500))  # 2,000 x 4.25
     assert point.reason == Placed("expected_again", "system_end", 3, 5.0, 1.0)
     assert not point.marked
     assert not point.fixed
@@ -113,9 +115,9 @@ def test_what_is_expected_to_be_written_and_read() -> None:
     cold = planned(of, view(of, {1: OFTEN}))
     assert cold.expected == Expected(written=3004)  # 2,000, 4 for the message and 1,000
     warm = planned(of, view(of, {1: OFTEN}, live={0: entry("1h", tokens=1900)}), policy=CachePolicy(ttl="1h"))
-    assert warm.expected == Expected(1900, True, 0, "1h", pytest.approx(1004))
+    assert warm.expected == Expected(1900, True, 0, "1h", about(1004))
     likely = planned(of, view(of, {1: OFTEN}, live={0: entry()}))
-    assert likely.expected == Expected(pytest.approx(2000), False, 0, "5m", pytest.approx(1004))
+    assert likely.expected == Expected(about(2000), False, 0, "5m", about(1004))
 
 
 def test_what_is_all_read_writes_nothing() -> None:
@@ -195,8 +197,8 @@ def test_a_read_that_no_slot_is_left_for_takes_the_place_of_what_is_worth_least(
     assert placed(planned(of, by, policy=ONE)) == [(0, "5m", READ)]
     (reading,) = planned(of, by, policy=ONE).checkpoints
     assert reading.reason == Placed("keeps_read", tokens=reading.reason.tokens, ttl="5m")
-    assert reading.reason.tokens == pytest.approx(2004)
-    assert reading.worth == pytest.approx(2004 * 0.9)
+    assert reading.reason.tokens == about(2004)
+    assert reading.worth == about(2004 * 0.9)
 
 
 def test_a_checkpoint_of_another_lifetime_does_not_keep_the_read() -> None:
@@ -303,7 +305,7 @@ def test_an_hour_before_the_live_five_minutes_is_kept_when_the_rest_is_written_a
     # beyond the tools' hour 2,000 tokens: keeping 0.9 + 3.66 (0.45 - 0.125) = 2.09, an hour 3.66 x 0.9 - 1.1875 = 2.11
     plan = planned(of, by)
     assert placed(plan) == [(0, "1h", SHARED), (1, "1h", AGAIN)]
-    assert plan.checkpoints[1].worth == pytest.approx(2000 * 2.1065)
+    assert plan.checkpoints[1].worth == about(2000 * 2.1065)
 
 
 @pytest.mark.parametrize(("system", "point"), [(1135, (1, "5m", READ)), (1145, (1, "1h", AGAIN))])
@@ -465,7 +467,7 @@ def test_marks_are_kept_with_their_lifetime_and_their_place() -> None:
     plan = planned(of, view(of), policy=EXPLICIT)
     assert placed(plan) == [(0, "1h", "marked"), (1, "5m", "marked")]
     assert [(point.marked, point.fixed, point.worth) for point in plan.checkpoints] == [
-        (True, True, pytest.approx(2000)), (True, False, pytest.approx(3004)),
+        (True, True, about(2000)), (True, False, about(3004)),
     ]  # fmt: skip
     assert [point.path for point in plan.checkpoints] == ["system[1]", "messages[0].content[1]"]
     assert plan.marks == of.marks
@@ -516,11 +518,13 @@ def test_legality_is_asked_with_what_lives_and_what_was_refused() -> None:
 
 # -- whatever is asked ---------------------------------------------------------------------------
 
-PARTS = st.one_of(
+T = TypeVar("T")
+
+PARTS: st.SearchStrategy[int | Part | Mark] = st.one_of(
     st.sampled_from([100, 1000, 5000]),
     st.sampled_from([Mark(), Mark("1h"), BLANK, Part(1000, "document"), Part(1000, "reasoning"), two_parts(1000)]),
 )
-LISTS = st.lists(PARTS, max_size=4)
+LISTS: st.SearchStrategy[Content] = st.lists(PARTS, max_size=4)
 CHANCES = st.sampled_from([NEVER, ONCE, OFTEN, LATE, Outlook(2, 0.5, 0.8)])
 
 
@@ -529,7 +533,10 @@ def requests(draw: st.DrawFn) -> tuple[Prompt, View]:
     turns: list[Content] = draw(st.lists(LISTS, max_size=3))
     of = prompt(*turns, tools=draw(st.lists(st.just(1000), max_size=2)), system=draw(LISTS))
     index = st.integers(0, max(len(of.boundaries) - 1, 0))
-    some = lambda values: st.dictionaries(index, values, max_size=4) if of.boundaries else st.just({})  # noqa: E731
+
+    def some(values: st.SearchStrategy[T]) -> st.SearchStrategy[dict[int, T]]:
+        return st.dictionaries(index, values, max_size=4) if of.boundaries else st.just({})
+
     entries = st.builds(entry, st.sampled_from(["5m", "1h"]), readable=st.booleans())
     by = view(
         of, draw(some(CHANCES)), live=draw(some(entries)), visits=draw(some(st.integers(1, 5))),

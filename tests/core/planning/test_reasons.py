@@ -70,8 +70,10 @@ def test_reasons_that_differ_in_figures_only_have_one_key() -> None:
     [
         (
             Repair("moved", "messages[3].content[1]", "after_reasoning", to="messages[2].content[0]"),
-            "after messages[3].content[1] was moved to after messages[2].content[0]: "
-            "a checkpoint may not follow a reasoning block",
+            (
+                "after messages[3].content[1] was moved to after messages[2].content[0]: "
+                "a checkpoint may not follow a reasoning block"
+            ),
         ),
         (
             Repair("moved", "system[0]", "first_in_list", to="tools[4]"),
