@@ -65,7 +65,7 @@ def test_a_warning_is_given_once_and_leaves_nothing_in_the_users_module() -> Non
 
 
 def test_what_was_warned_of_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_said", Bounded(2))
+    monkeypatch.setattr(warn, "_given", Bounded(2))
     with pytest.warns(CachepointWarning) as warned:
         for key in ("a", "b", "c", "c", "a"):
             warn.warn_once(key, key)

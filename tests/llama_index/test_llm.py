@@ -300,11 +300,11 @@ async def test_an_abandoned_asynchronous_stream_is_one_call_without_usage(method
 async def test_a_cancelled_call_does_not_wait_for_the_service(any_way_async: Make, emulator: BedrockEmulator) -> None:
     llm = any_way_async()
     await llm.acomplete("Hello")
-    let_go, gone = threading.Event(), []
+    let_go, gone = threading.Event(), list[bool]()
 
     def reply(_: object) -> str:
         gone.append(let_go.wait(30))
-        return "too late"
+        return ""
 
     emulator.script(reply)
     with pytest.raises(TimeoutError):

@@ -30,7 +30,7 @@ _FRAMEWORKS = frozenset({
 })  # fmt: skip
 """What calls cachepoint for the user, and what runs it; of the standard library, every module counts as such."""
 
-_said: Bounded[str, None] = Bounded(KEYS_KEPT)
+_given: Bounded[str, None] = Bounded(KEYS_KEPT)
 _lock = threading.RLock()  # an abandoned stream may be recorded while this thread warns
 
 
@@ -59,9 +59,9 @@ def warn_once(key: str, message: str) -> None:
     Where the program makes errors of warnings, the message is logged: caching must not fail a call.
     """
     with _lock:
-        if key in _said:
+        if key in _given:
             return
-        _said[key] = None
+        _given[key] = None
     line = _users_line()
     try:
         # Without the module's registry, which would grow with every model id that a message names.

@@ -65,7 +65,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
 
     _hoisted: Bounded[tuple[str, str], None] = PrivateAttr(default_factory=lambda: Bounded(KEYS_KEPT))
-    """Models whose late system messages went to the front, each with the reason, which was said once."""
+    """Models whose late system messages went to the front, each with the reason, of which the user was warned."""
 
     @field_serializer("prompt_cache")
     def _plain_policy(self, policy: CachePolicy) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             client = wrapped(hints=hints)
             return PausingClient(client) if pausing else client
 
-        return CallClient(connect, on_refused=lambda model_id: self._say_hoisted(model_id, _REFUSED), run=run)
+        return CallClient(connect, on_refused=lambda model_id: self._warn_hoisted(model_id, _REFUSED), run=run)
 
     @property
     def _changes_requests(self) -> bool:
@@ -337,10 +337,10 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             return carried
         else:
             why = "the model takes one only after a user's turn, and with text only"
-        self._say_hoisted(self.model_id, why)
+        self._warn_hoisted(self.model_id, why)
         return placed
 
-    def _say_hoisted(self, model_id: str, why: str) -> None:
+    def _warn_hoisted(self, model_id: str, why: str) -> None:
         if (model_id, why) in self._hoisted:
             return
         self._hoisted[model_id, why] = None

@@ -32,7 +32,7 @@ from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_fro
 from cachepoint.langchain._cost.run_tags import SESSION, run_tags
 
 RUN = "run"
-_TTL_UNSAID = "anthropic-bedrock-chat"
+_TTL_UNREPORTED = "anthropic-bedrock-chat"
 """LangChain's name of the class whose streams do not tell the TTL of a write."""
 
 
@@ -51,19 +51,23 @@ class _Started:
 
 
 def _started(
-    params: Mapping[str, Any], said: Mapping[str, Any], messages: list[BaseMessage], at: float, tags: Mapping[str, str]
+    params: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    messages: list[BaseMessage],
+    at: float,
+    tags: Mapping[str, str],
 ) -> _Started:
     api = str(params.get("_type") or "chat")
-    invocation = said.get("ls_invocation_params")
+    invocation = metadata.get("ls_invocation_params")
     region = invocation.get("region_name") if isinstance(invocation, Mapping) else None
     return _Started(
         at=at,
         clock=time.monotonic(),
-        model=str(said.get("ls_model_name") or params.get("model") or "unknown"),
-        provider=said.get("ls_provider"),
+        model=str(metadata.get("ls_model_name") or params.get("model") or "unknown"),
+        provider=metadata.get("ls_provider"),
         region=region or params.get("region_name"),
         api=api,
-        ttl=asked_ttl(messages) if api == _TTL_UNSAID else "5m",
+        ttl=asked_ttl(messages) if api == _TTL_UNREPORTED else "5m",
         tags=tags,
     )
 
@@ -230,7 +234,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
             region=started.region,
             at=started.at,
             base_models=self._base_models,
-            unsaid_ttl=started.ttl,
+            unreported_ttl=started.ttl,
         )
         return CallRecord(
             started=started.at,
