@@ -95,8 +95,8 @@ class Answer:
     """One answer: what it reports, and what was asked where it does not say.
 
     `metadata` is the message's `response_metadata`, `reported` its `usage_metadata`, None where there is none. `at` is
-    when the call started, in wall time. `base_models` has model ids behind opaque ARNs; `unreported_ttl` is that of writes
-    reported without theirs.
+    when the call started, in wall time. `base_models` has model ids behind opaque ARNs; `unreported_ttl` is that of
+    writes reported without theirs.
     """
 
     prices: ChatPrices
