@@ -50,9 +50,9 @@ def context_blocks(
 
     The last block is marked as the end of the context, and the planner decides whether a checkpoint there pays; `ttl`
     asks for one with that lifetime. With `recurring=False`, where each question brings other documents, nothing is
-    marked, and the planner waits until it sees the same ones again. `render` makes a document's text; by default its label, its
-    source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores into the
-    text.
+    marked, and the planner waits until it sees the same ones again. `render` makes a document's text; by default its
+    label, its source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores
+    into the text.
     """
     documents = list(documents)
     _check(documents)
