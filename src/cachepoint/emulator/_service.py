@@ -26,7 +26,7 @@ from cachepoint.emulator._answering.wire import (
     write_count,
     write_refusal,
 )
-from cachepoint.emulator._bill import Bill, ServedCall
+from cachepoint.emulator._bill import Bill, ServedCall, bill_of
 from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._checks.anthropic_messages import check_messages
 from cachepoint.emulator._checks.checkpoints import FoundPoint, extraneous, find_points
@@ -165,7 +165,8 @@ class Service:
     def bill(self) -> Bill:
         """What all served calls cost."""
         with self.lock:
-            return self.calls.bill()
+            calls, earlier = self.calls.kept(), self.calls.earlier
+        return bill_of(calls, earlier)
 
     # -- the parts ---------------------------------------------------------------------------------
 
