@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 from botocore.loaders import JSONFileLoader
+from hypothesis import HealthCheck, settings
 
 from cachepoint.bedrock import swallowed
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Hypothesis stops a test whose example takes 0.2 seconds, or whose examples are slow to make: on a busy machine, any.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 # Every session of boto3 and aiobotocore parses the service's model, the endpoints and their rules anew, 30 to 80 ms
 # each time; the clients of one session share the parsed files already, so those of all may.

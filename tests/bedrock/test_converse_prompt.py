@@ -171,9 +171,11 @@ def test_text_outside_the_blocks_counts_towards_the_minimum(fields: Json, counte
 
 
 def test_variables_of_a_stored_prompt_count_by_name_and_not_by_order() -> None:
-    first: Json = {"promptVariables": {"a": {"text": "tea"}, "b": {"text": "cup"}}, "messages": [user("Why?")]}
-    turned = {**first, "promptVariables": dict(reversed(first["promptVariables"].items()))}
-    assert ends(read(first)) == ends(read(turned))
+    variables = {"a": {"text": "tea"}, "b": {"text": "cup"}}
+    orders = (variables, dict(reversed(variables.items())), {"a": {"text": "cup"}, "b": {"text": "tea"}})
+    first, turned, other = (ends(read({"promptVariables": each, "messages": [user("Why?")]})) for each in orders)
+    assert first == turned
+    assert first != other
 
 
 def test_a_stored_prompt_is_read_without_messages_too() -> None:
@@ -183,7 +185,7 @@ def test_a_stored_prompt_is_read_without_messages_too() -> None:
 
 
 def test_effort_of_one_message_invalidates_nothing() -> None:
-    """Anthropic prompt caching page, Oct 2026: effort given in a system-role message keeps the prefix."""
+    """Anthropic prompt caching page, Nov 2026: effort given in a system-role message keeps the prefix."""
     body: Json = {"messages": [{"role": "user", "content": "Why?"}, {"role": "system", "content": "Be brief."}]}
     with_effort = edited(body, lambda b: b["messages"][1].update(output_config={"effort": "low"}))
     plain, low = (anthropic_messages.read(each, KEY, CLAUDE) for each in (body, with_effort))

@@ -270,14 +270,24 @@ def test_a_setting_that_is_taken_back_is_named_where_it_was(bedrock: Bedrock) ->
     assert (found["reason"], found["path"]) == ("system_changed", "outputConfig.effort")
 
 
-def test_thinking_in_a_body_of_anthropic_messages_is_named(bedrock: Bedrock) -> None:
+@pytest.mark.parametrize(
+    ("setting", "path"),
+    [
+        (THINKING, "thinking"),
+        ({"speed": "fast"}, "speed"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"anthropic_beta": ["computer-use-2025-11-24"]}, "anthropic_beta"),
+    ],
+    ids=["thinking", "fast mode", "effort", "a beta"],
+)
+def test_a_setting_in_a_body_of_anthropic_messages_is_named(bedrock: Bedrock, setting: Json, path: str) -> None:
     client = bedrock.wrapped()
     misses = []
-    for settings in ({}, THINKING):
+    for settings in ({}, setting):
         given = messages_kit.body(messages_kit.user("Why?"), system=[messages_kit.text(SYSTEM)], **settings)
         misses.append(client.invoke_model(**messages_kit.request(given))["promptCache"]["miss"])
     assert misses[0] is None
-    assert (misses[1]["reason"], misses[1]["path"]) == ("system_changed", "thinking")
+    assert (misses[1]["reason"], misses[1]["path"]) == ("system_changed", path)
 
 
 LONG = "And on it goes, one line after the other. " * 200

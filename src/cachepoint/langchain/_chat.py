@@ -13,7 +13,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidation, field_serializer, model_validator
 
@@ -28,7 +28,6 @@ from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
 from cachepoint.langchain._cost.run_tags import run_tags
-from cachepoint.langchain._policies import as_policy, asked_for
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain._request.call_client import CallClient
 from cachepoint.langchain._request.carried import carry_hints
@@ -50,7 +49,7 @@ _REFUSED = "the service refused it there"
 class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     """`ChatBedrockConverse` with checkpoints where they pay; takes all of its parameters, and four more.
 
-    `prompt_cache` says how to cache; a dict of its settings will do. Every call lands in `ledger`, and
+    `prompt_cache` says how to cache; what `CachePolicy.of` takes will do. Every call lands in `ledger`, and
     what it read, wrote, cost and saved is in `AIMessage.response_metadata["prompt_cache"]`.
     `store` keeps what was learned of the traffic; `clock` gives wall time in seconds.
 
@@ -59,7 +58,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     In the modes "observe" and "off" requests are the parent's own.
     """
 
-    prompt_cache: Annotated[CachePolicy, BeforeValidator(as_policy)] = Field(default_factory=CachePolicy)
+    prompt_cache: Annotated[CachePolicy, BeforeValidator(CachePolicy.of)] = Field(default_factory=CachePolicy)
     ledger: CacheLedger = Field(default_factory=CacheLedger, exclude=True, repr=False)
     store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
     clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
@@ -81,8 +80,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         if not isinstance(values, dict) or "cache_control" not in values:
             return values
         values = dict(values)
-        policy = as_policy(values.get("prompt_cache")) or CachePolicy()
-        return values | {"prompt_cache": asked_for(policy, values.pop("cache_control"))}
+        policy = CachePolicy.of(values.get("prompt_cache"))
+        return values | {"prompt_cache": policy.asked(values.pop("cache_control"))}
 
     @model_validator(mode="after")
     def _adopt_wrapped_client(self) -> Self:
@@ -154,6 +153,11 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             async for chunk in chunks:
                 _unset_missing_usage(chunk.message)
                 yield chunk
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """As the parent's, which makes a task of each call; warnings are at the line that awaits them all the same."""
+        with on_behalf_of_caller():
+            return await super().agenerate(*args, **kwargs)
 
     def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[AIMessage]:
         """As the parent's; of calls on one cold prefix the first to arrive writes it and the others read."""
@@ -270,7 +274,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
         messages = carry_hints(messages)
         if self._changes_requests:
-            call.prompt_cache = asked_for(self.prompt_cache, kwargs.pop("cache_control", None))
+            call.prompt_cache = self.prompt_cache.asked(kwargs.pop("cache_control", None))
             call.system = mark_system(self.system) if self.system else None
             messages = call._placed(messages)
             if kwargs.get("tools"):
@@ -312,7 +316,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
 
     def _caching(self, kwargs: Mapping[str, Any]) -> Self:
         """This model, with the policy that a `cache_control` among these arguments asks for."""
-        policy = asked_for(self.prompt_cache, kwargs.get("cache_control"))
+        policy = self.prompt_cache.asked(kwargs.get("cache_control"))
         return self if policy == self.prompt_cache else self.model_copy(update={"prompt_cache": policy})
 
     def _placed(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:

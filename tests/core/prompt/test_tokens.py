@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.prompt.tokens import NOT_CALIBRATED, PROFILES, Calibration
+from cachepoint.core.prompt.tokens import NOT_CALIBRATED, PROFILES, Calibration, TokenizerProfile
 
 CLAUDE = PROFILES["claude"]
 
@@ -70,3 +70,76 @@ def test_a_band_is_always_in_order(totals: list[tuple[float, int]], mid: float) 
         calibration = calibration.updated(estimated, actual)
     low, likely, high = calibration.band(mid, CLAUDE)
     assert 0 <= low <= likely <= high
+
+
+# -- worked by hand -------------------------------------------------------------------------------
+
+
+def parts(calibration: Calibration) -> tuple[float, float, float]:
+    return calibration.factor, calibration.spread, calibration.samples
+
+
+def test_before_any_total_the_band_is_the_tokenizers_own() -> None:
+    """1,000 likely tokens are 4,400 bytes: at most 4,400 / 2.8 tokens, at least 4,400 / 6.2."""
+    assert NOT_CALIBRATED.band(1000, CLAUDE) == pytest.approx((4400 / 6.2, 1000, 4400 / 2.8))
+
+
+def test_the_first_total_is_believed_and_the_second_counts_as_much() -> None:
+    """1,250 of 1,000, then 1,000 of 1,000: the factor is 1.25, then halfway to 1; it strayed by 0.25 of 1.25."""
+    first = NOT_CALIBRATED.updated(1000, 1250)
+    assert parts(first) == pytest.approx((1.25, 0.0, 1.0))
+    assert parts(first.updated(1000, 1000)) == pytest.approx((1.125, 0.2, 2.0))
+
+
+def test_a_small_prompt_counts_as_a_part_of_one() -> None:
+    """200 of 100 tokens count 0.2; a full sample then weighs 1 / 1.2, and strays from 2 by half."""
+    small = NOT_CALIBRATED.updated(100, 200)
+    assert parts(small) == pytest.approx((2.0, 0.0, 0.2))
+    assert parts(small.updated(1000, 1000)) == pytest.approx((2 - 1 / 1.2, 0.5, 1.2))
+
+
+def test_what_strays_in_a_small_prompt_counts_by_its_size() -> None:
+    """400 tokens, 0.4 of a sample: they stray by 1.0 of the factor 1.0, which counts 0.4."""
+    small = Calibration(1.0, 0.1, 9.0).updated(200, 400)
+    assert parts(small) == pytest.approx((1 + 0.4 / 9.4, 0.4, 9.4))
+
+
+def test_a_total_weighs_a_tenth_however_many_came_before() -> None:
+    """From 1 a tenth of the way to 2; the stray is 1, no more; without another it falls back by tenths."""
+    calibration = Calibration(1.0, 0.0, 1000.0).updated(1000, 2000)
+    assert parts(calibration) == pytest.approx((1.1, 1.0, 1001.0))
+    calmer = calibration.updated(1000, 1100)
+    assert parts(calmer) == pytest.approx((1.1, 0.9, 1002.0))
+
+
+def test_a_small_prompt_weighs_a_tenth_of_its_size_at_least() -> None:
+    """500 tokens are half a sample: a twentieth of the way from 1 to 2."""
+    assert Calibration(1.0, 0.0, 1000.0).updated(250, 500).factor == pytest.approx(1.05)
+
+
+def test_the_spread_is_never_above_the_whole() -> None:
+    assert Calibration(1.0, 0.0, 5.0).updated(1000, 9000).spread == 1.0
+
+
+@pytest.mark.parametrize(("spread", "low", "high"), [(0.0, 1080, 1320), (0.2, 960, 1440), (1.0, 120, 2400)])
+def test_a_band_is_as_wide_as_totals_strayed_a_tenth_at_least(spread: float, low: float, high: float) -> None:
+    """Around 1,200; downwards by nine tenths at most."""
+    assert Calibration(1.2, spread, 3.0).band(1000, CLAUDE) == pytest.approx((low, 1200, high))
+
+
+def test_one_token_is_enough_to_learn_from() -> None:
+    assert parts(NOT_CALIBRATED.updated(1, 1)) == pytest.approx((1.0, 0.0, 0.001))
+
+
+def test_the_tokenizers_are_those_of_the_recorded_traffic() -> None:
+    """Bytes a token of dense, likely and sparse text and of JSON; tokens for tools, a forced tool, a schema, a message.
+
+    The prompt that comes with tools was recorded with about 295 tokens on Opus 4.8 and 340 on Nova, and a forced tool
+    with 90 more on Claude.
+    """
+    assert dict(PROFILES) == {
+        "claude": TokenizerProfile(2.8, 4.4, 6.2, 3.2, tools=450, forced_tool=90, output_schema=250, per_message=4),
+        "claude-new": TokenizerProfile(1.9, 3.4, 4.4, 2.5, tools=295, forced_tool=90, output_schema=250, per_message=4),
+        "nova": TokenizerProfile(2.8, 4.6, 6.2, 3.4, tools=340, forced_tool=0, output_schema=250, per_message=4),
+        "other": TokenizerProfile(2.0, 4.2, 6.2, 3.2, tools=300, forced_tool=0, output_schema=250, per_message=4),
+    }

@@ -84,12 +84,13 @@ def _start(tests: Path, names: Sequence[str], ended: Path, *options: str) -> sub
 
 
 @pytest.mark.long("langchain-aws's own tests, twice")
+@pytest.mark.timeout(900)
 def test_our_class_in_the_place_of_theirs(their_tests: Path, tmp_path: Path) -> None:
     files = [path for path in (their_tests / "tests").rglob("test_*.py") if CONCERNED in path.read_bytes()]
     names = [str(path.relative_to(their_tests)) for path in sorted(files)]
     endings = [tmp_path / "theirs", tmp_path / "ours"]
-    for run in [_start(their_tests, names, endings[0]), _start(their_tests, names, endings[1], "--ours-in-place")]:
-        run.wait()
+    with _start(their_tests, names, endings[0]), _start(their_tests, names, endings[1], "--ours-in-place"):
+        pass  # both at once, each to its end
 
     theirs, ours = (json.loads(ended.read_text("utf-8")) for ended in endings)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point, is_cache_point
 from cachepoint.bedrock.wire.dialect import (
     NOTHING,
     Answered,
@@ -32,7 +33,6 @@ from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
 
 API = "converse"
-CACHE_POINT = "cachePoint"
 _TOOL_CHOICE = "toolConfig.toolChoice"
 _FIELDS = "additionalModelRequestFields."
 
@@ -170,12 +170,8 @@ def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
     return block["toolResult"].get("content") or () if "toolResult" in block else ()
 
 
-def _is_mark(block: Any) -> bool:
-    return isinstance(block, dict) and CACHE_POINT in block
-
-
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
-    if not _is_mark(block) or len(block) != 1:
+    if not is_cache_point(block) or len(block) != 1:
         return False
     builder.mark(where, said_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
     return True
@@ -192,7 +188,7 @@ def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable:
     nested: list[tuple[Where, Any]] = []
     if kind == "tool_result":
         parts = enumerate(_result_parts(block))
-        nested = [(where._replace(nested=number), part) for number, part in parts if _is_mark(part)]
+        nested = [(where._replace(nested=number), part) for number, part in parts if is_cache_point(part)]
         block = _without_nested_marks(block) if nested else block
     media = [found for part in (block, *_result_parts(block)) for found in _media(part)] if kind in _WITH_MEDIA else []
     builder.data(where, block, kind, textual=kind != "document" or _is_text_document(block[name]), media=media)
@@ -240,12 +236,12 @@ def _applied(items: Sequence[Any], edits: ListEdits) -> list[Any]:
         for piece, ttl in edits.pieces(number, _without_nested_marks(item) if marks else item):
             result.append(piece)
             if ttl is not None:
-                result.append(_cache_point(ttl))
+                result.append(_checkpoint(ttl))
     return result
 
 
 def _undone(items: Sequence[Any], edits: ListEdits) -> list[Any]:
-    bare = [item for item in items if not _is_mark(item)]
+    bare = [item for item in items if not is_cache_point(item)]
     result: list[Any] = []
     position = 0
     while position < len(bare) or len(result) in edits.marks:
@@ -260,7 +256,7 @@ def _undone(items: Sequence[Any], edits: ListEdits) -> list[Any]:
 
 def _without_nested_marks(block: Mapping[str, Any]) -> Mapping[str, Any]:
     result = block["toolResult"]
-    return {"toolResult": {**result, "content": [part for part in result["content"] if not _is_mark(part)]}}
+    return {"toolResult": {**result, "content": [part for part in result["content"] if not is_cache_point(part)]}}
 
 
 def _with_nested_marks(block: Any, marks: Sequence[Mark]) -> Any:
@@ -272,6 +268,6 @@ def _with_nested_marks(block: Any, marks: Sequence[Mark]) -> Any:
     return {"toolResult": {**block["toolResult"], "content": content}}
 
 
-def _cache_point(ttl: TTL) -> dict[str, Any]:
+def _checkpoint(ttl: TTL) -> dict[str, Any]:
     # An omitted TTL means 5m, and models that have no 1h refuse the field altogether.
-    return {CACHE_POINT: {"type": "default", "ttl": ttl} if ttl == "1h" else {"type": "default"}}
+    return cache_point(ttl if ttl == "1h" else None)

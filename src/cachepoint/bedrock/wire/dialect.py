@@ -95,7 +95,7 @@ def output_settings(
 
 
 def system_settings(fields: Mapping[str, Any], under: str = "") -> dict[str, Any]:
-    """What changes system and messages and leaves the tools: fast mode (Anthropic prompt caching page, Oct 2026)."""
+    """What changes system and messages and leaves the tools: fast mode (Anthropic prompt caching page, Nov 2026)."""
     speed = fields.get("speed")
     return {f"{under}speed": None if speed == "standard" else speed}
 

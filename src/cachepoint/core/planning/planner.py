@@ -56,7 +56,7 @@ class _Planner:
         own: list[Checkpoint] = []
         if (nothing := self._none_of_our_own(cap)) is None:
             own = self._own(max(cap - len({mark.boundary for mark in marks}), 0))
-        elif not marks:
+        elif not self.prompt.marks:
             self.rejected.append(Rejected("", nothing))
         live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
         legal = legalise(self.prompt, self.rule, [*marks, *own], cap=cap, live=live, refused=self.view.refused)

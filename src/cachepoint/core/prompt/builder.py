@@ -55,10 +55,8 @@ def cuts_of(text: str, before: int = 0) -> Iterator[int]:
             position = stop
             continue
         position = found + len(separator)
-        while text[position].isspace():
+        while text[position].isspace():  # ends at `last` at the latest, which is none
             position += 1
-        if position > last:
-            return
         yield position
 
 
@@ -156,7 +154,7 @@ class PromptBuilder:
         rest = (text[done:] if done else text).encode("utf-8", "surrogatepass")
         self._hash.update(rest)
         size = sent + len(rest)
-        blank = not text.strip() if size < 256 else not (text[:64].strip() or text.strip())
+        blank = not text or text.isspace()
         hint = self.hints.get(where)
         volatile = hint == "fleeting" or (where.section == "system" and looks_volatile(text))
         tokens = size / self._profile.likely

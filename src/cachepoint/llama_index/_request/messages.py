@@ -20,6 +20,7 @@ from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageR
 from llama_index.core.bridge.pydantic import BaseModel
 
 from cachepoint.bedrock.warn import warn
+from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.core.prompt.prompt import Hint, Where
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._documents.templates import ContextBlock, FleetingBlock
@@ -162,12 +163,12 @@ def _tool_result(message: ChatMessage, content: Sequence[Wire]) -> Iterator[Wire
             f"a message of role {message.role.value!r} has tool_call_id {call!r}; "
             'put the id of the call it answers into additional_kwargs["tool_call_id"]'
         )
-    output = [block for block in content if "cachePoint" not in block]
+    output = [block for block in content if not is_cache_point(block)]
     result: Wire = {"toolUseId": call, "content": output or [{"text": _NO_OUTPUT}]}
     if status := message.additional_kwargs.get("status"):
         result["status"] = status
     yield {"toolResult": result}
-    yield from [block for block in content if "cachePoint" in block][-1:]
+    yield from [block for block in content if is_cache_point(block)][-1:]
 
 
 def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
@@ -176,7 +177,7 @@ def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
     for last in content:
         yield last
     mark = cache_mark(message.additional_kwargs.get("cache_control"))
-    if mark and last and "cachePoint" not in last:
+    if mark and last and not is_cache_point(last):
         yield mark
 
 
@@ -193,7 +194,7 @@ def _labelled(block: Wire) -> Wire:
 
 
 def _append(turns: list[Wire], role: str, content: list[Wire]) -> None:
-    if all("cachePoint" in block for block in content):
+    if all(map(is_cache_point, content)):
         # Converse refuses a turn of nothing or of a checkpoint alone; the checkpoint belongs to what is before it.
         if turns:
             turns[-1]["content"] += content
