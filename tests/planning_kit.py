@@ -17,7 +17,7 @@ from cachepoint.core.planning.plan import Checkpoint, Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.prompt.builder import PromptBuilder
-from cachepoint.core.prompt.prompt import Kind, ListKey, Prompt, Where
+from cachepoint.core.prompt.prompt import Hints, Kind, ListKey, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule
@@ -76,7 +76,7 @@ def prompt(
     roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
     lists: list[tuple[ListKey, Content]] = [(("tools", None), tools), (("system", None), system)]
     lists += [(("messages", number), turn) for number, turn in enumerate(turns)]
-    context = {
+    context: Hints = {
         Where(*key, item): "context_end"
         for key, content in lists
         for item, part in enumerate(content)
