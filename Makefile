@@ -47,11 +47,10 @@ unit: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m long
 
-# The tests of `make unit` in an order of chance, which SEED brings back.
-SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(2**32))")
+# The tests of `make unit` in an order of chance; the first lines tell the SEED that brings it back.
+SEED ?= default
 test-shuffled: $(VENV)/dev.stamp
-	@echo "SEED=$(SEED)"
-	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m "not long" -p randomly --randomly-seed=$(SEED)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not long" -p randomly --randomly-seed=$(SEED)
 
 # `make test` with every Python from 3.11 on that is found, each in environments of its own.
 test-pythons:
