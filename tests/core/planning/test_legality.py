@@ -285,9 +285,10 @@ def test_planning_takes_time_in_proportion_to_the_blocks(block: Part | int) -> N
     assert work(2000) < 6 * work(500)
 
 
-def test_making_marks_legal_takes_time_in_proportion_to_them() -> None:
+@pytest.mark.parametrize("block", [TXT, PDF])
+def test_making_marks_legal_takes_time_in_proportion_to_them(block: Part) -> None:
     def work(marks: int) -> int:
-        of = prompt([100, *[part for _ in range(marks) for part in (PDF, Mark())]], [100], [100])
+        of = prompt([100, *[part for _ in range(marks) for part in (block, Mark())]], [100], [100])
         return steps_of(lambda: planned(of, view(of), policy=CachePolicy(mode="explicit")))
 
     assert work(1200) < 6 * work(300)

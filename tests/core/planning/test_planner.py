@@ -400,8 +400,11 @@ def test_nothing_is_shared_below_the_minimum_in_a_refused_section_or_inside_a_te
     assert placed(planned(of, view(of, {1: OFTEN}))) == [(1, "5m", AGAIN)]
     exact = view(of, {1: OFTEN}, lapsed={0: entry(tokens=1000)})
     assert placed(planned(of, exact)) == [(0, "5m", SHARED), (1, "5m", AGAIN)]
-    refused = prompt([2000], system=[2000])
-    assert placed(planned(refused, view(refused, {1: OFTEN}, refused=("system",)))) == [(1, "5m", AGAIN)]
+    refused = prompt([2000], system=[2000], tools=[2000])
+    plan = planned(refused, view(refused, {2: OFTEN}, refused=("system",)), policy=TWO)
+    assert [(point.boundary, point.reason.role) for point in plan.checkpoints] == [
+        (0, "tools_end"), (2, "tail_single"),
+    ]  # fmt: skip
     text = prompt([2000, two_parts(400), 100])
     assert placed(planned(text, view(text, {3: OFTEN}, visits={1: 3}))) == [(3, "5m", AGAIN)]
 
@@ -433,7 +436,7 @@ def test_a_text_is_split_where_requests_part() -> None:
     of = prompt([1000, two_parts(400)])
     plan = planned(of, view(of, {1: OFTEN}, visits={1: 3}))
     assert placed(plan) == [(1, "5m", AGAIN)]
-    assert plan.splits == (Split(Where("messages", 0, 1), 440),)
+    assert plan.splits == (Split(1, Where("messages", 0, 1), 440),)
     assert (plan.checkpoints[0].offset, plan.checkpoints[0].path) == (440, "messages[0].content[2]")
 
 
@@ -451,7 +454,7 @@ def test_what_is_read_stays_split_as_it_was_written() -> None:
     cut = of.boundaries[1].digest
     plan = planned(of, view(of, {3: OFTEN}, live={2: entry(splits=(cut,))}))
     assert plan.expected.read_boundary == 2
-    assert plan.splits == (Split(Where("messages", 0, 1), 440),)
+    assert plan.splits == (Split(1, Where("messages", 0, 1), 440),)
     assert [point.path for point in plan.checkpoints] == ["messages[0].content[4]"]
     unsplit = planned(of, view(of, {3: OFTEN}, live={2: entry(splits=(cut,))}), policy=CachePolicy(split_text=False))
     assert (unsplit.expected.read_boundary, unsplit.splits) == (None, ())
