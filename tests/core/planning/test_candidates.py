@@ -95,7 +95,7 @@ def test_up_to_what_a_request_under_way_writes_nothing_is_weighed() -> None:
 def test_what_looks_volatile_counts_a_tenth_until_it_came_three_times(visits: int, expected: float) -> None:
     of = prompt(system=[VOLATILE])
     (found,) = listed(of, view(of, {0: OFTEN}, visits={0: visits} if visits else {})).candidates
-    assert found.outlook == Outlook(pytest.approx(expected), 1.0, 1.0)
+    assert found.outlook == Outlook(expected, 1.0, 1.0)
     assert found.reason.visits == pytest.approx(expected)
 
 

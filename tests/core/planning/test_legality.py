@@ -150,7 +150,8 @@ def test_of_a_mark_and_a_point_of_our_own_the_mark_stays(order: int) -> None:
 
 def test_of_two_marks_at_a_place_the_longer_life_stays() -> None:
     of = prompt([100])
-    for ttls in permutations(("5m", "1h")):
+    both: tuple[TTL, ...] = ("5m", "1h")
+    for ttls in permutations(both):
         assert at(settle(of, *(wanted(of, 0, ttl, marked=True) for ttl in ttls))) == [(0, "1h")]
 
 
@@ -231,7 +232,8 @@ def test_a_live_five_minute_entry_is_not_written_anew_for_the_order() -> None:
 
 def test_a_mark_is_told_that_it_was_raised_for_another_mark() -> None:
     of = prompt(system=SYSTEM)
-    marks = [wanted(of, boundary, ttl, marked=True, fixed=True) for boundary, ttl in ((0, "5m"), (1, "5m"), (2, "1h"))]
+    ttls: tuple[TTL, ...] = ("5m", "5m", "1h")
+    marks = [wanted(of, boundary, ttl, marked=True, fixed=True) for boundary, ttl in enumerate(ttls)]
     legal = settle(of, *marks)
     assert at(legal) == [(0, "1h"), (1, "1h"), (2, "1h")]
     assert legal.warnings == (Repair("raised", "system[1]", "ttl_order"), Repair("raised", "system[0]", "ttl_order"))
