@@ -19,6 +19,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,32 +90,34 @@ def run_all(
 ) -> list[dict[str, Any]]:
     """Meet every mutant with its tests, as many at a time as there are copies."""
     results: list[dict[str, Any]] = [{**mutant.to_dict(), "room": mutant.room} for mutant in mutants]
-    waiting, running = list(range(len(mutants)))[::-1], dict[int, Running]()
+    waiting: deque[tuple[int, list[list[str]]]] = deque()
+    running: dict[int, Running] = {}
+    for job, mutant in enumerate(mutants):
+        line = mutant.change.function
+        function = None if line is None else (mutant.module.removeprefix(f"{CORE}/"), line)
+        waiting.append((job, choose(tests, mutant.room, function)))
     while waiting or running:
         while waiting and copies:
-            job = waiting.pop()
-            mutant = mutants[job]
-            line = mutant.change.function
-            chosen = choose(tests, mutant.room, None if line is None else (_in_core(mutant.module), line))
-            results[job] |= {"tests": len(chosen), "end": "no test calls it"}
-            if chosen:
-                copy = copies.pop()
-                copy.write(mutant.module, source.of(mutant))
-                allowed = max(LEAST_SECONDS, TIMES_BASELINE * sum(tests[test].seconds for test in chosen))
-                running[start(copy.folder, ROOT, chosen)] = Running(job, copy, time.monotonic() + allowed)
+            job, parts = waiting.popleft()
+            if not parts:
+                results[job].setdefault("end", "no test calls it")
+                continue
+            copy, mutant = copies.pop(), mutants[job]
+            copy.write(mutant.module, source.of(mutant))
+            allowed = max(LEAST_SECONDS, TIMES_BASELINE * sum(tests[test].seconds for test in parts[0]))
+            pid = start(copy.folder, ROOT, parts[0])
+            running[pid] = Running(job, copy, time.monotonic() + allowed, parts[1:])
         if running:
             pid, run, code = ended(running)
             del running[pid]
             run.copy.restore(mutants[run.job].module)
             copies.append(run.copy)
             results[run.job]["end"] = "out of time" if code is None else "passed" if code == 0 else "failed"
-            print(f"\r{len(mutants) - len(waiting) - len(running)}/{len(mutants)}", end="", file=sys.stderr)
+            if code == 0:
+                waiting.appendleft((run.job, run.rest))
+            print(f"\r{len(mutants) - len(waiting) - len(running)}/{len(mutants)} ", end="", file=sys.stderr)
     print(file=sys.stderr)
     return results
-
-
-def _in_core(module: str) -> str:
-    return module.removeprefix(f"{CORE}/")
 
 
 def report(results: list[dict[str, Any]]) -> str:

@@ -144,19 +144,24 @@ def baseline(copy: Path, root: Path, suite: Sequence[str], core: str, report: Pa
     }
 
 
-def choose(tests: dict[str, TestRun], room: str, function: Function | None) -> list[str]:
-    """The tests that call a function, all where it is None; those of its own room first, then the quick ones."""
-    own = f"tests/core/{room}/"
+def choose(tests: dict[str, TestRun], room: str, function: Function | None) -> list[list[str]]:
+    """The tests that call a function, all where it is None, the quick ones first: those of its own room, then the rest.
+
+    Each of the two is a run of its own, so that a mutant that its room finds costs no import of what the rest takes.
+    """
     able = [test for test, run in tests.items() if function is None or function in run.functions]
-    return sorted(able, key=lambda test: (not test.startswith(own), tests[test].seconds))
+    own = {test for test in able if test.startswith((f"tests/core/{room}/", f"tests/core/test_{room}."))}
+    parts = [own, set(able) - own]
+    return [sorted(part, key=lambda test: (tests[test].seconds, test)) for part in parts if part]
 
 
 class Running(NamedTuple):
-    """A run under way: its process, the copy it runs on, and the time by which it must have ended."""
+    """A run under way: whose it is, the copy it runs on, the time by which it must have ended, and what comes after."""
 
     job: int
     copy: Copy
     until: float
+    rest: list[list[str]]
 
 
 def ended(running: dict[int, Running]) -> tuple[int, Running, int | None]:
