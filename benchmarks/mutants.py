@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mutants_lib.changes import Change, changes, literals
-from mutants_lib.runs import Copy, Running, TestRun, baseline, choose, ended, share, start
+from mutants_lib.runs import TIMES_CPU, Chosen, Copy, Running, TestRun, allowed, baseline, choose, ended, share, start
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "cachepoint"
@@ -36,8 +37,6 @@ SUITE = (
     "tests/bedrock/test_converse_prompt.py",
 )  # fmt: skip
 """The tests of core, and the stories told through the store and the client that core decides."""
-LEAST_SECONDS, TIMES_BASELINE = 20.0, 5.0
-"""A run may take this long at least, and this many times what its tests took in the baseline."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,17 @@ def run_all(
                 continue
             copy, mutant = copies.pop(), mutants[job]
             copy.write(mutant.module, source.of(mutant))
-            allowed = max(LEAST_SECONDS, TIMES_BASELINE * sum(tests[test].seconds for test in parts[0]))
-            pid = start(copy.folder, ROOT, parts[0])
-            running[pid] = Running(job, copy, time.monotonic() + allowed, parts[1:])
+            seconds = allowed(tests, parts[0])
+            pid = start(copy.folder, ROOT, parts[0], Chosen(parts[0]), seconds=seconds)
+            running[pid] = Running(job, copy, time.monotonic() + TIMES_CPU * seconds, parts[1:])
         if running:
             pid, run, code = ended(running)
             del running[pid]
             run.copy.restore(mutants[run.job].module)
             copies.append(run.copy)
-            results[run.job]["end"] = "out of time" if code is None else "passed" if code == 0 else "failed"
-            if code == 0:
+            passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+            results[run.job]["end"] = "out of time" if code is None else "passed" if passed else "failed"
+            if passed:
                 waiting.appendleft((run.job, run.rest))
             print(f"\r{len(mutants) - len(waiting) - len(running)}/{len(mutants)} ", end="", file=sys.stderr)
     print(file=sys.stderr)
