@@ -14,6 +14,7 @@ import pytest
 from cachepoint.core.accounts.misses import IMAGES_HINT, SETTING_HINT, diagnose
 from cachepoint.core.accounts.record import Miss, MissReason
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan
+from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.prompt.builder import PromptBuilder
 from cachepoint.core.prompt.prompt import IMAGES, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
@@ -23,7 +24,7 @@ from cachepoint.core.traffic.view import Entry, Shape, View
 
 RULE = ModelRule(name="test", pattern=".", minimum=500)
 NONE = Usage(input=1)
-POINTS = Plan((Checkpoint(0, Where("tools", None, 0), None, "5m", 1000, "", path="tools[0]"),))
+POINTS = Plan((Checkpoint(0, Where("tools", None, 0), None, "5m", 1000, Placed("marked"), path="tools[0]"),))
 NOW = 1000.0
 
 Texts = Sequence[str]

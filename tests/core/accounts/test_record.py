@@ -10,15 +10,20 @@ import pytest
 from cachepoint.core.accounts.record import CallRecord, Miss, Status, read_contract, status_of
 from cachepoint.core.accounts.sharing_out import PrefixUse
 from cachepoint.core.planning.plan import Checkpoint
+from cachepoint.core.planning.reasons import Placed, Rejected
 from cachepoint.core.prompt.prompt import Where
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
 
-POINT = Checkpoint(3, Where("system", None, 1), None, "1h", 4000, "the system prompt", path="system[2]")
+POINT = Checkpoint(
+    3, Where("system", None, 1), None, "1h", 4000, Placed("quoted", text="the system prompt"), path="system[2]"
+)
+HELD = Rejected("messages[0].content[0]", "below_minimum", text="too small")
 MISS = Miss("expired", "system[0]", 90, "a hint", "0.0001")
 CALL = CallRecord(
     started=5.0, seconds=1.5, model="us.m", base_model="m", region="eu-west-1", api="converse", mode="auto",
-    status="hit", usage=Usage(10, 90, output=5), checkpoints=(POINT,), miss=MISS, tags={"tenant": "a"}, session="s",
+    status="hit", usage=Usage(10, 90, output=5), checkpoints=(POINT,), held=(HELD,), miss=MISS,
+    tags={"tenant": "a"}, session="s",
     cost=Cost(Decimal("0.001"), Decimal("0.004"), Decimal("0.003"), "2026-11-04"),
 )  # fmt: skip
 CONTRACT = {
@@ -28,6 +33,7 @@ CONTRACT = {
     "checkpoints": [{"path": "system[2]", "tokens": 4000, "ttl": "1h", "why": "the system prompt"}],
     "usage": {"input": 10, "cache_read": 90, "cache_write_5m": 0, "cache_write_1h": 0, "output": 5},
     "cost": {"usd": "0.001", "uncached_usd": "0.004", "saved_usd": "0.003", "prices_as_of": "2026-11-04"},
+    "held": [{"path": "messages[0].content[0]", "reason": "below_minimum", "why": "too small"}],
     "miss": {
         "reason": "expired", "path": "system[0]", "lost_tokens": 90, "lost_usd": "0.0001", "hint": "a hint",
     },
@@ -68,7 +74,9 @@ def test_a_contract_read_back_has_the_place_but_not_the_plan() -> None:
     told = read_contract(CONTRACT)
     assert (told.mode, told.status, told.usage, told.cost, told.miss) == ("auto", "hit", CALL.usage, CALL.cost, MISS)
     assert told.checkpoints == (
-        Checkpoint(-1, Where("system", None, 2), None, "1h", 4000, "the system prompt", path="system[2]"),
+        Checkpoint(
+            -1, Where("system", None, 2), None, "1h", 4000, Placed("quoted", text="the system prompt"), path="system[2]"
+        ),
     )
 
 
@@ -112,7 +120,9 @@ def test_a_contract_read_back_is_the_record_it_was_printed_from() -> None:
         Where("messages", 12, 1),
         Where("messages", 2, 0, nested=4),
     )
-    points = tuple(Checkpoint(-1, where, None, "1h", 7, "why", path=where.path) for where in places)
+    points = tuple(
+        Checkpoint(-1, where, None, "1h", 7, Placed("quoted", text="why"), path=where.path) for where in places
+    )
     miss = Miss("expired", "system[0]", 90, "a hint", "0.0001")
     record = replace(CALL, checkpoints=points, miss=miss)
     assert replace(CALL, **read_contract(record.contract())._asdict()) == record

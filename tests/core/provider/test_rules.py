@@ -100,7 +100,7 @@ def test_a_row_that_says_no_more_is_a_claude_of_the_documents() -> None:
     """1,024 tokens, four checkpoints of five minutes, in every section, twenty positions back; nothing special."""
     assert ModelRule(name="mine", pattern="x") == ModelRule(
         name="mine", pattern="x", explicit=True, minimum=1024, max_checkpoints=4, ttls=("5m",), sections=SECTIONS,
-        lookback=20, max_cached_tokens=None, tokenizer="other", after_text_only=False, system_role=False,
+        lookback=20, max_cached_tokens=None, tokenizer="other", after_text_only=False,
         implicit=False,
     )  # fmt: skip
 

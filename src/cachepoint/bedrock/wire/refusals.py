@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from cachepoint.core.exchange import Refusal
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.provider.rules import SECTIONS, Section
 
@@ -30,3 +31,15 @@ def refused_section(message: str, plan: Plan) -> Section | None:
         if pointed[section] in lowered or f"{section}." in lowered:
             return section
     return plan.checkpoints[-1].where.section if plan.checkpoints else None
+
+
+def refusal_in(error: BaseException, plan: Plan) -> Refusal | None:
+    """What an error of boto3's refused of the checkpoints sent; None when it is about something else."""
+    details = (getattr(error, "response", None) or {}).get("Error", {})
+    code, message = details.get("Code"), details.get("Message", "")
+    if code not in ("ValidationException", "AccessDeniedException") or not plan.checkpoints:
+        return None
+    section = refused_section(message, plan)
+    if refuses_long_ttl(message) and any(point.ttl == "1h" for point in plan.checkpoints):
+        return Refusal(section or plan.checkpoints[-1].where.section, long_ttl=True)
+    return None if section is None else Refusal(section, everywhere=code == "AccessDeniedException")

@@ -201,7 +201,7 @@ def _telling(blocks: list[Block]) -> bool:
 def _too_small(prompt: Prompt, plan: Plan, usage: Usage) -> Miss | None:
     if plan.checkpoints and not usage.cache_write:
         return _miss("below_minimum", plan.checkpoints[-1].path, 0)
-    small = [place for place in plan.rejected if "below the minimum" in place.why]
+    small = [place for place in plan.rejected if place.reason == "below_minimum"]
     if small and prompt.marks and not plan.checkpoints:
         return _miss("below_minimum", small[-1].path, 0)
     return None

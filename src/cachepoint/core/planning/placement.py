@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL
 from cachepoint.core.traffic.return_curves import Outlook
@@ -21,12 +22,12 @@ from cachepoint.core.traffic.return_curves import Outlook
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A boundary that may be written: its index, its prefix in calibrated tokens, its outlook."""
+    """A boundary that may be written: its index, its prefix in calibrated tokens, its outlook, and the reason."""
 
     boundary: int
     tokens: float
     outlook: Outlook
-    why: str
+    reason: Placed
 
 
 class Pick(NamedTuple):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from cachepoint.core.prompt.prompt import (
@@ -72,6 +73,12 @@ def _opaque(value: Any) -> str:
     return f"{type(value).__name__} {id(value)}"  # such as an open file: never taken for another
 
 
+@lru_cache(maxsize=256)
+def _at_default(section: Section, path: str) -> Setting:
+    """One for all requests, because most settings of most requests are at their default and shapes keep them."""
+    return Setting(section, path, b"")
+
+
 @dataclass
 class PromptBuilder:
     """Collects the blocks of a request in wire order; a dialect feeds it, `build` freezes it.
@@ -108,7 +115,7 @@ class PromptBuilder:
         for path, value in settings.items():
             digest = self._digest_of(wire_bytes(value)) if value else b""
             self._hash.update(len(digest).to_bytes() + digest)
-            self._settings.append(Setting(section, path, digest))
+            self._settings.append(Setting(section, path, digest) if digest else _at_default(section, path))
         self._section_starts[section] = len(self._blocks)
         self._tokens += fixed_tokens
         self._role = None
