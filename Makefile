@@ -108,4 +108,12 @@ $(BARE)/wheel.stamp: $(BARE)/dev.stamp pyproject.toml README.md $(SOURCES)
 	$(BARE)/bin/python $(PIP) install --no-deps --force-reinstall --no-index --find-links dist cachepoint
 	@touch $@
 
+# Do the tests bite? A sample of small mistakes in core, fixed by the seed, and the share of them that tests find.
+.PHONY: mutants
+SEED ?= 1
+MUTANTS ?= 200
+
+mutants: $(VENV)/dev.stamp
+	$(VENV)/bin/python benchmarks/mutants.py --seed $(SEED) --count $(MUTANTS) --workers $(WORKERS)
+
 .SECONDARY:
