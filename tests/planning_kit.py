@@ -10,18 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import pytest
-
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.plan import Checkpoint, Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.prompt.builder import PromptBuilder
-from cachepoint.core.prompt.prompt import Hints, Kind, ListKey, Prompt, Where
+from cachepoint.core.prompt.prompt import Hint, Kind, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Rates
-from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule
-from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section
+from cachepoint.core.traffic.return_curves import CurveKey, Outlook
 from cachepoint.core.traffic.view import Entry, Seen, Step, View
 
 NOW = 1_000_000.0
@@ -35,11 +33,6 @@ ONCE = Outlook(1.0, 1.0, 1.0)
 OFTEN = Outlook(5.0, 1.0, 1.0)
 LATE = Outlook(5.0, 0.0, 1.0)
 """Five more visits, each after five minutes and within an hour."""
-
-
-def about(value: Any) -> Any:
-    """A figure but for rounding, wherever a figure may stand."""
-    return pytest.approx(value)
 
 
 class Part(NamedTuple):
@@ -69,40 +62,38 @@ def two_parts(tokens: int) -> Part:
     return Part(0, text="x" * 438 + "\n\n" + "y" * round(4.4 * tokens))
 
 
-def prompt(
-    *turns: Content, tools: Content = (), system: Content = (), attached: bool = False, first: str = "user"
-) -> Prompt:
+def prompt(*turns: Content, tools: Content = (), system: Content = (), attached: bool = False) -> Prompt:
     """A request; its turns alternate between user and assistant."""
-    roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
-    lists: list[tuple[ListKey, Content]] = [(("tools", None), tools), (("system", None), system)]
-    lists += [(("messages", number), turn) for number, turn in enumerate(turns)]
-    context: Hints = {
-        Where(*key, item): "context_end"
-        for key, content in lists
+    roles = ["user", "assistant"]
+    lists: list[tuple[Section, int | None, Content]] = [("tools", None, tools), ("system", None, system)]
+    lists += [("messages", number, turn) for number, turn in enumerate(turns)]
+    hints: dict[Where, Hint] = {
+        Where(section, message, item): "context_end"
+        for section, message, content in lists
         for item, part in enumerate(content)
         if isinstance(part, Part) and part.context
     }
-    builder = PromptBuilder(b"k", "claude", context, attached=attached)
+    builder = PromptBuilder(b"k", "claude", hints, attached=attached)
     for section in SECTIONS:
         builder.section(section, {})
-        for (of, message), content in lists:
+        for of, message, content in lists:
             if of == section:
                 if message is not None:
                     builder.message(roles[message % 2])
-                _add(builder, of, message, content)
+                _add(builder, section, message, content)
     built = builder.build()
     exact = tuple(boundary._replace(tokens=round(boundary.tokens)) for boundary in built.boundaries)
     return replace(built, boundaries=exact, tokens=round(built.tokens))
 
 
-def _add(builder: PromptBuilder, section: Any, message: int | None, content: Content) -> None:
+def _add(builder: PromptBuilder, section: Section, message: int | None, content: Content) -> None:
     for item, given in enumerate(content):
         where, part = Where(section, message, item), Part(given) if isinstance(given, int) else given
         if isinstance(part, Mark):
             builder.mark(where, part.ttl, None, leading=part.leading)
             continue
         if section == "tools" or part.kind not in ("text", "guard"):
-            kind = "tool" if section == "tools" else part.kind
+            kind: Kind = "tool" if section == "tools" else part.kind
             builder.data(where, f"{item}".ljust(round(3.2 * part.tokens) - 2, "x"), kind, textual=part.textual)
             continue
         text = part.text if part.text is not None else f"{item}".ljust(round(4.4 * part.tokens), "x")
@@ -135,8 +126,8 @@ def view(
     def by_digest(values: Mapping[int, Any] | None) -> dict[bytes, Any]:
         return {of.boundaries[index].digest: value for index, value in (values or {}).items()}
 
-    inner = ("inner", True, 0)
-    seen = {index: Seen(count, None, inner, inner) for index, count in (visits or {}).items()}  # type: ignore[arg-type]
+    inner: CurveKey = ("inner", True, 0)
+    seen = {index: Seen(count, None, inner, inner) for index, count in (visits or {}).items()}
     return Foretold(
         seen=by_digest(seen), entries=by_digest(live), lapsed=by_digest(lapsed), calibration=calibration, now=NOW,
         outlooks=by_digest(outlooks), **rest,

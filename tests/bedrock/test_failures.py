@@ -107,6 +107,7 @@ def test_a_refused_checkpoint_is_removed_and_the_call_repeated(bedrock: Bedrock)
     assert bedrock.statuses == [400, 200]
     assert told["status"] == "written"
     assert [place["path"] for place in told["checkpoints"]] == ["system[1]"]
+    assert ("tools[0]", "refused") in [(place["path"], place["reason"]) for place in told["held"]]
     assert checkpoints(bedrock.bodies[0]) == [("system[1]", "5m")]
     assert client.ledger.totals().calls == 1
 

@@ -24,7 +24,7 @@ from cachepoint.core.accounts.record import CallRecord, Miss, status_of
 from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.legality import LONG_TTL
-from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, _cut_index, with_paths
+from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Rejected
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
@@ -579,7 +579,7 @@ def _unpriced(_: Usage) -> Cost | None:
 
 def with_points(prompt: Prompt, plan: Plan, points: Sequence[Checkpoint]) -> Plan:
     """The plan with only these of its checkpoints; what it split stays split."""
-    cuts = [_cut_index(prompt, split) for split in plan.splits]
+    cuts = [split.boundary for split in plan.splits]
     deepest = max((point.tokens for point in points), default=0)
     kept = {point.boundary for point in points}
     refused = [Rejected(point.where.path, "refused") for point in plan.checkpoints if point.boundary not in kept]
@@ -598,7 +598,7 @@ def sent_record(
     prompt: Prompt, plan: Plan, rule: ModelRule | None, rates: Rates, view: View, steps: Sequence[Step]
 ) -> Sent:
     """What the traffic keeps of a planned request until its answer."""
-    splits = sorted(_cut_index(prompt, split) for split in plan.splits)
+    splits = sorted(split.boundary for split in plan.splits)
 
     def record(boundary: int, ttl: TTL, tokens: float, *, exact: bool = False) -> SentPoint:
         before = tuple(prompt.boundaries[cut].digest for cut in splits if cut <= boundary)

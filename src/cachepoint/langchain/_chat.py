@@ -15,7 +15,16 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidation, field_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    field_serializer,
+    model_validator,
+)
 
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
@@ -91,6 +100,17 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             for name in {*_WRAPPED} - self.model_fields_set:
                 setattr(self, name, getattr(self.client, _WRAPPED[name]))
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _force_no_tool_that_is_refused(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # The parent's own list (langchain-aws 1.9.1 utils.py:568) lacks the models of which only the table knows it.
+        model = handler(values)
+        chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
+        rule = load_rules().resolve(model.base_model_id or model.model_id)
+        if not chosen and rule is not None and not rule.facts.forced_tool:
+            model.supports_tool_choice_values = ("auto",)
+        return model
 
     def _generate(
         self,

@@ -24,8 +24,6 @@ TXT, PDF = Part(100, "document"), Part(100, "document", textual=False)
 SYSTEM = [100] * 6
 """Six blocks of a hundred tokens: boundary n ends a prefix of 100 (n + 1)."""
 
-TTLS: tuple[TTL, TTL] = ("5m", "1h")
-
 
 def at(legal: Legal) -> list[tuple[int, TTL]]:
     return [(point.boundary, point.ttl) for point in legal.points]
@@ -152,7 +150,8 @@ def test_of_a_mark_and_a_point_of_our_own_the_mark_stays(order: int) -> None:
 
 def test_of_two_marks_at_a_place_the_longer_life_stays() -> None:
     of = prompt([100])
-    for ttls in permutations(TTLS):
+    both: tuple[TTL, ...] = ("5m", "1h")
+    for ttls in permutations(both):
         assert at(settle(of, *(wanted(of, 0, ttl, marked=True) for ttl in ttls))) == [(0, "1h")]
 
 
@@ -233,7 +232,7 @@ def test_a_live_five_minute_entry_is_not_written_anew_for_the_order() -> None:
 
 def test_a_mark_is_told_that_it_was_raised_for_another_mark() -> None:
     of = prompt(system=SYSTEM)
-    ttls: list[TTL] = ["5m", "5m", "1h"]
+    ttls: tuple[TTL, ...] = ("5m", "5m", "1h")
     marks = [wanted(of, boundary, ttl, marked=True, fixed=True) for boundary, ttl in enumerate(ttls)]
     legal = settle(of, *marks)
     assert at(legal) == [(0, "1h"), (1, "1h"), (2, "1h")]
@@ -288,9 +287,10 @@ def test_planning_takes_time_in_proportion_to_the_blocks(block: Part | int) -> N
     assert work(2000) < 6 * work(500)
 
 
-def test_making_marks_legal_takes_time_in_proportion_to_them() -> None:
+@pytest.mark.parametrize("block", [TXT, PDF])
+def test_making_marks_legal_takes_time_in_proportion_to_them(block: Part) -> None:
     def work(marks: int) -> int:
-        of = prompt([100, *[part for _ in range(marks) for part in (PDF, Mark())]], [100], [100])
+        of = prompt([100, *[part for _ in range(marks) for part in (block, Mark())]], [100], [100])
         return steps_of(lambda: planned(of, view(of), policy=CachePolicy(mode="explicit")))
 
     assert work(1200) < 6 * work(300)

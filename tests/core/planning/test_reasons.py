@@ -6,14 +6,30 @@ from typing import Any, get_args
 
 import pytest
 
-from cachepoint.core.planning.reasons import HeldCode, Obstacle, Placed, Rejected, Repair
+from cachepoint.core.planning.reasons import (
+    _CAUSES,
+    _PLACED,
+    _REPAIRED,
+    Cause,
+    HeldCode,
+    Obstacle,
+    Placed,
+    PlacedCode,
+    Rejected,
+    Repair,
+    RepairCode,
+)  # fmt: skip
 
-HELD = [*get_args(Obstacle), *get_args(get_args(HeldCode)[-1])] if not isinstance(get_args(HeldCode)[0], str) else [
-    *get_args(HeldCode)
-]  # fmt: skip
+
+def test_there_is_a_sentence_for_every_code_and_a_code_for_every_sentence() -> None:
+    assert set(get_args(Cause)) == set(_CAUSES)
+    assert set(get_args(Cause)) - set(get_args(HeldCode)) == {"ttl_order", "ttl_unknown"}
+    assert set(get_args(Obstacle)) < set(get_args(HeldCode))
+    assert set(get_args(PlacedCode)) == set(_PLACED)
+    assert set(get_args(RepairCode)) == set(_REPAIRED)
 
 
-@pytest.mark.parametrize("code", HELD)
+@pytest.mark.parametrize("code", get_args(HeldCode))
 def test_every_reason_not_to_use_a_place_has_a_sentence(code: Any) -> None:
     place = Rejected("system[0]", code, tokens=812.4, limit=1024, visits=0.25)
     assert len(place.why) > 10
@@ -62,6 +78,7 @@ def test_reasons_that_differ_in_figures_only_have_one_key() -> None:
     assert seen.key != Placed("expected_again", "system_end", 0, 4.0, 0.8).key
     assert seen.key != Placed("expected_again", "tools_end", 3, 4.0, 0.8).key
     assert Placed("keeps_read", tokens=1).key == Placed("keeps_read", tokens=2).key != Placed("bridge").key
+    assert Placed("bridge", "tools_end").key == Placed("bridge", "system_end").key
     assert Placed("quoted", text="a").key != Placed("quoted", text="b").key
 
 
@@ -71,8 +88,8 @@ def test_reasons_that_differ_in_figures_only_have_one_key() -> None:
         (
             Repair("moved", "messages[3].content[1]", "after_reasoning", to="messages[2].content[0]"),
             (
-                "after messages[3].content[1] was moved to after messages[2].content[0]: "
-                "a checkpoint may not follow a reasoning block"
+                "after messages[3].content[1] was moved to after messages[2].content[0]: a checkpoint may not follow a "
+                "reasoning block"
             ),
         ),
         (

@@ -38,8 +38,9 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A text block to send in two at character `offset`."""
+    """A text block to send in two at character `offset`; `boundary` is the index of that cut in the prompt's."""
 
+    boundary: int
     where: Where
     offset: int
 
@@ -102,10 +103,3 @@ def with_paths(prompt: Prompt, points: Sequence[Checkpoint], cuts: Iterable[int]
         shift = split if prompt.attached else split - gone + added
         placed.append(replace(point, path=here._replace(item=here.item + shift).path))
     return placed
-
-
-def _cut_index(prompt: Prompt, split: Split) -> int:
-    return next(
-        i for i, b in enumerate(prompt.boundaries)
-        if b.offset == split.offset and prompt.blocks[b.block].where == split.where
-    )  # fmt: skip

@@ -253,7 +253,7 @@ class _Planner:
         )
 
     def _split(self, cut: int) -> Split:
-        return Split(self.prefixes.where(cut), self.prompt.boundaries[cut].offset or 0)
+        return Split(cut, self.prefixes.where(cut), self.prompt.boundaries[cut].offset or 0)
 
     def _read_by(self, points: Sequence[Checkpoint]) -> Live | None:
         """The deepest live prefix that one of the checkpoints finds."""

@@ -20,18 +20,15 @@ Obstacle = Literal[
 ]  # fmt: skip
 """What the service refuses of a place."""
 
-HeldCode = (
-    Obstacle
-    | Literal[
-        "first_in_list", "mode_off", "unknown_model", "empty_prompt", "none_allowed", "not_marked", "refused",
-        "below_minimum", "above_maximum", "writing_under_way", "no_return_expected", "allowance_spent", "over_cap",
-        "shorter_live", "left_as_written",
-    ]
-)  # fmt: skip
+HeldCode = Literal[
+    Obstacle, "first_in_list", "mode_off", "unknown_model", "empty_prompt", "none_allowed", "not_marked", "refused",
+    "below_minimum", "above_maximum", "writing_under_way", "no_return_expected", "allowance_spent", "over_cap",
+    "shorter_live", "left_as_written",
+]  # fmt: skip
 """Why a place was not used, or, where it names no place, why nothing was placed at all."""
 
 RepairCode = Literal["left_out", "moved", "lowered", "raised"]
-Cause = HeldCode | Literal["ttl_order", "ttl_unknown"]
+Cause = Literal[HeldCode, "ttl_order", "ttl_unknown"]
 """Why a checkpoint of the user's was changed."""
 
 
