@@ -14,8 +14,7 @@ import pytest
 from cachepoint.core.accounts.misses import IMAGES_HINT, SETTING_HINT, diagnose
 from cachepoint.core.accounts.record import Miss, MissReason
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan
-from cachepoint.core.planning.reasons import Rejected
-from cachepoint.core.planning.reasons import Placed
+from cachepoint.core.planning.reasons import Placed, Rejected
 from cachepoint.core.prompt.builder import PromptBuilder
 from cachepoint.core.prompt.prompt import IMAGES, Mark, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
