@@ -8,7 +8,8 @@ from itertools import count
 import pytest
 from converse_kit import Bedrock
 
-from cachepoint.bedrock import warn as notices
+from cachepoint.bedrock import warn
+from cachepoint.bedrock.bounded import Bounded
 from cachepoint.emulator import BedrockEmulator, Options
 
 _accounts = count(1)
@@ -30,4 +31,4 @@ def bedrock(_running: BedrockEmulator) -> Iterator[Bedrock]:
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(warn, "_said", Bounded(warn.KEYS_KEPT))

@@ -61,9 +61,9 @@ def test_a_prompt_of_two_hundred_thousand_tokens_is_counted_at_once_and_remember
     text = (book * (900_000 // len(book) + 1))[:900_000]
     seconds = []
     for _ in range(2):
-        started = time.perf_counter()
+        started = time.process_time()
         tokens = count_tokens(text, "claude")
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert 180_000 < tokens < 260_000
     assert seconds[0] < 1.0  # about 0.05 on an idle machine
     assert seconds[1] < seconds[0] / 2

@@ -13,7 +13,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.tools import tool
 from langchain_kit import EPHEMERAL, EPHEMERAL_1H, LONG, MODEL, NOVA, POINT, Json, MakeModel, sent
 
-from cachepoint.bedrock import warn as notices
+from cachepoint.bedrock import warn
+from cachepoint.bedrock.bounded import Bounded
 from cachepoint.emulator import BedrockEmulator, failed
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheMiddleware
@@ -24,7 +25,7 @@ MOST_POINTS = 4
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(warn, "_said", Bounded(warn.KEYS_KEPT))
 
 
 @tool

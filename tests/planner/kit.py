@@ -88,11 +88,11 @@ class Caller:
 
     def read(self, request: Request) -> Prompt:
         """The request as the planner sees it."""
-        return converse.read(request, self.store.key, self.rule.tokenizer)
+        return converse.read(request, self.store.key, self.rule)
 
     def served(self, request: Request) -> Usage:
         """What the provider's cache makes of a request as sent."""
-        prompt = converse.read(request, b"provider", self.rule.tokenizer)
+        prompt = converse.read(request, b"provider", self.rule)
         ends = [prompt.end(block) for block in range(len(prompt.blocks))]
         positions = [Position(end.digest, self._exact(end.tokens)) for end in ends]
         points = [Point(mark.block, mark.ttl or "5m") for mark in prompt.marks if mark.block is not None]

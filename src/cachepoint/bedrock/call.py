@@ -16,10 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.opaque_models import base_model
-from cachepoint.bedrock.request_metadata import with_request_metadata
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
-from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter
 from cachepoint.bedrock.wire.refusals import refusal_in
@@ -28,6 +27,7 @@ from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.view import View
+from cachepoint.errors import ConfigurationError
 
 ABANDONED = "abandoned"
 _R = TypeVar("_R")
@@ -96,6 +96,18 @@ class Call:
 
         Raises ConfigurationError for a mark of the user's that the service would refuse.
         """
+        try:
+            yield from self._departure()
+        except ConfigurationError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
+            swallow(problem, "departure")
+            self.exchange.leave_as_written()
+        if not self._done(self.exchange.send()):
+            self.exchange.leave_as_written()
+            self._done(self.exchange.send())
+
+    def _departure(self) -> Generator[Need, Any, None]:
         exchange, clock = self.exchange, self._settings.clock
         now = clock()
         self._target = self._safely(self._look_up) or self._target
@@ -112,9 +124,6 @@ class Call:
                 if tokens is not None:
                     self._done(exchange.counted(tokens))
             yield from self._waits()
-        if not self._done(exchange.send()):
-            exchange.leave_as_written()
-            self._done(exchange.send())
 
     def _look_up(self) -> Target:
         settings, model = self._settings, self._target.model
@@ -200,11 +209,17 @@ class Call:
             record = self.exchange.record
         return self._safely(record.contract) if record else None
 
+    def heard(self, reported: Mapping[str, Any]) -> None:
+        """A part of the usage came, in a stream that may never come to its end."""
+        with self._lock:
+            if not self.exchange.over:
+                self._done(self.exchange.heard(reported))
+
     def ended(self, how: Ending, error: str) -> None:
         """The response did not come to its end."""
         with self._lock:
             if not self.exchange.over:
-                self._done(self.exchange.ended(how, error, self._seconds, self._price))
+                self._done(self.exchange.ended(how, error, self._seconds))
 
     def broke(self, error: BaseException) -> None:
         """Reading the response raised this."""
@@ -216,7 +231,7 @@ class Call:
 
     def reporter(self) -> Reporter:
         """What the events of this call's stream pass through."""
-        return self._dialect.reporter(self.answered)
+        return self._dialect.reporter(self.answered, self.heard)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

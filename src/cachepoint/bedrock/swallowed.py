@@ -37,11 +37,12 @@ def deliver(ledger: CacheLedger, record: CallRecord) -> None:
     try:
         ledger.add(record)
     except Exception as error:  # noqa: BLE001 - on_call is the user's; the record is in the ledger all the same
-        name = type(error).__name__
         forgive(
-            error, "sink",
-            f"cachepoint: the ledger's on_call raised {name}; the call is in the ledger, but not where on_call keeps it",
-        )  # fmt: skip
+            error,
+            "sink",
+            f"cachepoint: the ledger's on_call raised {type(error).__name__}; the call is in the ledger, but not where "
+            "on_call keeps it",
+        )
 
 
 def report(fault: Exception, step: str) -> None:

@@ -5,7 +5,7 @@ in what they answered. Each step gives back `Effects`: what the store is to lear
 our own that a step survived. The picture is in docs/exchange.md.
 
     new ─ read → read ─ plan → planned ─ send → sent ─ begin → began ─ answer → settled
-                      waiting ⇄            ⇅ refuse, withdraw       ├─ cut, abandon, cancel
+                      waiting ⇄            ⇅ refuse, withdraw       ├─ cut, abandon, give up
                                         refused                     ·
           before the response begins: fail → failed, cancel → cancelled
 
@@ -30,7 +30,7 @@ from cachepoint.core.planning.reasons import Rejected
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
-from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, Tokenizer, parse_model_id
+from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import steps, turn_before
 from cachepoint.core.traffic.view import Sent, SentPoint, Shape, Step, View
@@ -59,7 +59,8 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
     "fail": (_UNDER_WAY - {"began"}, "failed"),
     "cut": (frozenset({"began"}), "cut"),
     "abandon": (frozenset({"began"}), "abandoned"),
-    "cancel": (_UNDER_WAY, "cancelled"),
+    "give up": (frozenset({"began"}), "cancelled"),
+    "cancel": (_UNDER_WAY - {"began"}, "cancelled"),
 }
 """Every step: the states it may be taken in, and the state it leads to."""
 
@@ -76,8 +77,8 @@ class Wire(Protocol):
 
     API: str
 
-    def read(self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
-        """The request in wire order; None where it is passed on as it is."""
+    def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
+        """The request in wire order, as the model of `rule` takes it; None where it is passed on as it is."""
 
     def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
@@ -233,7 +234,7 @@ class Exchange:
 
     def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> None:
         try:
-            prompt = self.wire.read(self.original, key, rule.tokenizer, hints)
+            prompt = self.wire.read(self.original, key, rule, hints)
         except ConfigurationError:
             if self.policy.mode == "observe":
                 return
@@ -258,6 +259,9 @@ class Exchange:
 
     def count_question(self) -> dict[str, Any] | None:
         """Arguments for CountTokens where the policy asks for it and the estimate straddles the minimum."""
+        return self._try("the question to CountTokens", self._count_question)
+
+    def _count_question(self) -> dict[str, Any] | None:
         rule, base = self.target.rule, self.target.base_model
         if not (self.policy.count_tokens and self.prompt and rule and rule.explicit and base):
             return None
@@ -292,6 +296,9 @@ class Exchange:
 
         Nothing is waited for up to what is read already, nor below the minimum.
         """
+        return self._try("the prefixes shared", self._shared_prefixes) or ((), ())
+
+    def _shared_prefixes(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
         prompt, rule, view = self.prompt, self.target.rule, self.view
         if prompt is None or rule is None or self.policy.mode == "observe":
             return (), ()
@@ -435,12 +442,14 @@ class Exchange:
         `seconds` is how long the call took.
         """
         self._step("answer")
-        return self._settle(self._half if reported is None else reported, None, seconds, price)
+        if reported is None:
+            return self._settle(self._half, None, seconds, _unpriced)
+        return self._settle(reported, None, seconds, price)
 
-    def ended(self, how: Ending, error: str, seconds: float, price: Price) -> Effects:
-        """The response did not come to its end; what was heard of its usage counts."""
-        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "cancel"}[how])
-        return self._settle(self._half, error, seconds, price)
+    def ended(self, how: Ending, error: str, seconds: float) -> Effects:
+        """The response did not come to its end; what was heard of its usage counts, though not what it cost."""
+        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
+        return self._settle(self._half, error, seconds, _unpriced)
 
     def failed(self, error: str, seconds: float) -> Effects:
         """The call failed before its response began; `error` is the name of the exception's class."""
@@ -454,7 +463,7 @@ class Exchange:
 
     def _end_without_a_response(self, error: str, seconds: float) -> Effects:
         self._forget()
-        self._make_record(None, error, seconds, lambda _: None)
+        self._make_record(None, error, seconds, _unpriced)
         return self._effects()
 
     def _settle(self, reported: Mapping[str, Any] | None, error: str | None, seconds: float, price: Price) -> Effects:
@@ -558,6 +567,11 @@ class Exchange:
         effects = Effects(tuple(self._lessons), tuple(self._warnings), tuple(self._faults))
         self._lessons, self._warnings, self._faults = [], [], []
         return effects
+
+
+def _unpriced(_: Usage) -> Cost | None:
+    """Half a usage does not say what was generated, so its cost is not known."""
+    return None
 
 
 # -- from a plan to what goes out -----------------------------------------------------------------

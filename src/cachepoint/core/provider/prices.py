@@ -131,14 +131,12 @@ class TokenPrices:
 
 
 def _price(value: object, where: str) -> Decimal:
-    if isinstance(value, Decimal | int | float | str) and not isinstance(value, bool):
-        try:
-            price = Decimal(str(value))
-        except InvalidOperation:
-            pass
-        else:
-            if price.is_finite() and price >= 0:
-                return price
+    try:
+        price = Decimal(str(value))
+    except InvalidOperation:
+        price = Decimal("nan")
+    if price.is_finite() and price >= 0:
+        return price
     raise ConfigurationError(f"{where} is {value!r}; give a price in USD per million tokens, 0 or more")
 
 

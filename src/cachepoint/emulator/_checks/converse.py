@@ -95,7 +95,7 @@ def _check_roles(call: Call, messages: Sequence[Json]) -> None:
         raise invalid(START_WITH_USER)
     roles = []
     for index, message in enumerate(messages):
-        if message["role"] == "system" and not call.rule.system_role:
+        if message["role"] == "system" and not call.rule.facts.may_take_system_role("converse"):
             raise invalid(f"{MODEL_ERRORS}messages.{index}.role: system messages are not supported by this model")
         if message["role"] != "system":
             roles.append(message["role"])

@@ -24,6 +24,7 @@ _OPERATIONS: Mapping[str, Operation] = {
     "count-tokens": "CountTokens",
 }
 _PATH = re.compile(r"^/model/(?P<model>[^/]+)/(?P<operation>[a-z-]+)$")
+_TARGET_HEADERS = ("service-tier", "performanceconfig-latency", "request-metadata")
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d+/(?P<region>[^/,\s]+)/")
 
 
@@ -53,7 +54,8 @@ class Options:
 class Target:
     """Where a request goes, before its body is read.
 
-    `account` is the access key id, which is no secret. `service_tier` is what InvokeModel names in a header.
+    `account` is the access key id, which is no secret. `service_tier`, `latency` and `metadata` (JSON) are what
+    InvokeModel names in headers.
     """
 
     operation: Operation
@@ -61,6 +63,8 @@ class Target:
     account: str
     region: str
     service_tier: str | None = None
+    latency: str | None = None
+    metadata: str | None = None
 
     @property
     def streams(self) -> bool:
@@ -92,7 +96,8 @@ def read_target(path: str, headers: Mapping[str, str], default_region: str) -> T
     if found is None or operation is None:
         raise Refusal("UnknownOperationException", 404, "The emulator serves Converse, InvokeModel and CountTokens.")
     account, region = _caller(headers.get("authorization"), default_region)
-    return Target(operation, unquote(found["model"]), account, region, headers.get("x-amzn-bedrock-service-tier"))
+    named = (headers.get(f"x-amzn-bedrock-{name}") for name in _TARGET_HEADERS)
+    return Target(operation, unquote(found["model"]), account, region, *named)
 
 
 def _caller(authorization: str | None, default_region: str) -> tuple[str, str]:

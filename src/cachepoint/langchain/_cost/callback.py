@@ -18,24 +18,16 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from cachepoint.bedrock.call import ABANDONED
+from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
-from cachepoint.bedrock.warn import warn_once
 from cachepoint.core.accounts.budget import Budget
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
-from cachepoint.core.accounts.record import CallRecord, Told, status_of
+from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.accounts.summary import LedgerReport
 from cachepoint.core.provider.prices import Prices
 from cachepoint.core.provider.rules import TTL
 from cachepoint.langchain._cost.langsmith import exact_costs
-from cachepoint.langchain._cost.reported import (
-    ChatPrices,
-    answered_from_cache,
-    asked_ttl,
-    model_of,
-    tier_of,
-    told_of,
-    usage_of,
-)
+from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache, asked_ttl
 from cachepoint.langchain._cost.run_tags import SESSION, run_tags
 
 RUN = "run"
@@ -221,42 +213,36 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
                 with self._lock:
                     self._answered_from_cache += 1
                 return
-            self.ledger.add(self._record(started, message, error))
-        except Exception as problem:  # noqa: BLE001 - counting must not make the call fail
-            name = type(problem).__name__
-            warn_once(f"tracking:{name}", f"cachepoint: {name} in a callback or its on_call; a call may go uncounted")
+            record = self._record(started, message, error)
+        except Exception as fault:  # noqa: BLE001 - counting must not make the call fail
+            swallow(fault, "counting a call")
+            return
+        deliver(self.ledger, record)
 
     def _record(self, started: _Started, message: AIMessage | None, error: str | None) -> CallRecord:
-        metadata = {} if message is None else message.response_metadata
-        model = model_of(metadata) or started.model
-        base = self._base_models.get(model)
+        answer = Answer(
+            self._prices,
+            {} if message is None else message.response_metadata,
+            None if message is None else message.usage_metadata,
+            provider=started.provider,
+            asked_model=started.model,
+            region=started.region,
+            at=started.at,
+            base_models=self._base_models,
+            unsaid_ttl=started.ttl,
+        )
         return CallRecord(
             started=started.at,
             seconds=time.monotonic() - started.clock,
-            model=model,
-            base_model=base,
+            model=answer.model,
+            base_model=answer.base_model,
             region=started.region,
             api=started.api,
             tags=started.tags,
             session=started.tags.get(SESSION),
             error=error,
-            **(told_of(metadata) or self._reported(started, message, base or model))._asdict(),
+            **answer.told._asdict(),
         )
-
-    def _reported(self, started: _Started, message: AIMessage | None, model: str) -> Told:
-        """What a model without a contract tells by LangChain's own means."""
-        if message is None or not message.usage_metadata:
-            return Told("off", None, None, None)
-        usage = usage_of(message.usage_metadata, started.ttl)
-        cost = self._prices.price(
-            usage,
-            provider=started.provider,
-            model=model,
-            at=started.at,
-            tier=tier_of(message.response_metadata),
-            region=started.region,
-        )
-        return Told("off", status_of(usage), usage, cost)
 
 
 def _message(response: LLMResult | None) -> AIMessage | None:

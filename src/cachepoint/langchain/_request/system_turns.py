@@ -17,7 +17,11 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-_MARKER = {"cachepoint": "system turn"}
+from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.langchain._request.cache_control import blocks_of
+from cachepoint.langchain._request.carried import marker
+
+_MARKER = marker("system_turn")
 
 
 def keep_boundaries(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
@@ -42,7 +46,7 @@ def carry_late(messages: Sequence[BaseMessage]) -> list[BaseMessage] | None:
     waiting: list[Any] = []
     for message in messages:
         if isinstance(message, SystemMessage) and any(not isinstance(each, SystemMessage) for each in carried):
-            waiting += _blocks(message)
+            waiting += blocks_of(message.content)
             continue
         if isinstance(message, AIMessage):
             waiting = _put(carried, waiting)
@@ -96,11 +100,6 @@ def _pieces(texts: Sequence[str]) -> list[str]:
     return pieces
 
 
-def _blocks(message: BaseMessage) -> list[Any]:
-    content = message.content
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-
-
 def _put(carried: list[BaseMessage], waiting: list[Any]) -> list[Any]:
     """Put what waits behind the user turn that ends here; what cannot be put waits on."""
     if not waiting or not carried or isinstance(carried[-1], (AIMessage, SystemMessage)):
@@ -111,8 +110,8 @@ def _put(carried: list[BaseMessage], waiting: list[Any]) -> list[Any]:
 
 def _text_only(messages: Iterable[BaseMessage]) -> bool:
     return all(
-        isinstance(block, str) or "cachePoint" in block or block.get("type", "text") == "text"
+        is_cache_point(block) or block.get("type", "text") == "text"
         for message in messages
         if isinstance(message.content, list) and _MARKER in message.content
-        for block in message.content[1:]
+        for block in blocks_of(message.content)[1:]
     )
