@@ -199,6 +199,9 @@ def test_a_read_that_no_slot_is_left_for_takes_the_place_of_what_is_worth_least(
     by = view(of, {20: OFTEN, 21: ONCE}, live={0: entry()}, visits={20: 5})
     assert placed(planned(of, by, policy=TWO)) == [(0, "5m", READ), (20, "5m", AGAIN)]
     assert placed(planned(of, by, policy=ONE)) == [(0, "5m", READ)]
+    assert reasons(planned(of, by, policy=ONE)) == [
+        ("messages[0].content[20]", "over_cap"), ("messages[0].content[21]", "over_cap"),
+    ]  # fmt: skip
     (reading,) = planned(of, by, policy=ONE).checkpoints
     assert reading.reason == Placed("keeps_read", tokens=reading.reason.tokens, ttl="5m")
     assert reading.reason.tokens == about(2004)

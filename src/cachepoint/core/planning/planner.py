@@ -111,7 +111,7 @@ class _Planner:
         ]
         points = self._with_read(points, base, slots) if base else self._with_bridge(points, slots)
         points = self._with_shared(points, base, slots)
-        self._explain(found.candidates, kept.picks, points, slots)
+        self._explain(found.candidates, kept.picks[len(picks) :], points, slots)
         return points
 
     def _best(self, candidates: Sequence[Candidate], slots: int) -> tuple[Choice, Live | None]:
@@ -204,15 +204,15 @@ class _Planner:
     def _explain(
         self,
         candidates: Sequence[Candidate],
-        picks: Sequence[Pick],
+        spent: Sequence[Pick],
         points: Sequence[Checkpoint],
         slots: int,
     ) -> None:
-        """Why the prefix goes uncached from the last checkpoint on."""
+        """Why the prefix goes uncached from the last checkpoint on; `spent` are the picks the allowance forbade."""
         end = max((point.boundary for point in points), default=-1)
-        picked = {pick.candidate.boundary for pick in picks}
+        explained = {pick.candidate.boundary for pick in spent}
         for found in candidates:
-            if found.boundary <= end or found.boundary in picked:
+            if found.boundary <= end or found.boundary in explained:
                 continue
             path = self.prefixes.where(found.boundary).path
             if len(points) >= slots and any(saving(found.outlook, self.rates, ttl) > 0 for ttl in self._ttls):
