@@ -19,13 +19,15 @@ import random
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mutants_lib.changes import Change, changes, literals
-from mutants_lib.runs import Copy, Running, TestRun, baseline, choose, ended, share, start
+from mutants_lib.runs import TIMES_CPU, Chosen, Copy, Running, TestRun, allowed, baseline, choose, ended, share, start
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "cachepoint"
@@ -35,8 +37,6 @@ SUITE = (
     "tests/bedrock/test_converse_prompt.py",
 )  # fmt: skip
 """The tests of core, and the stories told through the store and the client that core decides."""
-LEAST_SECONDS, TIMES_BASELINE = 20.0, 5.0
-"""A run may take this long at least, and this many times what its tests took in the baseline."""
 
 
 @dataclass(frozen=True)
@@ -89,32 +89,35 @@ def run_all(
 ) -> list[dict[str, Any]]:
     """Meet every mutant with its tests, as many at a time as there are copies."""
     results: list[dict[str, Any]] = [{**mutant.to_dict(), "room": mutant.room} for mutant in mutants]
-    waiting, running = list(range(len(mutants)))[::-1], dict[int, Running]()
+    waiting: deque[tuple[int, list[list[str]]]] = deque()
+    running: dict[int, Running] = {}
+    for job, mutant in enumerate(mutants):
+        line = mutant.change.function
+        function = None if line is None else (mutant.module.removeprefix(f"{CORE}/"), line)
+        waiting.append((job, choose(tests, mutant.room, function)))
     while waiting or running:
         while waiting and copies:
-            job = waiting.pop()
-            mutant = mutants[job]
-            line = mutant.change.function
-            chosen = choose(tests, mutant.room, None if line is None else (_in_core(mutant.module), line))
-            results[job] |= {"tests": len(chosen), "end": "no test calls it"}
-            if chosen:
-                copy = copies.pop()
-                copy.write(mutant.module, source.of(mutant))
-                allowed = max(LEAST_SECONDS, TIMES_BASELINE * sum(tests[test].seconds for test in chosen))
-                running[start(copy.folder, ROOT, chosen)] = Running(job, copy, time.monotonic() + allowed)
+            job, parts = waiting.popleft()
+            if not parts:
+                results[job].setdefault("end", "no test calls it")
+                continue
+            copy, mutant = copies.pop(), mutants[job]
+            copy.write(mutant.module, source.of(mutant))
+            seconds = allowed(tests, parts[0])
+            pid = start(copy.folder, ROOT, parts[0], Chosen(parts[0]), seconds=seconds)
+            running[pid] = Running(job, copy, time.monotonic() + TIMES_CPU * seconds, parts[1:])
         if running:
             pid, run, code = ended(running)
             del running[pid]
             run.copy.restore(mutants[run.job].module)
             copies.append(run.copy)
-            results[run.job]["end"] = "out of time" if code is None else "passed" if code == 0 else "failed"
-            print(f"\r{len(mutants) - len(waiting) - len(running)}/{len(mutants)}", end="", file=sys.stderr)
+            passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+            results[run.job]["end"] = "out of time" if code is None else "passed" if passed else "failed"
+            if passed:
+                waiting.appendleft((run.job, run.rest))
+            print(f"\r{len(mutants) - len(waiting) - len(running)}/{len(mutants)} ", end="", file=sys.stderr)
     print(file=sys.stderr)
     return results
-
-
-def _in_core(module: str) -> str:
-    return module.removeprefix(f"{CORE}/")
 
 
 def report(results: list[dict[str, Any]]) -> str:

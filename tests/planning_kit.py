@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import pytest
-
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.plan import Checkpoint, Plan
 from cachepoint.core.planning.policy import CachePolicy
@@ -35,11 +33,6 @@ ONCE = Outlook(1.0, 1.0, 1.0)
 OFTEN = Outlook(5.0, 1.0, 1.0)
 LATE = Outlook(5.0, 0.0, 1.0)
 """Five more visits, each after five minutes and within an hour."""
-
-
-def about(value: Any) -> Any:
-    """A figure but for rounding, wherever a figure may stand."""
-    return pytest.approx(value)
 
 
 class Part(NamedTuple):

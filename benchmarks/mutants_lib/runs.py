@@ -23,13 +23,19 @@ from hypothesis import HealthCheck, Phase, settings
 
 MEMORY = 4 * 2**30
 """Bytes of address space a run may take: a mutant that collects for ever fails instead of filling the machine."""
+LEAST_SECONDS, TIMES_BASELINE = 20.0, 5.0
+"""Seconds of CPU a run may take: so many at least, and so many times what its tests took in the baseline."""
+BROKEN = 70
+"""The exit code of a run that could not be started, which pytest has no use for."""
+TIMES_CPU = 15.0
+"""A run that waits instead of computing is over after so many times that on the clock: the machine may be busy."""
 
 Function = tuple[str, int]
 """A function of the package: the path of its module and the line it starts at."""
 
 
 class TestRun(NamedTuple):
-    """What the baseline saw of one test: how long it took in seconds, and which functions of core it called."""
+    """What the baseline saw of one test: the CPU it took in seconds, and which functions of core it called."""
 
     seconds: float
     functions: frozenset[Function]
@@ -52,7 +58,7 @@ class Recorder:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Trace the calls of one test, its fixtures included."""
         self._called.clear()
-        start = time.perf_counter()
+        start = time.process_time()
         threading.settrace(self._trace)
         sys.settrace(self._trace)
         try:
@@ -60,7 +66,7 @@ class Recorder:
         finally:
             sys.settrace(None)
             called = sorted((path.removeprefix(self._prefix), line) for path, line in self._called)
-            self._tests[item.nodeid] = {"seconds": time.perf_counter() - start, "functions": called}
+            self._tests[item.nodeid] = {"seconds": time.process_time() - start, "functions": called}
 
     def pytest_unconfigure(self) -> None:
         """Write down what was seen, and what was imported for it."""
@@ -99,19 +105,21 @@ class Copy:
         shutil.copy2(self._package / module, self.folder / self._package.name / module)
 
 
-def start(copy: Path, root: Path, tests: Collection[str], *plugins: object) -> int:
-    """Fork a process that runs tests, and return its id; it exits as pytest does."""
+def start(copy: Path, root: Path, tests: Collection[str], *plugins: object, seconds: float | None = None) -> int:
+    """Fork a process that runs tests and exits as pytest does, or is killed after `seconds` of CPU; returns its id."""
     pid = os.fork()
     if pid:
         return pid
-    code = 70
+    code = BROKEN
     try:
         os.setsid()
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        if seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
         os.chdir(root)
         sys.path.insert(0, str(copy))
         os.environ["PYTHONPATH"] = str(copy)
-        silent = os.open(os.devnull if not os.environ.get("MUTANTS_VERBOSE") else "/dev/stderr", os.O_WRONLY)
+        silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         # Whether a mutant is found must not hang on luck, nor on how small its counterexample can be made.
@@ -144,28 +152,41 @@ def baseline(copy: Path, root: Path, suite: Sequence[str], core: str, report: Pa
     }
 
 
-def choose(tests: dict[str, TestRun], room: str, function: Function | None) -> list[str]:
-    """The tests that call a function, all where it is None; those of its own room first, then the quick ones."""
-    own = f"tests/core/{room}/"
+def choose(tests: dict[str, TestRun], room: str, function: Function | None) -> list[list[str]]:
+    """The tests that call a function, all where it is None, the quick ones first: those of its own room, then the rest.
+
+    Each of the two is a run of its own, so that a mutant that its room finds costs no import of what the rest takes.
+    """
     able = [test for test, run in tests.items() if function is None or function in run.functions]
-    return sorted(able, key=lambda test: (not test.startswith(own), tests[test].seconds))
+    own = {test for test in able if test.startswith((f"tests/core/{room}/", f"tests/core/test_{room}."))}
+    parts = [own, set(able) - own]
+    return [sorted(part, key=lambda test: (tests[test].seconds, test)) for part in parts if part]
+
+
+def allowed(tests: dict[str, TestRun], chosen: Sequence[str]) -> float:
+    """The seconds of CPU that a run of these tests may take."""
+    return max(LEAST_SECONDS, TIMES_BASELINE * sum(tests[test].seconds for test in chosen))
 
 
 class Running(NamedTuple):
-    """A run under way: its process, the copy it runs on, and the time by which it must have ended."""
+    """A run under way: whose it is, the copy it runs on, the time by which it must have ended, and what comes after."""
 
     job: int
     copy: Copy
     until: float
+    rest: list[list[str]]
 
 
 def ended(running: dict[int, Running]) -> tuple[int, Running, int | None]:
-    """The next run to end: its process, itself, and its exit code, None where it was out of time."""
+    """The next run to end: its process, itself, and pytest's exit code, None where it was out of time."""
     while True:
         for pid, run in running.items():
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                return pid, run, os.waitstatus_to_exitcode(status)
+                code = os.waitstatus_to_exitcode(status)
+                if code == BROKEN:
+                    raise RuntimeError("a run of the tests could not be started")
+                return pid, run, None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
             if time.monotonic() > run.until:
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)

@@ -31,4 +31,4 @@ def bedrock(_running: BedrockEmulator) -> Iterator[Bedrock]:
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_said", Bounded(warn.KEYS_KEPT))
+    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))

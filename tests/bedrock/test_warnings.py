@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +65,7 @@ def test_a_warning_is_given_once_and_leaves_nothing_in_the_users_module() -> Non
 
 
 def test_what_was_warned_of_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_said", Bounded(2))
+    monkeypatch.setattr(warn, "_given", Bounded(2))
     with pytest.warns(CachepointWarning) as warned:
         for key in ("a", "b", "c", "c", "a"):
             warn.warn_once(key, key)
@@ -75,3 +77,7 @@ def test_a_bounded_mapping_keeps_what_came_last() -> None:
     for number in range(10):
         kept[number] = str(number)
     assert kept == {7: "7", 8: "8", 9: "9"}
+    for copied in (pickle.loads(pickle.dumps(kept)), copy.deepcopy(kept), copy.copy(kept)):
+        copied[10] = "10"
+        assert copied == {8: "8", 9: "9", 10: "10"}
+    assert len(kept) == 3

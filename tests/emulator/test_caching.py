@@ -139,7 +139,7 @@ def test_a_change_loses_the_sections_that_depend_on_it(client: Any, change: dict
 
 @pytest.mark.parametrize(
     ("model", "absent"),
-    [("claude-sonnet-5", "adaptive"), ("claude-opus-5-5", "adaptive"), ("claude-opus-4-8", "disabled")],
+    [("claude-sonnet-5", "adaptive"), ("claude-opus-4-8", "disabled")],
 )
 def test_thinking_left_out_is_the_models_default(client: Any, model: str, absent: str) -> None:
     model = f"us.anthropic.{model}"
@@ -149,6 +149,13 @@ def test_thinking_left_out_is_the_models_default(client: Any, model: str, absent
         fields = {"thinking": {"type": kind}}
         read[kind], _ = read_and_written(client, model, system=cached_system(), additionalModelRequestFields=fields)
     assert read == {"adaptive": 0, "disabled": 0, absent: written}
+
+
+def test_where_thinking_cannot_be_turned_off_it_is_the_default(client: Any) -> None:
+    model = "us.anthropic.claude-opus-5-5"
+    _, written = read_and_written(client, model, system=cached_system())
+    fields = {"thinking": {"type": "adaptive"}}
+    assert read_and_written(client, model, system=cached_system(), additionalModelRequestFields=fields) == (written, 0)
 
 
 def test_effort_left_out_is_the_models_default(client: Any) -> None:

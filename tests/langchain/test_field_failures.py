@@ -25,7 +25,7 @@ MOST_POINTS = 4
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_said", Bounded(warn.KEYS_KEPT))
+    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))
 
 
 @tool

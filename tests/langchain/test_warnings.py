@@ -20,7 +20,7 @@ LATE = [HumanMessage("Hello"), SystemMessage("Be brief.")]
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_said", Bounded(warn.KEYS_KEPT))
+    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))
 
 
 def invoke(model: Any, messages: Any) -> None:

@@ -23,7 +23,7 @@ UNREADABLE = [ChatMessage(role="user", content="Hi", additional_kwargs={}),
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_said", Bounded(warn.KEYS_KEPT))
+    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))
 
 
 @pytest.fixture

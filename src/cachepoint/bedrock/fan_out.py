@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.errors import ConfigurationError
 
 TIMEOUT_SECONDS = 60.0
@@ -106,12 +107,8 @@ def fan_out(timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
     if _FAN_OUT.get() is not None:
         yield
         return
-    token = _FAN_OUT.set(FanOut(timeout))
-    try:
+    with in_block(_FAN_OUT, FanOut(timeout)):
         yield
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            _FAN_OUT.reset(token)
 
 
 def current_fan_out() -> FanOut | None:

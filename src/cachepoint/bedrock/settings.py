@@ -68,6 +68,8 @@ class Options(TypedDict, total=False):
 
 def settings(policy: CachePolicy | None, options: Options) -> Settings:
     """Settings with what was left out filled in; a wrong value raises ConfigurationError."""
+    if policy is not None and not isinstance(policy, CachePolicy):
+        raise ConfigurationError(f"policy={policy!r} is no CachePolicy; pass CachePolicy(…)")
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
         raise ConfigurationError(f"unknown option {unknown[0]!r}; use any of {sorted(Options.__annotations__)}")
@@ -76,7 +78,7 @@ def settings(policy: CachePolicy | None, options: Options) -> Settings:
         raise ConfigurationError(f"base_models={base_models!r}: pass a mapping from ARN to model id")
     ledger, store = options.get("ledger"), options.get("store")
     return Settings(
-        policy=in_environment(CachePolicy.of(policy)),
+        policy=in_environment(policy or CachePolicy()),
         ledger=CacheLedger() if ledger is None else ledger,
         store=MemoryStore() if store is None else store,
         clock=options.get("clock") or time.time,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.errors import ConfigurationError
 
 MOST_PAIRS = 16
@@ -29,12 +30,8 @@ def tags(**metadata: object) -> Iterator[None]:
 
     Values are kept as strings. The tag `session` also becomes the record's session.
     """
-    token = _TAGS.set({**_TAGS.get(), **{name: str(value) for name, value in metadata.items()}})
-    try:
+    with in_block(_TAGS, {**_TAGS.get(), **{name: str(value) for name, value in metadata.items()}}):
         yield
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            _TAGS.reset(token)
 
 
 def current_tags() -> Mapping[str, str]:

@@ -6,12 +6,12 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NamedTuple
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.errors import CachepointWarning
 
@@ -30,7 +30,7 @@ _FRAMEWORKS = frozenset({
 })  # fmt: skip
 """What calls cachepoint for the user, and what runs it; of the standard library, every module counts as such."""
 
-_said: Bounded[str, None] = Bounded(KEYS_KEPT)
+_given: Bounded[str, None] = Bounded(KEYS_KEPT)
 _lock = threading.RLock()  # an abandoned stream may be recorded while this thread warns
 
 
@@ -59,9 +59,9 @@ def warn_once(key: str, message: str) -> None:
     Where the program makes errors of warnings, the message is logged: caching must not fail a call.
     """
     with _lock:
-        if key in _said:
+        if key in _given:
             return
-        _said[key] = None
+        _given[key] = None
     line = _users_line()
     try:
         # Without the module's registry, which would grow with every model id that a message names.
@@ -70,18 +70,12 @@ def warn_once(key: str, message: str) -> None:
         logger.warning("%s", message)
 
 
-@contextmanager
-def on_behalf_of_caller() -> Iterator[None]:
+def on_behalf_of_caller() -> AbstractContextManager[None]:
     """What is warned of in the block, also in threads and tasks that inherit its context, is at the line that is here.
 
     For where a call is handed to another thread or task, on whose stack the user's line no longer stands.
     """
-    token = _handed_over.set(_users_line())
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            _handed_over.reset(token)
+    return in_block(_handed_over, _users_line())
 
 
 def _users_line() -> _Line:

@@ -63,8 +63,8 @@ class Earlier:
     usage: Usage = Usage()
     usd: Decimal = Decimal(0)
 
-    def and_also(self, line: BillLine) -> Earlier:
-        """These and one more."""
+    def with_line(self, line: BillLine) -> Earlier:
+        """These and one more call."""
         with localcontext(_EXACT):
             return Earlier(self.calls + 1, self.usage + line.usage, self.usd + (line.usd or 0))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
-from cachepoint.emulator._bill import Bill, Earlier, ServedCall, bill_of, line_of
+from cachepoint.emulator._bill import Earlier, ServedCall, line_of
 from cachepoint.errors import EmulatorError
 
 
 class Calls:
     """Calls in order of arrival, numbered; the last `keep` of them, or all when None.
 
-    A call that goes is priced and added to the bill's `earlier` sum.
+    A call that goes is priced and added to `earlier`.
     """
 
     def __init__(self, keep: int | None = None) -> None:
@@ -21,7 +21,7 @@ class Calls:
         self._keep = keep
         self._kept: OrderedDict[int, ServedCall] = OrderedDict()
         self._came = 0
-        self._earlier = Earlier()
+        self.earlier = Earlier()
 
     @property
     def came(self) -> int:
@@ -36,7 +36,7 @@ class Calls:
             _, gone = self._kept.popitem(last=False)
             line = line_of(gone)
             if line is not None:
-                self._earlier = self._earlier.and_also(line)
+                self.earlier = self.earlier.with_line(line)
         return number
 
     def mark(self, number: int, *, delivered: bool) -> None:
@@ -47,7 +47,3 @@ class Calls:
     def kept(self) -> list[ServedCall]:
         """The calls that are kept, in order."""
         return list(self._kept.values())
-
-    def bill(self) -> Bill:
-        """What all served calls cost."""
-        return bill_of(self._kept.values(), self._earlier)

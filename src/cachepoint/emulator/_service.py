@@ -26,11 +26,12 @@ from cachepoint.emulator._answering.wire import (
     write_count,
     write_refusal,
 )
-from cachepoint.emulator._bill import Bill, ServedCall
+from cachepoint.emulator._bill import Bill, ServedCall, bill_of
 from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._checks.anthropic_messages import check_messages
 from cachepoint.emulator._checks.checkpoints import FoundPoint, extraneous, find_points
 from cachepoint.emulator._checks.converse import check_converse
+from cachepoint.emulator._checks.model_limits import check_model_limits
 from cachepoint.emulator._checks.refusals import MODEL_ERRORS, Refusal, invalid
 from cachepoint.emulator._clock import Clock, Latency
 from cachepoint.emulator._invocation_log import InvocationLog, LogEntry, ServedBodies
@@ -137,12 +138,13 @@ class Service:
             call = self._read(target, raw)
             if target.operation == "CountTokens":
                 return self._count(call)
-            if target.operation.startswith("Converse"):
+            if target.api == "converse":
                 check_converse(call)
                 shaped = call
             else:
                 check_messages(call)
                 shaped = replace(call, body=as_converse(call.body))
+            check_model_limits(shaped)
             points = list(find_points(shaped.body))
             self._check_refused(target, points)
             return self._answer(call, shaped, len(points))
@@ -165,7 +167,8 @@ class Service:
     def bill(self) -> Bill:
         """What all served calls cost."""
         with self.lock:
-            return self.calls.bill()
+            calls, earlier = self.calls.kept(), self.calls.earlier
+        return bill_of(calls, earlier)
 
     # -- the parts ---------------------------------------------------------------------------------
 

@@ -15,13 +15,23 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidation, field_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    field_serializer,
+    model_validator,
+)
 
+from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
 from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.settings import in_environment
 from cachepoint.bedrock.threads import ThreadedStream, in_thread
-from cachepoint.bedrock.warn import on_behalf_of_caller, warn
+from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
@@ -63,8 +73,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
     clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
 
-    _hoisted: set[tuple[str, str]] = PrivateAttr(default_factory=set)
-    """Models whose late system messages went to the front, each with the reason, which was said once."""
+    _hoisted: Bounded[tuple[str, str], None] = PrivateAttr(default_factory=lambda: Bounded(KEYS_KEPT))
+    """Models whose late system messages went to the front, each with the reason, of which the user was warned."""
 
     @field_serializer("prompt_cache")
     def _plain_policy(self, policy: CachePolicy) -> dict[str, Any]:
@@ -90,6 +100,17 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             for name in {*_WRAPPED} - self.model_fields_set:
                 setattr(self, name, getattr(self.client, _WRAPPED[name]))
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _force_no_tool_that_is_refused(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # The parent's own list (langchain-aws 1.9.1 utils.py:568) lacks the models of which only the table knows it.
+        model = handler(values)
+        chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
+        rule = load_rules().resolve(model.base_model_id or model.model_id)
+        if not chosen and rule is not None and not rule.facts.forced_tool:
+            model.supports_tool_choice_values = ("auto",)
+        return model
 
     def _generate(
         self,
@@ -308,7 +329,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             client = wrapped(hints=hints)
             return PausingClient(client) if pausing else client
 
-        return CallClient(connect, on_refused=lambda model_id: self._say_hoisted(model_id, _REFUSED), run=run)
+        return CallClient(connect, on_refused=lambda model_id: self._warn_hoisted(model_id, _REFUSED), run=run)
 
     @property
     def _changes_requests(self) -> bool:
@@ -336,13 +357,13 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             return carried
         else:
             why = "the model takes one only after a user's turn, and with text only"
-        self._say_hoisted(self.model_id, why)
+        self._warn_hoisted(self.model_id, why)
         return placed
 
-    def _say_hoisted(self, model_id: str, why: str) -> None:
+    def _warn_hoisted(self, model_id: str, why: str) -> None:
         if (model_id, why) in self._hoisted:
             return
-        self._hoisted.add((model_id, why))
+        self._hoisted[model_id, why] = None
         warn(
             f"{model_id}: a system message that follows other messages goes to the front, because {why}. "
             "Everything behind it is then written to the cache anew; put what changes into a user message."

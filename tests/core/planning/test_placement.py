@@ -11,7 +11,7 @@ from itertools import combinations, product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planning_kit import LATE, NEVER, OFTEN, ONCE, RATES, about
+from planning_kit import LATE, NEVER, OFTEN, ONCE, RATES
 
 from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving, surcharge
 from cachepoint.core.planning.reasons import Placed
@@ -49,14 +49,14 @@ def picked(choice: tuple[float, tuple[Pick, ...]]) -> list[tuple[float, TTL]]:
     ],
 )
 def test_what_a_token_of_prefix_saves(outlook: Outlook, ttl: TTL, written: bool, saved: float) -> None:
-    assert saving(outlook, RATES, ttl, written=written) == about(saved)
+    assert saving(outlook, RATES, ttl, written=written) == pytest.approx(saved)
 
 
 def test_other_prices_move_the_saving() -> None:
     # 1 x (1 - 0.25) - 0.5, and the longer: 0.75 - 2 - 0.25 x (3 - 1.5)
     rates = Rates(read=0.25, write_5m=1.5, write_1h=3.0)
-    assert saving(ONCE, rates, "5m") == about(0.25)
-    assert saving(ONCE, rates, "1h") == about(-1.625)
+    assert saving(ONCE, rates, "5m") == pytest.approx(0.25)
+    assert saving(ONCE, rates, "1h") == pytest.approx(-1.625)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_each_segment_comes_back_as_often_as_the_boundary_that_ends_it() -> None
     # 2,000 tokens at 5 x 0.9 - 0.25 = 4.25 and 4,000 more at 0.9 - 0.25 = 0.65
     choice = choose([candidate(2000, OFTEN), candidate(6000, ONCE)], 0, RATES, BOTH, 2)
     assert picked(choice) == [(2000, "5m"), (6000, "5m")]
-    assert [pick.worth for pick in choice.picks] == about([8500, 2600])
-    assert choice.value == about(11_100)
+    assert [pick.worth for pick in choice.picks] == pytest.approx([8500, 2600])
+    assert choice.value == pytest.approx(11_100)
 
 
 def test_what_is_live_already_is_not_written_again() -> None:
     # 500 of the first 2,000 tokens are read
     choice = choose([candidate(2000, OFTEN), candidate(6000, ONCE)], 500, RATES, BOTH, 2)
-    assert [pick.worth for pick in choice.picks] == about([1500 * 4.25, 4000 * 0.65])
+    assert [pick.worth for pick in choice.picks] == pytest.approx([1500 * 4.25, 4000 * 0.65])
 
 
 def test_with_one_slot_the_better_boundary_is_taken() -> None:
@@ -120,7 +120,7 @@ def test_the_lifetime_is_the_one_that_saves_more() -> None:
     # 5m: 4 (0.9 x 0.5 - 0.5 x 0.25) - 0.25 = 1.05; 1h: 4 (0.9 x 0.9 - 0.1) - 1.1875 = 1.6525
     longer = choose([candidate(1000, Outlook(4, 0.5, 0.9))], 0, RATES, BOTH, 4)
     assert picked(longer) == [(1000, "1h")]
-    assert longer.value == about(1652.5)
+    assert longer.value == pytest.approx(1652.5)
     # 1h: 4 (0.9 x 0.7 - 0.3) - 1.1875 = 0.1325
     assert picked(choose([candidate(1000, Outlook(4, 0.5, 0.7))], 0, RATES, BOTH, 4)) == [(1000, "5m")]
     assert picked(choose([candidate(1000, LATE)], 0, RATES, ("5m",), 4)) == []
@@ -131,14 +131,14 @@ def test_a_longer_lifetime_never_follows_a_shorter_one() -> None:
     # Best would be 2,000 x 4.25 + 4,000 x 2.4125; allowed is 2,000 x 3.3125 + 4,000 x 2.4125 = 16,275.
     choice = choose([candidate(2000, OFTEN), candidate(6000, Outlook(4, 0, 1))], 0, RATES, BOTH, 4)
     assert picked(choice) == [(2000, "1h"), (6000, "1h")]
-    assert choice.value == about(16_275)
+    assert choice.value == pytest.approx(16_275)
 
 
 def test_a_shorter_lifetime_may_follow_a_longer_one() -> None:
     # 2,000 x (4.5 - 1.1875) + 4,000 x 0.65 = 9,225
     choice = choose([candidate(2000, LATE), candidate(6000, ONCE)], 0, RATES, BOTH, 4)
     assert picked(choice) == [(2000, "1h"), (6000, "5m")]
-    assert choice.value == about(9225)
+    assert choice.value == pytest.approx(9225)
 
 
 OUTLOOKS = st.builds(Outlook, st.floats(0, 6), st.floats(0, 1), st.floats(0, 1))
@@ -164,12 +164,12 @@ def test_no_other_set_saves_more(ladder: list[tuple[int, Outlook]], start: int, 
                     before = each.tokens
                 best = max(best, value)
     choice = choose(candidates, start, RATES, BOTH, slots)
-    assert choice.value == about(best)
-    assert sum(pick.worth for pick in choice.picks) == about(choice.value)
+    assert choice.value == pytest.approx(best)
+    assert sum(pick.worth for pick in choice.picks) == pytest.approx(choice.value)
 
 
 def test_what_writing_costs_beyond_no_caching() -> None:
     # 1,500 tokens at 2 - 1 and 4,000 at 1.25 - 1
     picks = [Pick(candidate(2000, OFTEN), "1h", 0), Pick(candidate(6000, OFTEN), "5m", 0)]
-    assert surcharge(picks, 500, RATES) == about(1500 + 1000)
+    assert surcharge(picks, 500, RATES) == pytest.approx(1500 + 1000)
     assert surcharge([], 500, RATES) == 0

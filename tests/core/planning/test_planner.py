@@ -25,7 +25,6 @@ from planning_kit import (
     STEADY,
     Mark,
     Part,
-    about,
     entry,
     placed,
     planned,
@@ -204,8 +203,8 @@ def test_a_read_that_no_slot_is_left_for_takes_the_place_of_what_is_worth_least(
     ]  # fmt: skip
     (reading,) = planned(of, by, policy=ONE).checkpoints
     assert reading.reason == Placed("keeps_read", tokens=reading.reason.tokens, ttl="5m")
-    assert reading.reason.tokens == about(2004)
-    assert reading.worth == about(2004 * 0.9)
+    assert reading.reason.tokens == pytest.approx(2004)
+    assert reading.worth == pytest.approx(2004 * 0.9)
 
 
 def test_a_checkpoint_of_another_lifetime_does_not_keep_the_read() -> None:
@@ -312,7 +311,7 @@ def test_an_hour_before_the_live_five_minutes_is_kept_when_the_rest_is_written_a
     # beyond the tools' hour 2,000 tokens: keeping 0.9 + 3.66 (0.45 - 0.125) = 2.09, an hour 3.66 x 0.9 - 1.1875 = 2.11
     plan = planned(of, by)
     assert placed(plan) == [(0, "1h", SHARED), (1, "1h", AGAIN)]
-    assert plan.checkpoints[1].worth == about(2000 * 2.1065)
+    assert plan.checkpoints[1].worth == pytest.approx(2000 * 2.1065)
 
 
 @pytest.mark.parametrize(("system", "point"), [(1135, (1, "5m", READ)), (1145, (1, "1h", AGAIN))])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planning_kit import NOW, STEADY, VOLATILE, Part, about, entry, prompt, two_parts, view
+import pytest
+from planning_kit import NOW, STEADY, VOLATILE, Part, entry, prompt, two_parts, view
 
 from cachepoint.core.planning.prefixes import Prefixes
 from cachepoint.core.prompt.prompt import Prompt, Where
@@ -22,30 +23,30 @@ def prefixes(of: Prompt, by: View, *, splits: bool = True, now: float = NOW) -> 
 
 def test_a_prefix_is_as_large_as_estimated_times_what_exact_totals_taught() -> None:
     found = prefixes(SYSTEM, view(SYSTEM, calibration=Calibration(factor=1.5, spread=0.2, samples=3.0)))
-    assert [found.size(boundary).mid for boundary in range(4)] == about([1500, 2250, 3000, 6000])
-    assert found.size(1) == about((2250 * 0.8, 2250, 2250 * 1.2))
-    assert found.total == about(6000)
+    assert [found.size(boundary).mid for boundary in range(4)] == pytest.approx([1500, 2250, 3000, 6000])
+    assert found.size(1) == pytest.approx((2250 * 0.8, 2250, 2250 * 1.2))
+    assert found.total == pytest.approx(6000)
 
 
 def test_without_totals_the_band_is_the_tokenizers() -> None:
     found = prefixes(SYSTEM, view(SYSTEM, calibration=NOT_CALIBRATED))
-    assert found.size(0) == about((1000 * 4.4 / 6.2, 1000, 1000 * 4.4 / 2.8))
-    assert found.total == about(4000)
+    assert found.size(0) == pytest.approx((1000 * 4.4 / 6.2, 1000, 1000 * 4.4 / 2.8))
+    assert found.total == pytest.approx(4000)
 
 
 def test_from_the_last_prefix_of_known_size_on_only_the_rest_is_estimated() -> None:
     by = view(SYSTEM, live={1: entry(tokens=1700)}, lapsed={0: entry(tokens=1300), 2: entry()})
     found = prefixes(SYSTEM, by)
-    assert found.size(0) == about((1300, 1300, 1300))
-    assert found.size(1) == about((1700, 1700, 1700))
-    assert found.size(2) == about((1700 + 450, 1700 + 500, 1700 + 550))
-    assert found.size(3) == about((1700 + 2250, 1700 + 2500, 1700 + 2750))
+    assert found.size(0) == pytest.approx((1300, 1300, 1300))
+    assert found.size(1) == pytest.approx((1700, 1700, 1700))
+    assert found.size(2) == pytest.approx((1700 + 450, 1700 + 500, 1700 + 550))
+    assert found.size(3) == pytest.approx((1700 + 2250, 1700 + 2500, 1700 + 2750))
 
 
 def test_what_lives_is_told_in_wire_order_with_its_size() -> None:
     by = view(SYSTEM, live={2: entry("1h"), 0: entry(tokens=1200)})
     assert [(live.boundary, live.tokens, live.entry.ttl) for live in prefixes(SYSTEM, by).live] == [
-        (0, 1200, "5m"), (2, about(2200), "1h"),
+        (0, 1200, "5m"), (2, pytest.approx(2200), "1h"),
     ]  # fmt: skip
 
 

@@ -204,7 +204,7 @@ def test_a_message_costs_four_tokens_and_gives_its_blocks_a_role() -> None:
 
 
 def test_hints_and_times_mark_blocks() -> None:
-    hints: dict[Where, Hint] = {said(0): "context_end", said(0, 1): "fleeting"}
+    hints: dict[Where, Hint] = {said(0): "context_end", said(0, 1): "volatile"}
     build = builder(hints=hints)
     build.text(SYSTEM, "It is 12:00:05.")
     build.message("user")

@@ -156,7 +156,7 @@ class PromptBuilder:
         size = sent + len(rest)
         blank = not text or text.isspace()
         hint = self.hints.get(where)
-        volatile = hint == "fleeting" or (where.section == "system" and looks_volatile(text))
+        volatile = hint == "volatile" or (where.section == "system" and looks_volatile(text))
         tokens = size / self._profile.likely
         self._add(Block(where, kind, self._role, size, tokens, blank, True, hint == "context_end", volatile))
 

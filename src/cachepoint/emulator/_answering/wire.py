@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from cachepoint.emulator.replies import Answer, Part, Reasoning, Text, ToolCall
 
 _WORDS_A_DELTA = 4
 _JSON_A_DELTA = 16
+_MODEL_NAME = re.compile(r"claude-[a-z0-9-]+?(?=-\d{8}|-v\d|$)")
 _MESSAGES_REASONS: Mapping[str, str] = {"content_filtered": "refusal"}
 
 
@@ -51,7 +53,7 @@ def write_answer(call: Call, answer: Answer, usage: Usage, has_points: bool, met
     """The answer in the dialect and manner of its operation."""
     operation = call.target.operation
     headers = _headers("application/json")
-    message = _Message(call.target.model_id, headers["x-amzn-requestid"])
+    message = _Message(_model_name(call.target.model_id), headers["x-amzn-requestid"])
     if operation == "Converse":
         return Written(headers, encoded(_converse_body(call, answer, converse_usage(call, usage, has_points), metrics)))
     if operation == "InvokeModel":
@@ -85,7 +87,7 @@ def logged_answer(
     Both operations of Converse have the same object, without the counters that only the wire repeats and without
     `cacheDetails`; InvokeModel has the model's own body, or the list of its events.
     """
-    message = _Message(call.target.model_id, request_id)
+    message = _Message(_model_name(call.target.model_id), request_id)
     if call.target.operation == "InvokeModel":
         return _messages_body(answer, usage, message)
     if call.target.operation == "InvokeModelWithResponseStream":
@@ -203,6 +205,12 @@ class _Message:
     @property
     def id(self) -> str:
         return f"msg_bdrk_{self.request_id[:22]}"
+
+
+def _model_name(model_id: str) -> str:
+    """A Claude answer names its model without geography, date and version (35 of 35 recorded answers)."""
+    found = _MODEL_NAME.search(model_id)
+    return found[0] if found else model_id
 
 
 def _messages_usage(usage: Usage) -> Json:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.rules import Api, ModelRule
 from cachepoint.emulator._checks.refusals import Refusal
 from cachepoint.emulator._reading.traits import Traits
 
@@ -25,6 +25,7 @@ _OPERATIONS: Mapping[str, Operation] = {
 }
 _PATH = re.compile(r"^/model/(?P<model>[^/]+)/(?P<operation>[a-z-]+)$")
 _TARGET_HEADERS = ("service-tier", "performanceconfig-latency", "request-metadata")
+_STORED_PROMPT = re.compile(r"^arn:aws[\w-]*:bedrock:[\w-]*:\d*:prompt/")
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d+/(?P<region>[^/,\s]+)/")
 
 
@@ -72,10 +73,19 @@ class Target:
         return self.operation in ("ConverseStream", "InvokeModelWithResponseStream")
 
     @property
+    def api(self) -> Api:
+        """The API the operation belongs to; CountTokens counts for both and goes with InvokeModel."""
+        return "converse" if self.operation.startswith("Converse") else "invoke_model"
+
+    @property
+    def names_stored_prompt(self) -> bool:
+        """The model id is the ARN of a prompt of Prompt management, which brings its own messages (R1.13)."""
+        return _STORED_PROMPT.match(self.model_id) is not None
+
+    @property
     def scope(self) -> str:
         """What cache entries are not shared across: account, Region, model id and API (rules R3.10, R3.14)."""
-        api = "Converse" if self.operation.startswith("Converse") else "InvokeModel"
-        return f"{self.account}|{self.region}|{self.model_id}|{api}"
+        return f"{self.account}|{self.region}|{self.model_id}|{self.api}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.call import ABANDONED
 from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
@@ -31,7 +32,7 @@ from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_fro
 from cachepoint.langchain._cost.run_tags import SESSION, run_tags
 
 RUN = "run"
-_TTL_UNSAID = "anthropic-bedrock-chat"
+_TTL_UNREPORTED = "anthropic-bedrock-chat"
 """LangChain's name of the class whose streams do not tell the TTL of a write."""
 
 
@@ -50,19 +51,23 @@ class _Started:
 
 
 def _started(
-    params: Mapping[str, Any], said: Mapping[str, Any], messages: list[BaseMessage], at: float, tags: Mapping[str, str]
+    params: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    messages: list[BaseMessage],
+    at: float,
+    tags: Mapping[str, str],
 ) -> _Started:
     api = str(params.get("_type") or "chat")
-    invocation = said.get("ls_invocation_params")
+    invocation = metadata.get("ls_invocation_params")
     region = invocation.get("region_name") if isinstance(invocation, Mapping) else None
     return _Started(
         at=at,
         clock=time.monotonic(),
-        model=str(said.get("ls_model_name") or params.get("model") or "unknown"),
-        provider=said.get("ls_provider"),
+        model=str(metadata.get("ls_model_name") or params.get("model") or "unknown"),
+        provider=metadata.get("ls_provider"),
         region=region or params.get("region_name"),
         api=api,
-        ttl=asked_ttl(messages) if api == _TTL_UNSAID else "5m",
+        ttl=asked_ttl(messages) if api == _TTL_UNREPORTED else "5m",
         tags=tags,
     )
 
@@ -229,7 +234,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
             region=started.region,
             at=started.at,
             base_models=self._base_models,
-            unsaid_ttl=started.ttl,
+            unreported_ttl=started.ttl,
         )
         return CallRecord(
             started=started.at,
@@ -287,11 +292,5 @@ def get_prompt_cache_callback(
     handler = PromptCacheCallbackHandler(
         on_call=on_call, budget_usd=budget_usd, prices=prices, base_models=base_models, clock=clock
     )
-    slot = _free_slot()
-    token = slot.set(handler)
-    try:
-        with exact_costs(prices):
-            yield handler
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            slot.reset(token)
+    with in_block(_free_slot(), handler), exact_costs(prices):
+        yield handler

@@ -48,11 +48,11 @@ def context_blocks(
 ) -> list[Block]:
     """The documents as content blocks of a message, one each, in the order given.
 
-    The last block is said to end the context, and the planner decides whether a checkpoint there pays; `ttl` asks for
-    one with that lifetime. With `recurring=False`, where each question brings other documents, the planner is told
-    nothing and waits until it sees the same ones again. `render` makes a document's text; by default its label, its
-    source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores into the
-    text.
+    The last block is marked as the end of the context, and the planner decides whether a checkpoint there pays; `ttl`
+    asks for one with that lifetime. With `recurring=False`, where each question brings other documents, nothing is
+    marked, and the planner waits until it sees the same ones again. `render` makes a document's text; by default its
+    label, its source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores
+    into the text.
     """
     documents = list(documents)
     _check(documents)
@@ -109,7 +109,7 @@ class ContextTurns(BaseMessagePromptTemplate):
         context = _context(kwargs[self.context], recurring=self.documents == "first")
         # The first turn of one conversation may well come back in another; what stands behind a history does not.
         if self.documents == "last" and len(turns) > 1 and context:
-            context[0] = hinted(context[0], "fleeting")
+            context[0] = hinted(context[0], "volatile")
         content = [*context, *blocks_of(turns[place].content)]
         turns[place] = turns[place].model_copy(update={"content": content})
         return turns

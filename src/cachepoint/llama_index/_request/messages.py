@@ -23,7 +23,7 @@ from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.core.prompt.prompt import Hint, Where
 from cachepoint.errors import ConfigurationError
-from cachepoint.llama_index._documents.templates import ContextBlock, FleetingBlock
+from cachepoint.llama_index._documents.templates import ContextBlock, VolatileBlock
 from cachepoint.llama_index._request.blocks import BlockTranslator, Wire, cache_mark
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -94,8 +94,8 @@ def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[Wire]]) -
     for block, wires in zip(blocks, by_block, strict=False):  # behind those of blocks stand those of other calls
         if wires and isinstance(block, ContextBlock):
             context_end = at
-        elif wires and isinstance(block, FleetingBlock):
-            yield at, "fleeting"
+        elif wires and isinstance(block, VolatileBlock):
+            yield at, "volatile"
         at += len(wires)
     if context_end is not None:
         yield context_end, "context_end"
