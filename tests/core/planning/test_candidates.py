@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from planning_kit import CLAUDE, NEVER, NOW, OFTEN, ONCE, VOLATILE, Part, about, entry, prompt, two_parts, view
+from planning_kit import CLAUDE, NEVER, NOW, OFTEN, ONCE, VOLATILE, Part, entry, prompt, two_parts, view
 
 from cachepoint.core.planning.candidates import Shortlist, shortlist
 from cachepoint.core.planning.prefixes import Prefixes
@@ -98,7 +98,7 @@ def test_what_looks_volatile_counts_a_tenth_until_it_came_three_times(visits: in
     of = prompt(system=[VOLATILE])
     (found,) = listed(of, view(of, {0: OFTEN}, visits={0: visits} if visits else {})).candidates
     assert found.outlook == Outlook(expected, 1.0, 1.0)
-    assert found.reason.visits == about(expected)
+    assert found.reason.visits == pytest.approx(expected)
 
 
 def test_before_what_looks_volatile_all_visits_count() -> None:
