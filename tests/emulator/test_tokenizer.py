@@ -13,7 +13,7 @@ from cachepoint.emulator._reading.tokenizer import WEIGHTS, count_tokens
 
 FAMILIES = tuple(WEIGHTS)
 
-# Recorded counts of repeated sentences (recorded C4, C5), and how near the counter comes in per cent.
+# Recorded counts of repeated sentences (C4, C5 of docs/rules.md), and how near the counter comes in per cent.
 RECORDED: list[tuple[str, int, Tokenizer, int, int]] = [
     ("bye ", 1024, "claude", 1024, 0),
     ("hello ", 1024, "claude", 1024, 0),

@@ -2,6 +2,7 @@
 
 The emulator judges the ledger, so the arithmetic here is its own: it shares the rows of the model table, which outside
 sources pin, and decides by itself in which zone, at which tier, for which length and TTL a token is priced.
+Ids such as P2 are entries of docs/rules.md.
 """
 
 from __future__ import annotations

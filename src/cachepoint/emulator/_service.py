@@ -1,7 +1,7 @@
 """Bedrock Runtime without a transport: a request comes in as path, headers and body, and is answered or refused.
 
 The order of a call: a fault planned for it, its body, its model, what the service refuses, then the cache, the
-reply and the bill. What it wrote can be read from `Exchange.begin` on, when its response begins (rules R3.9).
+reply and the bill. What it wrote can be read from `Exchange.begin` on, when its response begins (docs/rules.md, R3.9).
 """
 
 from __future__ import annotations

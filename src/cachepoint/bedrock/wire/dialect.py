@@ -134,7 +134,7 @@ def usage_of(
 ) -> Usage:
     """Tokens by class; `by_ttl` splits what was written and is not added to it.
 
-    Missing cache counters are normal and count as 0 (recorded C1). A write whose TTL is not said counts
+    Missing cache counters are normal and count as 0 (C1). A write whose TTL is not said counts
     as `unsaid_ttl`.
     """
     split = {"5m": 0, "1h": 0, **by_ttl}

@@ -1,4 +1,4 @@
-"""What the service refused, read off its error message."""
+"""What the service refused, read off its error message (the texts are in docs/rules.md, V1 to V7)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cachepoint.core.provider.rules import SECTIONS, Section
 
 _ABOUT_CHECKPOINTS = re.compile(
     r"cachepoint|cache_control|cache point|prompt caching|\bttl\b"
-    r"|messages\.\d+\.content\.\d+\.type: field required"  # after a document that is not a PDF (section 2)
+    r"|messages\.\d+\.content\.\d+\.type: field required"  # after a document that is not a PDF (V4)
 )
 
 _ABOUT_LONG_TTL = re.compile(r"extended ttl|\.ttl: extra inputs|ttl[^.]*not (?:supported|available|permitted)")

@@ -1,4 +1,4 @@
-"""From any set of wanted checkpoints to one the service accepts (rules.md sections 2 and 8).
+"""From any set of wanted checkpoints to one the service accepts (V1 to V7 of docs/rules.md).
 
 One function that tells what the service refuses of a place, and the pass that moves, merges, drops and orders.
 A checkpoint that may not stand where it was wanted moves to the nearest earlier place, because a

@@ -1,8 +1,8 @@
 """A model of the provider's prompt cache: what a request reads, writes and leaves as input.
 
-The facts (rules.md section 3, recorded.md):
+The facts (ids are those of docs/rules.md):
 - An entry is an exact prefix, cumulative in wire order (R3.1). It is written only at a checkpoint
-  that reaches the minimum, and at every such checkpoint, not only the last (recorded 4).
+  that reaches the minimum, and at every such checkpoint, not only the last (R3.7).
 - A checkpoint finds an entry at its own position or up to lookback positions before it (R3.7).
 - With A the highest entry found, C the last checkpoint that reaches the minimum and B the highest
   1h checkpoint after A: read = A, 1h write = B - A, 5m write = C - B, input = the rest (R3.3).
@@ -28,7 +28,7 @@ class CacheSwitches:
     """What public sources leave open about the provider's cache, one switch each.
 
     - `ttl_shared`: a checkpoint of one TTL reads an entry written with the other. Default True:
-      a 5m checkpoint read a 1h entry two seconds after it was written (recorded C7, one pair).
+      a 5m checkpoint read a 1h entry two seconds after it was written (C7, one pair).
     - `lookback_extra`: positions added to the documented lookback. Default 0, the documents' 20
       positions; one measurement on Bedrock found two more (D4), which planning must not rely on.
     - `refresh_inner`: a read restarts the time of entries at the request's own checkpoints before

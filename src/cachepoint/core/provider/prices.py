@@ -1,6 +1,6 @@
 """What a call cost, what it would have cost without caching, and the difference, exactly.
 
-The facts (rules.md section 4 and 7):
+The facts (P1 to P4 of docs/rules.md):
 - The five classes of tokens have a price each, in USD per million tokens; they never overlap.
 - Above a threshold of prompt tokens, cached ones included, some models price the whole request
   higher: every token, not only those above the threshold (P3).

@@ -1,6 +1,6 @@
 """How an answer goes out: Converse's body and events, and Anthropic's body, headers and chunks.
 
-Which cache counters are there follows the recordings (recorded C1): Converse on Claude always has them,
+Which cache counters are there follows the recordings (docs/rules.md, C1): Converse on Claude always has them,
 ConverseStream on Claude and Nova only when the request had checkpoints, and models that cannot cache never.
 `cacheDetails` is there exactly when Claude wrote.
 """
@@ -131,7 +131,7 @@ def _json_pieces(value: Mapping[str, object]) -> list[str]:
 
 
 def converse_usage(call: Call, usage: Usage, has_points: bool) -> Json:
-    """`usage` of Converse and of the stream's `metadata` event, wire extras included (rules R1.11)."""
+    """`usage` of Converse and of the stream's `metadata` event, wire extras included (R1.11)."""
     counters: Json = {
         "inputTokens": usage.input,
         "outputTokens": usage.output,
@@ -227,7 +227,7 @@ def _messages_usage(usage: Usage) -> Json:
 
 
 def _usage_headers(usage: Usage, metrics: Metrics) -> dict[str, str]:
-    # They repeat the body's usage (rules R1.12).
+    # They repeat the body's usage (R1.12).
     return {
         "x-amzn-bedrock-input-token-count": str(usage.input),
         "x-amzn-bedrock-output-token-count": str(usage.output),
@@ -273,7 +273,7 @@ def _messages_events(answer: Answer, usage: Usage, message: _Message, metrics: M
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
-    # From October 2026 the delta repeats the whole usage (recorded 14): readers must not add it up.
+    # From October 2026 the delta repeats the whole usage (R1.12): readers must not add it up.
     yield {"type": "message_delta", "delta": delta, "usage": _messages_usage(usage)}
     yield {
         "type": "message_stop",

@@ -1,6 +1,6 @@
 """What the service refuses in a Converse request: its shape, then its roles and tools, then its checkpoints.
 
-Texts and statuses are those that callers reported (rules sections 2 and 8).
+Texts and statuses are those that callers reported (docs/rules.md, V11 to V14).
 """
 
 from __future__ import annotations

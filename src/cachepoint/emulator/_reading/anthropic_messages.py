@@ -31,7 +31,7 @@ def as_converse(body: Json) -> Json:
     if schema is not None:
         read["outputConfig"] = {"textFormat": {"structure": {"jsonSchema": {"schema": schema}}}}
     if body.get("cache_control") and read["messages"]:
-        # Automatic caching puts the checkpoint after the last block (rules R3.19).
+        # Automatic caching puts the checkpoint after the last block (docs/rules.md, R3.19).
         read["messages"][-1]["content"].append(_point(body["cache_control"]))
     return read
 

@@ -1,7 +1,7 @@
 """The Converse dialect: how a Converse body becomes a prompt, in the emulator's own reading.
 
-Wire order is tools, system, messages (rules R3.1). Text documents move to the head of their message on Claude,
-so that one that follows a checkpoint is cached with it (rules R3.12); media stay where they are.
+Wire order is tools, system, messages (docs/rules.md, R3.1). Text documents move to the head of their message on Claude,
+so that one that follows a checkpoint is cached with it (R3.12); media stay where they are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Renderer:
         return self._writer.finish(self._opening())
 
     def _root(self) -> str:
-        """What every section depends on (rules R3.10)."""
+        """What every section depends on (R3.10)."""
         parts: list[object] = [
             (self._body.get("outputConfig") or {}).get("textFormat"),
             sorted((self._body.get("promptVariables") or {}).items()),
@@ -119,7 +119,7 @@ class _Renderer:
         self._writer.unseen(tokens, _compact([forced, images, self._thinking(), cleared]))
 
     def _thinking(self) -> list[object]:
-        """Thinking and effort where they are not the model's default, which is the same as absent (rules R3.10)."""
+        """Thinking and effort where they are not the model's default, which is the same as absent (R3.10)."""
         facts = self._call.rule.facts
         named = (self._fields.get(name) for name in ("thinking", "reasoning_config", "reasoningConfig"))
         thinking = next(filter(None, named), None)

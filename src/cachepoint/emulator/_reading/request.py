@@ -31,16 +31,16 @@ _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d+/(?P<region>[^/,\s]+)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Behaviour on which the public facts leave a choice, or which the service changed over time.
+    """Behaviour on which the public facts (docs/rules.md) leave a choice, or which the service changed over time.
 
     - `strict_roles`: refuse two messages of one role in a row. Default True; threads of 2026 suggest that the
-      service merges them now, older ones show the refusal (rules 8).
+      service merges them now, older ones show the refusal (V11).
     - `strict_blanks`: refuse text of white space alone in a message, whatever stands beside it. Default True, as
       reported from the middle of 2026 on; recordings up to February 2026 show it accepted beside other blocks.
     - `thinking_in_every_section`: a change of thinking or effort invalidates tools and system too, not only
-      messages. Default True, as measured on Sonnet 4.6 (rules R3.10).
+      messages. Default True, as measured on Sonnet 4.6 (R3.10).
     - `nova_choice_in_every_section`: a change of tool choice invalidates the whole prompt on Nova. Default
-      True: it explains the misses of the one recording that changes it (rules R3.13, recorded C9).
+      True: it explains the misses of the one recording that changes it (R3.13, C9).
     - `default_region`: the Region of calls that name none (Bedrock API keys).
     """
 
@@ -84,7 +84,7 @@ class Target:
 
     @property
     def scope(self) -> str:
-        """What cache entries are not shared across: account, Region, model id and API (rules R3.10, R3.14)."""
+        """What cache entries are not shared across: account, Region, model id and API (R3.10, R3.14)."""
         return f"{self.account}|{self.region}|{self.model_id}|{self.api}"
 
 
