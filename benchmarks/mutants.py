@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 from mutants_lib.changes import Change, changes, literals
-from mutants_lib.runs import TIMES_CPU, Chosen, Copy, Running, TestRun, allowed, baseline, choose, ended, share, start
+from mutants_lib.runs import TIMES_CPU, Chosen, Copy, Observed, Running, allowed, baseline, choose, ended, share, start
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "cachepoint"
@@ -85,7 +85,7 @@ class Source:
 
 
 def run_all(
-    mutants: Sequence[Mutant], source: Source, tests: dict[str, TestRun], copies: list[Copy]
+    mutants: Sequence[Mutant], source: Source, tests: dict[str, Observed], copies: list[Copy]
 ) -> list[dict[str, Any]]:
     """Meet every mutant with its tests, as many at a time as there are copies."""
     results: list[dict[str, Any]] = [{**mutant.to_dict(), "room": mutant.room} for mutant in mutants]

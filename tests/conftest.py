@@ -10,7 +10,8 @@ import pytest
 from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 
-from cachepoint.bedrock import swallowed
+from cachepoint.bedrock import swallowed, warn
+from cachepoint.bedrock.bounded import Bounded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,3 +73,9 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
     yield kept
     if kept:
         raise ExceptionGroup("cachepoint swallowed faults of its own", kept)
+
+
+@pytest.fixture
+def nothing_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is warned of once in a process is warned of in this test."""
+    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))

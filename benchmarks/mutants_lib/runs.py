@@ -34,7 +34,7 @@ Function = tuple[str, int]
 """A function of the package: the path of its module and the line it starts at."""
 
 
-class TestRun(NamedTuple):
+class Observed(NamedTuple):
     """What the baseline saw of one test: the CPU it took in seconds, and which functions of core it called."""
 
     seconds: float
@@ -134,7 +134,7 @@ def start(copy: Path, root: Path, tests: Collection[str], *plugins: object, seco
         os._exit(int(code))
 
 
-def baseline(copy: Path, root: Path, suite: Sequence[str], core: str, report: Path) -> dict[str, TestRun] | None:
+def baseline(copy: Path, root: Path, suite: Sequence[str], core: str, report: Path) -> dict[str, Observed] | None:
     """Every test of the suite as it is without a mutant; None when one fails.
 
     What the tests import from elsewhere is imported here as well, so that later forks have it.
@@ -147,12 +147,12 @@ def baseline(copy: Path, root: Path, suite: Sequence[str], core: str, report: Pa
         with suppress(Exception):
             importlib.import_module(name)
     return {
-        test: TestRun(run["seconds"], frozenset((path, line) for path, line in run["functions"]))
+        test: Observed(run["seconds"], frozenset((path, line) for path, line in run["functions"]))
         for test, run in seen["tests"].items()
     }
 
 
-def choose(tests: dict[str, TestRun], room: str, function: Function | None) -> list[list[str]]:
+def choose(tests: dict[str, Observed], room: str, function: Function | None) -> list[list[str]]:
     """The tests that call a function, all where it is None, the quick ones first: those of its own room, then the rest.
 
     Each of the two is a run of its own, so that a mutant that its room finds costs no import of what the rest takes.
@@ -163,7 +163,7 @@ def choose(tests: dict[str, TestRun], room: str, function: Function | None) -> l
     return [sorted(part, key=lambda test: (tests[test].seconds, test)) for part in parts if part]
 
 
-def allowed(tests: dict[str, TestRun], chosen: Sequence[str]) -> float:
+def allowed(tests: dict[str, Observed], chosen: Sequence[str]) -> float:
     """The seconds of CPU that a run of these tests may take."""
     return max(LEAST_SECONDS, TIMES_BASELINE * sum(tests[test].seconds for test in chosen))
 

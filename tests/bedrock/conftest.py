@@ -8,8 +8,6 @@ from itertools import count
 import pytest
 from converse_kit import Bedrock
 
-from cachepoint.bedrock import warn
-from cachepoint.bedrock.bounded import Bounded
 from cachepoint.emulator import BedrockEmulator, Options
 
 _accounts = count(1)
@@ -30,5 +28,5 @@ def bedrock(_running: BedrockEmulator) -> Iterator[Bedrock]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))
+def warned_anew(nothing_warned_of: None) -> None:
+    """Every test hears its own warnings."""

@@ -10,17 +10,12 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_kit import MODEL, MakeModel, question
 
-from cachepoint.bedrock import warn
-from cachepoint.bedrock.bounded import Bounded
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning
 
+pytestmark = pytest.mark.usefixtures("nothing_warned_of")
+
 LATE = [HumanMessage("Hello"), SystemMessage("Be brief.")]
-
-
-@pytest.fixture(autouse=True)
-def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))
 
 
 def invoke(model: Any, messages: Any) -> None:

@@ -8,22 +8,17 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
-from cachepoint.bedrock import warn
-from cachepoint.bedrock.bounded import Bounded
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning
 from cachepoint.llama_index import CacheAwareBedrockConverse
+
+pytestmark = pytest.mark.usefixtures("nothing_warned_of")
 
 OPAQUE = "arn:aws:bedrock:us-east-1:111122223333:provisioned-model/abc"
 # One call that the adapter cannot read, and a model that the client does not know.
 UNREADABLE = [ChatMessage(role="user", content="Hi", additional_kwargs={}),
               ChatMessage(role="assistant", content="Yes.", additional_kwargs={"tool_calls": [{"nothing": 1}]}),
               ChatMessage(content="And now?")]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))
 
 
 @pytest.fixture

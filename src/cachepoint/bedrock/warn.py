@@ -26,7 +26,7 @@ _LOOP = "asyncio.events"
 _FRAMEWORKS = frozenset({
     "langchain", "langchain_classic", "langchain_community", "langchain_core", "langchain_aws", "langgraph",
     "langsmith", "deepagents", "llama_index", "llama_index_instrumentation", "workflows", "boto3", "botocore",
-    "aiobotocore", "pydantic", "anyio", "uvloop", "nest_asyncio", "tenacity",
+    "aiobotocore", "pydantic", "anyio", "uvloop", "nest_asyncio", "tenacity", "wrapt", "opentelemetry", "langfuse",
 })  # fmt: skip
 """What calls cachepoint for the user, and what runs it; of the standard library, every module counts as such."""
 

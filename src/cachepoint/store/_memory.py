@@ -5,19 +5,35 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from operator import add, gt, sub
 
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.return_curves import NAMED
-from cachepoint.core.traffic.traffic import Traffic
-from cachepoint.core.traffic.view import Sent, Step, View
+from cachepoint.core.traffic.entries import Sent
+from cachepoint.core.traffic.kinds import NAMED
+from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
+from cachepoint.core.traffic.view import Step, View
+from cachepoint.core.traffic.waste import NO_GUARDS, Guards
 from cachepoint.store import _profile as profile
 
-BOUNDARIES_KEPT = 120_000
-"""All scopes together; about 300 bytes each, so that a store stays below 64 MiB."""
-SCOPES_KEPT = 128
-"""Each keeps habits besides its boundaries: some 200 KiB where there are many scopes."""
+BOUNDARIES_KEPT = 96_000
+"""All scopes together; about 350 bytes each, so that a store stays below 64 MiB with all else it keeps."""
+_ENTRIES_SHARE = 10
+"""An entry for so many boundaries: a request writes one or two, and has ten and more boundaries."""
+_CURVES_SHARE = 10
+"""A return curve, of about a kilobyte, for so many boundaries."""
+_BLOCKS_SHARE = 1
+"""A block of a recent request, of 24 bytes, for so many boundaries."""
+_SLACK = 32
+"""Room is made for one in so many more than asked for, so that it is seldom made."""
+IDLE_SECONDS = 3600.0
+"""A scope that was not used for so long has no entry left to lose, and gives up first what it remembers."""
+SCOPES_KEPT = 1024
+"""Scopes told apart, each with some kilobytes besides its boundaries …"""
+GUARDS_KEPT = 4096
+"""… and scopes of which what guards money is told apart, some 300 bytes each; of others it is lumped together."""
 
 
 class MemoryStore:
@@ -28,16 +44,25 @@ class MemoryStore:
 
     def __init__(self, *, key: bytes | None = None, boundaries_kept: int = BOUNDARIES_KEPT) -> None:
         self.key = key if key is not None else secrets.token_bytes(32)
-        self._boundaries_kept = boundaries_kept
+        self._most = Room(
+            boundaries_kept,
+            boundaries_kept // _ENTRIES_SHARE,
+            boundaries_kept // _BLOCKS_SHARE,
+            boundaries_kept // _CURVES_SHARE,
+        )
+        self._kept = EMPTY
         self._scopes: dict[str, Traffic] = {}
         self._learned: dict[str, Traffic] = {}
+        self._guards: dict[str, Guards] = {}
+        self._guards_of_all_others = NO_GUARDS
+        self._writers: Latest[str] = Latest()
         # An abandoned stream settles itself when it is collected, which may be in the middle of another call.
         self._lock = threading.RLock()
 
     def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember a request's boundaries and return what was known before it."""
-        with self._lock:
-            view = self._traffic(scope).visit(steps, history, now)
+        with self._grown(scope, now) as traffic:
+            view = traffic.visit(steps, history, now)
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
@@ -47,8 +72,11 @@ class MemoryStore:
 
     def sent(self, scope: str, sent: Sent, now: float) -> None:
         """A planned request goes out."""
-        with self._lock:
-            self._traffic(scope).sent(sent, now)
+        with self._grown(scope, now) as traffic:
+            traffic.sent(sent, now)
+            for point in sent.points:
+                self._writers.put(point.digest, scope)
+            self._writers.take_oldest(len(self._writers) - self._most.entries)
 
     def began(self, scope: str, sent: Sent) -> None:
         """Its response began."""
@@ -57,13 +85,13 @@ class MemoryStore:
 
     def failed(self, scope: str, sent: Sent) -> None:
         """It failed before its response began."""
-        with self._lock:
-            self._traffic(scope).failed(sent)
+        with self._grown(scope, 0.0) as traffic:
+            traffic.failed(sent)
 
     def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
-        with self._lock:
-            self._traffic(scope).settled(sent, usage, started)
+        with self._grown(scope, started) as traffic:
+            traffic.settled(sent, usage, started)
 
     def refuse(self, scope: str, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
@@ -86,22 +114,90 @@ class MemoryStore:
         store = cls(key=key, boundaries_kept=boundaries_kept)
         store._scopes = dict(scopes)
         store._learned = dict(scopes)
+        store._kept = store._counted()
         return store
 
-    def _other_scope(self, scope: str, steps: Sequence[Step], now: float) -> bool:
-        digests = [step.digest for step in steps if step.role in NAMED]
-        return any(other.holds(digests, now) for name, other in self._scopes.items() if name != scope)
+    # -- parts ------------------------------------------------------------------------------------
 
-    def _start(self, scope: str) -> Traffic:
-        like = [found for name, found in self._learned.items() if name.split("|")[-2:] == scope.split("|")[-2:]]
-        return like[-1].like() if like else Traffic()
+    @contextmanager
+    def _grown(self, scope: str, now: float) -> Iterator[Traffic]:
+        """The traffic of a scope, guarded; afterwards it is made sure that all together keep what they may."""
+        with self._lock:
+            found = self._traffic(scope)
+            before = found.kept()
+            yield found
+            after = found.kept()
+            if after != before:
+                self._count(before, after)
+                if any(map(gt, self._kept, self._most)):
+                    self._make_room(now)
 
     def _traffic(self, scope: str) -> Traffic:
         found = self._scopes.pop(scope, None)
         if found is None:
             found = self._start(scope)
-            while len(self._scopes) >= SCOPES_KEPT:
-                del self._scopes[next(iter(self._scopes))]
         self._scopes[scope] = found  # the last one used goes last, so the first is the one to forget
-        found.limit_boundaries(self._boundaries_kept // len(self._scopes))
         return found
+
+    def _start(self, scope: str) -> Traffic:
+        like = [found for name, found in self._learned.items() if name.split("|")[-2:] == scope.split("|")[-2:]]
+        traffic = like[-1].like() if like else Traffic()
+        self._count(EMPTY, traffic.kept())
+        own = self._guards.pop(scope, None)
+        if own is not None:
+            traffic.waste, traffic.refused = own.waste, traffic.refused | own.refused
+        else:
+            traffic.inherited = self._guards_of_all_others
+        while len(self._scopes) >= SCOPES_KEPT:
+            self._forget(next(iter(self._scopes)))
+        return traffic
+
+    def _forget(self, scope: str) -> None:
+        """Forget a scope but for what guards money, in a row of its own or lumped with others."""
+        traffic = self._scopes.pop(scope)
+        self._count(traffic.kept(), EMPTY)
+        self._guards[scope] = traffic.guards
+        while len(self._guards) > GUARDS_KEPT:
+            oldest = self._guards.pop(next(iter(self._guards)))
+            self._guards_of_all_others = self._guards_of_all_others.merged(oldest)
+
+    def _count(self, before: Room, after: Room) -> None:
+        self._kept = Room(*map(add, self._kept, map(sub, after, before)))
+
+    def _counted(self) -> Room:
+        kept = [traffic.kept() for traffic in self._scopes.values()]
+        return Room(*(map(sum, zip(*kept, strict=True)) if kept else EMPTY))
+
+    def _make_room(self, now: float) -> None:
+        """Idle scopes, then those that keep most, give up what they used longest ago, until there is room."""
+        for traffic in self._scopes.values():
+            if 0 < traffic.latest < now - IDLE_SECONDS:
+                traffic.keep(EMPTY._replace(curves=self._most.curves), now)
+        kept = [traffic.kept() for traffic in self._scopes.values()]
+        level = Room(*map(_level, zip(*kept, strict=True), self._most))
+        for traffic, room in zip(self._scopes.values(), kept, strict=True):
+            if any(map(gt, room, level)):
+                traffic.keep(level, now)
+        self._kept = self._counted()
+
+    def _other_scope(self, scope: str, steps: Sequence[Step], now: float) -> bool:
+        """Whether an entry of any of these prefixes is believed alive in another scope."""
+        for step in steps:
+            if step.role in NAMED and (name := self._writers.get(step.digest, scope)) != scope:
+                other = self._scopes.get(name)
+                if other is not None and other.holds((step.digest,), now):
+                    return True
+        return False
+
+
+def _level(parts: Sequence[int], most: int) -> int:
+    """The level to which parts are cut that are together more than they may be; else the largest of them."""
+    if sum(parts) <= most:
+        return max(parts)
+    left = most - most // _SLACK
+    for index, part in enumerate(sorted(parts)):
+        share = left // (len(parts) - index)
+        if part > share:
+            return share
+        left -= part
+    return max(parts)

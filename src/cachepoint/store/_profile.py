@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cachepoint.core.prompt.tokens import Calibration
-from cachepoint.core.traffic.return_curves import N_BUCKETS, CurveKey, Habits, Lasting, ReturnCurve
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.evidence import N_COUNTERS
+from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, N_BUCKETS, CurveKey, coarser
+from cachepoint.core.traffic.return_curves import Habits
 from cachepoint.core.traffic.traffic import Traffic
-from cachepoint.core.traffic.view import Entry, Seen
+from cachepoint.core.traffic.view import Seen
 from cachepoint.errors import ConfigurationError
 
-VERSION = 1
+VERSION = 2
+"""2: curves are plain counts that fade from their first use on; 1 faded them by the event."""
 
 
 def write(path: str | os.PathLike[str], key: bytes, scopes: Mapping[str, Traffic]) -> None:
@@ -42,7 +46,7 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Traffic]]:
             )
         key = bytes.fromhex(content["key"])
         return key, {name: _traffic(found) for name, found in content["scopes"].items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as problem:
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, LookupError, TypeError, ValueError) as problem:
         if isinstance(problem, ConfigurationError):
             raise
         raise ConfigurationError(
@@ -53,7 +57,7 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Traffic]]:
 def _plain(traffic: Traffic) -> dict[str, Any]:
     # A boundary seen once says nothing a fresh process would not assume; most boundaries are such.
     seen = {
-        digest.hex(): [found.visits, found.kind, found.born, found.gaps]
+        digest.hex(): [found.times, found.kind, found.born, found.gaps]
         for digest, found in traffic.seen.items()
         if found.visits > 1
     }
@@ -62,10 +66,7 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
         "learned_minimum": traffic.learned_minimum,
         "refused": sorted(traffic.refused),
         "splits_trusted": traffic.splits_trusted,
-        "curves": [
-            [kind, c.events, c.at_risk, [c.lasting.followed, c.lasting.begun, c.lasting.followed_elsewhere]]
-            for kind, c in traffic.habits.without_waits(traffic.latest).curves.items()
-        ],
+        "curves": list(traffic.habits.counted(traffic.latest).items()),
         "seen": seen,
         "entries": {
             digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
@@ -76,32 +77,29 @@ def _plain(traffic: Traffic) -> dict[str, Any]:
 
 
 def _traffic(plain: Mapping[str, Any]) -> Traffic:
-    curves = {
-        _kind(kind): ReturnCurve(_by_bucket(events), _by_bucket(at_risk), lasting=Lasting(*lasting))
-        for kind, events, at_risk, lasting in plain["curves"]
-    }
+    curves = {_kind(kind): tuple(_of(N_COUNTERS, counts)) for kind, counts in plain["curves"]}
     traffic = Traffic(
         calibration=Calibration(*plain["calibration"]),
         learned_minimum=plain["learned_minimum"],
         refused=frozenset(plain["refused"]),
         splits_trusted=plain["splits_trusted"],
-        habits=Habits(curves),
+        habits=Habits(undated=curves),
     )
-    for digest, (visits, kind, born, gaps) in plain["seen"].items():
-        traffic.seen.put(
-            bytes.fromhex(digest), Seen(visits, None, _kind(kind), _kind(born), tuple(gaps and _by_bucket(gaps)))
-        )
+    for digest, (times, kind, born, gaps) in plain["seen"].items():
+        own = tuple(gaps and _of(N_BUCKETS, gaps))
+        traffic.seen.put(bytes.fromhex(digest), Seen(times, None, _kind(kind), _kind(born), own))
     for digest, (ttl, used_at, splits) in plain["entries"].items():
         traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
     return traffic
 
 
-def _by_bucket(plain: Sequence[Any]) -> list[Any]:
-    if len(plain) != N_BUCKETS:
-        raise ValueError(f"{len(plain)} buckets")
-    return list(plain)
+def _of(length: int, plain: Sequence[Any]) -> Sequence[Any]:
+    if len(plain) != length:
+        raise ValueError(f"{len(plain)} for {length}")
+    return plain
 
 
 def _kind(plain: Sequence[Any]) -> CurveKey:
     role, again, size = plain
-    return (role, again, size)
+    # The very tuples that traffic uses, since every boundary kept points at two.
+    return AGAIN_KIND[role] if again else coarser(FIRST_KINDS[role][0]) if size == COARSE else FIRST_KINDS[role][size]

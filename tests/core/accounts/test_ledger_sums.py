@@ -10,7 +10,7 @@ import pytest
 
 from cachepoint.core.accounts import ledger as ledger_module
 from cachepoint.core.accounts.ledger import OTHER, CacheLedger
-from cachepoint.core.accounts.record import CallRecord
+from cachepoint.core.accounts.record import CallRecord, Miss
 from cachepoint.core.accounts.sharing_out import PrefixUse, Written
 from cachepoint.core.accounts.totals import table
 from cachepoint.core.provider.prices import Cost
@@ -166,3 +166,28 @@ def test_the_summary_is_the_table_of_all_models() -> None:
     ledger = CacheLedger()
     ledger.add(CALL)
     assert ledger.summary() == table(ledger.totals(), {"m": ledger.totals()})
+
+
+def test_values_beyond_those_kept_bear_their_shares_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.60 USD that a wrote and b and c read: 0.40 to the two of them, who have no sum of their own."""
+    monkeypatch.setattr(ledger_module, "VALUES_KEPT", 1)
+    ledger = CacheLedger()
+    for record in (used("a", 1.0, "0.60", WRITE), used("b", 2.0, "0", READ), used("c", 3.0, "0", READ)):
+        ledger.add(record)
+    shared = ledger.by("tenant", shared="pro_rata")
+    assert {name: totals.cost.usd for name, totals in shared.items()} == {"a": Decimal("0.2"), OTHER: Decimal("0.4")}
+
+
+def test_a_call_that_ends_while_another_is_summed_is_not_lost() -> None:
+    """As an abandoned stream does that is collected at that very moment, in the same thread."""
+    ledger, waiting = CacheLedger(), [replace(CALL, model="collected")]
+
+    class Collecting(Miss):
+        def __bool__(self) -> bool:
+            if waiting:
+                ledger.add(waiting.pop())
+            return True
+
+    ledger.add(replace(CALL, miss=Collecting("expired", "", 1, "")))
+    assert (ledger.totals().calls, ledger.totals().usage) == (2, Usage(20, 180, output=10))
+    assert {name: totals.calls for name, totals in ledger.by("model").items()} == {"m": 1, "collected": 1}

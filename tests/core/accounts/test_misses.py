@@ -14,9 +14,9 @@ import pytest
 from cachepoint.core.accounts.misses import IMAGES_HINT, SETTING_HINT, diagnose
 from cachepoint.core.accounts.record import Miss, MissReason
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan
-from cachepoint.core.planning.reasons import Placed
+from cachepoint.core.planning.reasons import Placed, Rejected
 from cachepoint.core.prompt.builder import PromptBuilder
-from cachepoint.core.prompt.prompt import IMAGES, Prompt, Where
+from cachepoint.core.prompt.prompt import IMAGES, Mark, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
@@ -134,6 +134,12 @@ def test_the_deepest_entry_that_was_not_read_tells_why(plan: Plan, readable: boo
     request = prompt()
     alive = {**entries(request, 0), **entries(request, 1, readable=readable), b"elsewhere": Entry("5m", NOW)}
     assert found(request, View(entries=alive), plan) == (reason, "system[0]", 3000)
+
+
+def test_an_entry_may_end_with_the_prompt() -> None:
+    request = prompt()
+    assert found(request, View(entries=entries(request, 4))) == ("lookback", "messages[2].content[0]", 4512)
+    assert found(request, View(lapsed=entries(request, 4, used_at=0.0))) == ("expired", "messages[2].content[0]", 4512)
 
 
 def test_lost_tokens_are_calibrated() -> None:
@@ -407,6 +413,28 @@ def test_a_setting_explains_messages_that_go_on() -> None:
     assert changed(before, now, cached=4400) == ("messages_changed", "toolChoice", 1008)
 
 
+def test_a_setting_before_other_messages_loses_what_they_share() -> None:
+    """The tool's 1,000 are the same bytes; the system prompt's 2,000 only have their size; the question is another."""
+    before = with_setting("system", "thinking", 1)
+    now = prompt(turns=(words(900, "x"),), settings={"system": {"thinking": 2}})
+    assert changed(before, now) == ("system_changed", "thinking", 2000)
+
+
+@pytest.mark.parametrize("turns", [TURNS[:1], (TURNS[0], words(300, "x"))])
+def test_a_setting_explains_a_first_question_that_goes_on(turns: Texts) -> None:
+    """The question of 504 tokens has its size, and all that the shorter of the two has besides is its last block."""
+    before = prompt(turns=turns, settings={"messages": {"toolChoice": 1}})
+    now = with_setting("messages", "toolChoice", 2)
+    assert changed(before, now, cached=4400) == ("messages_changed", "toolChoice", 504)
+
+
+@pytest.mark.parametrize(("before", "now", "named"), [(1, None, "there"), (None, 1, "here"), (1, 2, "here")])
+def test_a_setting_is_named_by_the_place_it_was_set_at(before: Any, now: Any, named: str) -> None:
+    """The same setting may be set in two places of a request."""
+    miss = changed(with_setting("system", "there", before), with_setting("system", "here", now))
+    assert miss == ("system_changed", named, 3000)
+
+
 def test_another_setting_with_a_loss_below_the_minimum_says_nothing() -> None:
     """At the minimum of 500 tokens the loss is one: 1,500 cached, of which 1,000 lie before the section."""
     before, now = (with_setting("system", "thinking", value) for value in (1, 2))
@@ -426,3 +454,26 @@ def test_checkpoints_at_which_nothing_was_written_are_below_the_minimum() -> Non
 def test_the_last_checkpoint_is_named() -> None:
     plan = Plan((*POINTS.checkpoints, replace(POINTS.checkpoints[0], path="system[0]")))
     assert found(prompt(), View(), plan) == ("below_minimum", "system[0]", 0)
+
+
+SMALL, BLANK = Rejected("system[0]", "below_minimum"), Rejected("system[1]", "after_blank_text")
+
+
+@pytest.mark.parametrize(
+    ("marked", "plan", "named"),
+    [
+        (True, Plan(rejected=(SMALL, SMALL._replace(path="tools[0]"), BLANK)), "tools[0]"),
+        (True, Plan(rejected=(BLANK,)), None),
+        (False, Plan(rejected=(SMALL,)), None),
+    ],
+)
+def test_a_users_checkpoint_too_early_is_below_the_minimum(marked: bool, plan: Plan, named: str | None) -> None:
+    request = prompt()
+    if marked:
+        request = replace(request, marks=(Mark(Where("system", None, 1), 1, "5m"),))
+    assert found(request, View(), plan) == (None if named is None else ("below_minimum", named, 0))
+
+
+def test_an_early_checkpoint_beside_a_good_one_is_no_miss() -> None:
+    request = replace(prompt(), marks=(Mark(Where("system", None, 1), 1, "5m"),))
+    assert found(request, View(), replace(POINTS, rejected=(SMALL,)), Usage(cache_write_5m=9)) is None

@@ -222,3 +222,15 @@ def test_a_read_tells_the_size_from_where_the_write_began() -> None:
 def test_a_write_of_no_tokens_costs_nothing_to_share() -> None:
     empty = PrefixUse(None, (Written("p", 0),))
     assert spread([("a", empty, Decimal(0)), ("b", PrefixUse("p"), Decimal(0))]) == {"a": 0, "b": 0}
+
+
+def test_all_that_was_paid_is_shared_whatever_size_a_read_tells() -> None:
+    """9,000 tokens for 1.20 USD were one stretch: half of it goes to the reader, although the read was of 8,000."""
+    wrote, read = PrefixUse(None, (Written("p", 9000),)), PrefixUse("p", (), 8000)
+    assert spread([("a", wrote, COST), ("b", read, Decimal(0))]) == {"a": Decimal("-0.6"), "b": Decimal("0.6")}
+
+
+def test_a_prefix_of_the_size_that_was_read_was_not_written() -> None:
+    ends = {b"one": 3000.0, b"same size": 3000.0}
+    use = prefix_use("scope", ends, list(ends), Usage(input=90, cache_read=3000, cache_write_5m=10), 3100)
+    assert use.wrote == ()

@@ -86,7 +86,7 @@ def test_the_table_has_a_line_for_each_model_and_one_for_all() -> None:
 
 
 def test_the_table_ends_with_what_is_missing_and_the_misses_most_frequent_first() -> None:
-    reasons: tuple[MissReason, ...] = ("lookback", "expired", "not_marked", "lookback")
+    reasons: tuple[MissReason, ...] = ("lookback", "not_marked", "expired", "lookback")
     records = [FAILED, FAILED, UNPRICED, *(missed(reason) for reason in reasons)]
     assert table(summed(*records), {}).splitlines()[2:] == [
         "2 failed",

@@ -130,10 +130,10 @@ def _first_difference(prompt: Prompt, shape: Shape) -> int | None:
 
 def _section(prompt: Prompt, shape: Shape, block: int) -> Section:
     """The section that differs at a block, which one of the two may not have there."""
-    tools_end, system_end = shape.sections
-    if block <= max(prompt.tools_end, tools_end):
+    if block <= max(prompt.tools_end, shape.sections[0]):
         return "tools"
-    return "system" if block <= max(prompt.system_end, system_end) else "messages"
+    # With more or fewer system blocks it is another kind of call, whichever of the two this says.
+    return "system" if block <= prompt.system_end else "messages"
 
 
 def _changed_setting(prompt: Prompt, shape: Shape, block: int) -> Setting | None:

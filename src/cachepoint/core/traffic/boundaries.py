@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cachepoint.core.prompt.prompt import Block, Prompt
-from cachepoint.core.traffic.return_curves import Role
+from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.view import Step, Turn
 
 ROLE_NAMES: dict[Role, str] = {

@@ -3,31 +3,49 @@
 A curve is an actuarial life table over a few time buckets. A visit that has not been followed by
 another yet counts as at risk only in the buckets its age has passed, and half in the one it is in: long
 gaps take long to show, and an open gap is no failure. A prior, worth a few visits, serves until
-evidence comes; evidence fades, so that a change of traffic is followed.
+evidence comes. Every visit weighs the same in all it is counted in, by when it was made: a wait that is
+open, one that ended, and one that was given up.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
-from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-Role = Literal[
-    "tools_end", "system_end", "context_end", "history_end",
-    "tail_single", "tail_turns", "tail_stuffed", "tail_tools", "inner", "cut",
-]  # fmt: skip
-"""What a boundary is in its prompt: the evidence of like boundaries is shared."""
-NAMED: frozenset[Role] = frozenset(get_args(Role)) - {"inner", "cut"}
-"""The roles that the prompt's structure gives, seen before or not."""
+from cachepoint.core.traffic.evidence import (
+    AT_RISK,
+    BEGUN,
+    ELSEWHERE,
+    EVENTS,
+    FOLLOWED,
+    N_COUNTERS,
+    NO_COUNTS,
+    Counts,
+    Delta,
+    added,
+    carried,
+    epoch_of,
+    weight,
+)
+from cachepoint.core.traffic.kinds import (
+    BUCKETS,
+    COARSE,
+    N_BUCKETS,
+    NAMED,
+    UNTIL_1H,
+    UNTIL_5M,
+    CurveKey,
+    Role,
+    bucket,
+    coarser,
+)
+from cachepoint.core.traffic.waits import Ages
 
-BUCKETS = (15.0, 45.0, 120.0, 300.0, 900.0, 3600.0)
-"""Bucket limits in seconds; the last bucket is everything later."""
-N_BUCKETS = len(BUCKETS) + 1
-UNTIL_5M = BUCKETS.index(300.0) + 1
-UNTIL_1H = BUCKETS.index(3600.0) + 1
+__all__ = ["NAMED", "CurveKey", "Forecast", "Habits", "Happened", "Outlook", "Role", "outlook", "prior_forecast"]
 
 PRIOR_WEIGHT = 2.0
 """A prior counts as much as this many visits: a handful of wasted writes overrules it."""
@@ -35,8 +53,6 @@ OWN_PRIOR_WEIGHT = 1.0
 """What a boundary's kind says counts as much as this many returns of its own."""
 OWN_VISITS_WEIGHT = 8.0
 """How often a boundary came back speaks as loud as its kind's curve from this many visits on."""
-FADING = 0.998
-"""Each new event weighs the older ones down by this much: about five hundred events are remembered."""
 SOON = tuple(float(index >= UNTIL_5M - 1) for index in range(N_BUCKETS))
 """The spread of a return within five minutes, as a read tells."""
 LATE = tuple(float(index >= UNTIL_5M) for index in range(N_BUCKETS))
@@ -47,9 +63,10 @@ UNPROVEN = 8
 """Returns elsewhere believed in a row that no read has borne out: a history trimmed by its user looks the same."""
 PART_SEEN = 1.0
 """From so many returns elsewhere on, how many visits follow is no longer judged by those seen here."""
-PENDING_KEPT = 1024
-"""Visits a curve waits for; of older ones it is remembered only how long they were waited for."""
-_FEWEST_PENDING = 16
+LONGEST_WAIT = BUCKETS[-1]
+"""Seconds until a wait is given up: no entry lives longer. A boundary has shown by then how it lasts."""
+OUT_OF_ORDER = 120.0
+"""Seconds by which requests may come out of order; a time further back is a clock that was set back."""
 
 _SLOW = (0.15, 0.35, 0.6, 0.8, 0.92, 0.98, 1.0)
 _FAST = (0.6, 0.85, 0.95, 0.98, 0.99, 1.0, 1.0)
@@ -77,9 +94,9 @@ class Prior(NamedTuple):
     spread: Sequence[float]
 
     @property
-    def cumulative(self) -> list[float]:
+    def forecast(self) -> Forecast:
         """The chance of a return by the end of each bucket."""
-        return [self.returns * share for share in self.spread]
+        return Forecast(tuple(self.returns * share for share in self.spread))
 
 
 PRIORS: Mapping[Role, Prior] = {
@@ -103,234 +120,287 @@ PRIORS: Mapping[Role, Prior] = {
 }
 AGAIN = Prior(0.7, _SLOW)
 """After a boundary has come back once: prefixes that return tend to go on returning."""
+CAUTIOUS = Prior(0.1, _SLOW)
+"""Where sizes are not told apart, the least that any role promises: what is lumped together must prove itself."""
 
-
-def bucket(gap: float) -> int:
-    """The bucket a gap in seconds falls into; a clock gone backwards counts as no gap."""
-    return bisect_right(BUCKETS, gap)
-
-
-SIZE_LIMITS = tuple(64 << power for power in range(10))
-"""Limits in tokens of the classes of what a first visit adds to the prefixes known: 64 to 32,768."""
-
-
-def size_class(added: float) -> int:
-    """The class of a boundary's first visit, by the tokens it adds: large additions come back less often."""
-    return bisect_right(SIZE_LIMITS, added)
-
-
-@dataclass(slots=True)
-class Lasting:
-    """How many visits follow a boundary's first one of its kind, on average.
-
-    A rate of returns promises what comes if it stays for ever; conversations end, so this is the limit.
-    """
-
-    followed: float = 0.0
-    begun: float = 0.0
-    followed_elsewhere: float = 0.0
-    young: deque[float] = field(default_factory=deque)
-    _young_sum: float = 0.0
-
-    def began(self, now: float, kept: int) -> None:
-        """A boundary became one of this kind; `kept` young ones are told apart by age."""
-        self.followed *= FADING
-        self.begun *= FADING
-        self.followed_elsewhere *= FADING
-        self.young.append(now)
-        self._young_sum += now
-        while len(self.young) > kept or now - self.young[0] > BUCKETS[-1]:
-            self._young_sum -= self.young.popleft()
-            self.begun += 1
-
-    def mature(self, now: float) -> float:
-        """How many began, a young one by the part of an hour it has had."""
-        had = (len(self.young) * now - self._young_sum) / BUCKETS[-1]
-        return self.begun + min(max(had, 0.0), len(self.young))
-
-    def visits(self, promised: float, now: float) -> float:
-        """The mean, given what is promised without evidence; no limit where other processes visit them too."""
-        if self.followed_elsewhere >= PART_SEEN:
-            return math.inf
-        return (self.followed + PRIOR_WEIGHT * promised) / (self.mature(now) + PRIOR_WEIGHT)
-
-
-@dataclass(slots=True)
-class ReturnCurve:
-    """Evidence of one kind of boundary: gaps that ended, visits that never came back, open gaps."""
-
-    events: list[float] = field(default_factory=lambda: [0.0] * N_BUCKETS)
-    at_risk: list[float] = field(default_factory=lambda: [0.0] * N_BUCKETS)
-    pending: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
-    pending_kept: int = PENDING_KEPT
-    lasting: Lasting = field(default_factory=Lasting)
-    unproven: int = 0
-    _begun: list[float] = field(default_factory=list)
-    _over: list[float] = field(default_factory=list)
-
-    def visited(self, digest: bytes, now: float) -> None:
-        """A visit whose return is awaited."""
-        self._end(digest)
-        self.pending[digest] = now
-        insort(self._begun, now)
-        while len(self.pending) > self.pending_kept:
-            oldest = next(iter(self.pending))
-            reached = bucket(now - self._end(oldest))
-            self._passed(reached)
-            self.at_risk[reached] += HALFWAY
-        while now - self.pending[next(iter(self.pending))] > BUCKETS[-1]:
-            self.lapsed(next(iter(self.pending)))
-
-    def returned(self, digest: bytes, gap: float) -> None:
-        """The awaited return came after `gap` seconds."""
-        if digest not in self.pending:
-            return
-        self._end(digest)
-        found = bucket(gap)
-        self._passed(found + 1)
-        self.events[found] += 1
-
-    def lapsed(self, digest: bytes) -> None:
-        """A visit that will not come back: its conversation went on without it, or an hour passed."""
-        if digest in self.pending:
-            self._end(digest)
-            self._passed(N_BUCKETS)
-
-    def returned_elsewhere(self, spread: Sequence[float], *, read: bool) -> None:
-        """A visit like these came back to another process: one fewer is waited for here.
-
-        `spread` is the chance that it had come by the end of each bucket; `read` says that a read shows it, without
-        which only some are believed.
-        """
-        self.unproven = 0 if read else self.unproven + 1
-        if self.unproven > UNPROVEN:
-            return
-        if self.pending:
-            self._end(next(iter(self.pending)))
-        self._passed(0)
-        self.lasting.followed_elsewhere += 1
-        before = 0.0
-        for index, by in enumerate(spread):
-            self.at_risk[index] += 1 - before
-            self.events[index] += by - before
-            before = by
-
-    def returned_sooner(self, gap: float) -> None:
-        """Others came in between: the return that ended a wait of `gap` seconds, if one did, came within minutes."""
-        late = bucket(gap)
-        self.unproven = 0
-        self.lasting.followed_elsewhere += 1
-        if late < UNTIL_5M or self.events[late] < 1:
-            return
-        self.events[late] -= 1
-        self.events[UNTIL_5M - 1] += 1
-        for index in range(UNTIL_5M, late + 1):
-            self.at_risk[index] = max(self.at_risk[index] - 1, self.events[index])
-
-    def cumulative(self, prior: Sequence[float], now: float) -> list[float]:
-        """The chance of a return by the end of each bucket, given what is assumed without evidence."""
-        return _product_limit(prior, PRIOR_WEIGHT, self.events, self.exposed(now))
-
-    def exposed(self, now: float) -> list[float]:
-        """How many visits were at risk in each bucket, those still awaited as far as they have come."""
-        at_risk = list(self.at_risk)
-        waiting = len(self.pending)
-        for index, limit in enumerate(BUCKETS):
-            older = bisect_right(self._begun, now - limit) - bisect_right(self._over, now - limit)
-            at_risk[index] += older + HALFWAY * (waiting - older)
-            waiting = older
-        return at_risk
-
-    def without_waits(self, now: float) -> ReturnCurve:
-        """The same evidence with nothing awaited."""
-        lasting = Lasting(self.lasting.followed, self.lasting.mature(now), self.lasting.followed_elsewhere)
-        return ReturnCurve(list(self.events), self.exposed(now), lasting=lasting)
-
-    def _end(self, digest: bytes) -> float:
-        """Stop waiting; visits over are counted, not searched for, and both lists dropped once all is over."""
-        begun = self.pending.pop(digest, None)
-        if begun is None:
-            return 0.0
-        insort(self._over, begun)
-        if len(self._over) > 2 * self.pending_kept or not self.pending:
-            self._begun, self._over = sorted(self.pending.values()), []
-        return begun
-
-    def _passed(self, buckets: int) -> None:
-        for index in range(N_BUCKETS):
-            self.events[index] *= FADING
-            self.at_risk[index] *= FADING
-        for index in range(min(buckets, N_BUCKETS)):
-            self.at_risk[index] += 1
-
-
-def _product_limit(
-    prior: Sequence[float], weight: float, events: Sequence[float], at_risk: Sequence[float]
-) -> list[float]:
-    survived, before, result = 1.0, 0.0, []
-    for index in range(N_BUCKETS):
-        expected = prior[index]
-        staying = 1.0 - before
-        hazard = (expected - before) / staying if staying > 0 else 0.0
-        pseudo = weight * staying
-        total = at_risk[index] + pseudo
-        survived *= 1.0 - min((events[index] + pseudo * hazard) / total if total else 0.0, 1.0)
-        result.append(1.0 - survived)
-        before = expected
-    return result
-
-
-CurveKey = tuple[Role, bool, int]
-"""A kind of boundary: its role, whether it was seen before, and the class of what a first visit adds, else 0."""
-
-
-@dataclass
-class Habits:
-    """The return curves of one scope, one for each kind of boundary."""
-
-    curves: dict[CurveKey, ReturnCurve] = field(default_factory=dict)
-    pending_kept: int = PENDING_KEPT
-
-    def limit_pending(self, kept: int) -> None:
-        """Await at most about this many returns of each kind from now on."""
-        kept = max(min(kept, PENDING_KEPT), _FEWEST_PENDING)
-        if kept != self.pending_kept:
-            self.pending_kept = kept
-            for curve in self.curves.values():
-                curve.pending_kept = kept
-
-    def curve(self, kind: CurveKey) -> ReturnCurve:
-        """The curve of a kind of boundary, made when first asked for."""
-        found = self.curves.get(kind)
-        if found is None:
-            found = self.curves[kind] = ReturnCurve(pending_kept=self.pending_kept)
-        return found
-
-    def forecast(self, kind: CurveKey, now: float) -> Forecast:
-        """What a kind of boundary promises by the evidence so far."""
-        found = self.curves.get(kind)
-        if found is None:
-            return prior_forecast(kind)
-        returns = found.cumulative(prior_forecast(kind).returns, now)
-        return Forecast(returns, found.lasting.visits(_for_ever(returns), now))
-
-    def spread(self, kind: CurveKey, now: float) -> list[float]:
-        """How soon a kind of boundary comes back if it does: the chance by the end of each bucket."""
-        returns = self.forecast(kind, now).returns
-        return [by / returns[-1] if returns[-1] else 1.0 for by in returns]
-
-    def without_waits(self, now: float) -> Habits:
-        """The same evidence with nothing awaited: open waits count as far as they have come."""
-        return Habits({kind: curve.without_waits(now) for kind, curve in self.curves.items()})
+_FIRST = {role: prior.forecast for role, prior in PRIORS.items()}
+_AGAIN, _COARSE = AGAIN.forecast, CAUTIOUS.forecast
 
 
 def prior_forecast(kind: CurveKey) -> Forecast:
     """What is assumed of a kind of boundary without evidence."""
-    role, again, _ = kind
-    return Forecast((AGAIN if again else PRIORS[role]).cumulative)
+    role, again, size = kind
+    return _COARSE if size == COARSE else _AGAIN if again else _FIRST[role]
 
 
-def outlook(forecast: Forecast, seen: int = 0, gaps: Sequence[int] = ()) -> Outlook:
+class Happened(NamedTuple):
+    """What one request shows of habits.
+
+    `waits` are the kinds of its boundaries whose return is awaited from now on; `returned` are the waits
+    that ended with it and `superseded` those that its conversation went on without, each as its kind and
+    its beginning in wall seconds. `begun` are the kinds that boundaries became, `followed` the kinds
+    whose boundaries had one more visit.
+    """
+
+    waits: Sequence[CurveKey] = ()
+    returned: Sequence[tuple[CurveKey, float]] = ()
+    superseded: Sequence[tuple[CurveKey, float]] = ()
+    begun: Sequence[CurveKey] = ()
+    followed: Sequence[CurveKey] = ()
+
+
+@dataclass(slots=True)
+class ReturnCurve:
+    """The evidence of one kind of boundary: its counters, in the numbers of an epoch, and what is under way.
+
+    `waits` are the visits whose return is awaited, `young` the boundaries that became one of the kind
+    within the last hour. `unproven` returns elsewhere in a row were borne out by no read.
+    """
+
+    counts: array[float] = field(default_factory=lambda: array("d", NO_COUNTS))
+    waits: Ages = field(default_factory=Ages)
+    young: Ages = field(default_factory=Ages)
+    unproven: int = 0
+
+    def counted(self, epoch: int, now: float) -> list[float]:
+        """The counters with what is under way as far as it has come, in the numbers of an epoch."""
+        counts = list(self.counts)
+        reached = [0.0] * N_BUCKETS
+        for begun, count in self.waits.slots():
+            reached[bisect_right(BUCKETS, now - begun)] += count * weight(begun, epoch)
+        further = 0.0
+        for index in range(N_BUCKETS - 1, -1, -1):
+            counts[AT_RISK + index] += further + HALFWAY * reached[index]
+            further += reached[index]
+        for begun, count in self.young.slots():
+            had = min(max((now - begun) / LONGEST_WAIT, 0.0), 1.0)
+            counts[BEGUN] += count * had * weight(begun, epoch)
+        return counts
+
+    def forecast(self, prior: Forecast, epoch: int, now: float, at: float) -> Forecast:
+        """What the kind promises at `now`, given what is assumed without evidence; evidence fades until `at`."""
+        counts, believed = self.counted(epoch, now), PRIOR_WEIGHT * weight(at, epoch)
+        returns = _product_limit(prior.returns, believed, counts)
+        if counts[ELSEWHERE] * PRIOR_WEIGHT >= PART_SEEN * believed:
+            return Forecast(returns)  # other processes visit them too: what follows here says nothing
+        visits = (counts[FOLLOWED] + believed * _for_ever(returns)) / (counts[BEGUN] + believed)
+        return Forecast(returns, max(visits, 0.0))
+
+
+def _product_limit(prior: Sequence[float], believed: float, counts: Sequence[float]) -> tuple[float, ...]:
+    """Kaplan and Meier's estimate of returns by bucket, with a prior that is worth so many visits."""
+    survived, before, result = 1.0, 0.0, []
+    for index, by in enumerate(prior):
+        at_risk = counts[AT_RISK + index] + believed * (1.0 - before)
+        returned = counts[EVENTS + index] + believed * (by - before)
+        if at_risk > 0 < returned:
+            survived *= 1.0 - returned / at_risk if returned < at_risk else 0.0
+        result.append(1.0 - survived)
+        before = by
+    return tuple(result)
+
+
+@dataclass
+class Habits:
+    """The return curves of one scope, one for each kind of boundary: a keeper of deltas.
+
+    `undated` is what a profile tells, as plain counts: they fade from their first use on, not while the
+    profile lies in a file.
+    """
+
+    curves: dict[CurveKey, ReturnCurve] = field(default_factory=dict)
+    undated: Mapping[CurveKey, Counts] = field(default_factory=dict)
+    epoch: int = 0
+    newest: float = -math.inf
+    _clock: float = -math.inf
+
+    def learn(self, delta: Delta) -> None:
+        """Add a delta."""
+        self._enter(max(delta.epoch, self.epoch))
+        for kind, row in delta.in_epoch(self.epoch).rows.items():
+            counts = self.curve(kind).counts
+            for index, count in enumerate(row):
+                if count:
+                    counts[index] += count
+
+    def evidence(self, now: float) -> Delta:
+        """All that is known by now, what is under way as far as it has come."""
+        rows = {kind: tuple(curve.counted(self.epoch, now)) for kind, curve in self.curves.items()}
+        return Delta(self.epoch, rows).merged(Delta.at(self._fading_until(now), self.undated))
+
+    def counted(self, now: float) -> dict[CurveKey, Counts]:
+        """The same as plain counts."""
+        return self.evidence(now).counted(self._fading_until(now))
+
+    def curve(self, kind: CurveKey) -> ReturnCurve:
+        """The curve that counts for a kind of boundary, made when first asked for."""
+        found = self.curves.get(kind) or self.curves.get(coarser(kind))
+        if found is None:
+            found = self.curves[kind] = ReturnCurve()
+        return found
+
+    def forecasts(self, kinds: Iterable[CurveKey], now: float) -> dict[CurveKey, Forecast]:
+        """What kinds of boundary promise by the evidence so far."""
+        at = self._at(now)
+        return {kind: self._forecast(kind, now, at) for kind in kinds}
+
+    def observe(self, happened: Happened, now: float) -> None:
+        """One request came."""
+        at = self._at(now)
+        if now < self._clock - OUT_OF_ORDER:
+            self._give_up_waiting(self._clock)
+            self._clock = now
+        self._clock = max(self._clock, now)
+        rows: dict[CurveKey, list[float]] = {}
+        for kind, begun in happened.returned:
+            if self.curve(kind).waits.remove(begun):
+                found = bucket(now - begun)
+                row = self._passed(rows, kind, self._weight(begun, at), found + 1)
+                row[EVENTS + found] += self._weight(begun, at)
+        for kind, begun in happened.superseded:
+            if self.curve(kind).waits.remove(begun):
+                self._passed(rows, kind, self._weight(begun, at), N_BUCKETS)
+        for kind in happened.followed:
+            self._row(rows, kind)[FOLLOWED] += self._weight(now, at)
+        for kind in happened.waits:
+            waits = self.curve(kind).waits
+            for begun, count in waits.take_before(now - LONGEST_WAIT):
+                self._passed(rows, kind, count * self._weight(begun, at), N_BUCKETS)
+            waits.add(now)
+        for kind in happened.begun:
+            young = self.curve(kind).young
+            for begun, count in young.take_before(now - LONGEST_WAIT):
+                self._row(rows, kind)[BEGUN] += count * self._weight(begun, at)
+            young.add(now)
+        self._learn(rows)
+
+    def forgotten(self, waits: Iterable[tuple[CurveKey, float]], now: float) -> None:
+        """Boundaries whose return was awaited are no longer remembered: they count as far as they have come."""
+        at, rows = self._at(now), dict[CurveKey, list[float]]()
+        for kind, begun in waits:
+            if self.curve(kind).waits.remove(begun):
+                self._come_so_far(rows, kind, self._weight(begun, at), now - begun)
+        self._learn(rows)
+
+    def returned_elsewhere(self, kind: CurveKey, spread: Sequence[float] | None, now: float, *, read: bool) -> None:
+        """A visit like these came back to another process: one fewer is waited for here.
+
+        `spread` is the chance that it had come by the end of each bucket, by default that of the kind. `read` says
+        that a read shows it, without which only some are believed.
+        """
+        curve, at = self.curve(kind), self._at(now)
+        curve.unproven = 0 if read else curve.unproven + 1
+        if curve.unproven > UNPROVEN:
+            return
+        if spread is None:
+            returns = self._forecast(kind, now, at).returns
+            spread = [by / returns[-1] if returns[-1] else 1.0 for by in returns]
+        curve.waits.remove_oldest()
+        rows: dict[CurveKey, list[float]] = {}
+        row, each, before = self._row(rows, kind), self._weight(now, at), 0.0
+        row[ELSEWHERE] += each
+        for index, by in enumerate(spread):
+            row[AT_RISK + index] += each * (1 - before)
+            row[EVENTS + index] += each * (by - before)
+            before = by
+        self._learn(rows)
+
+    def returned_sooner(self, kind: CurveKey, gap: float, now: float) -> None:
+        """Others came in between: the return that ended a wait of `gap` seconds, if one did, came within minutes."""
+        curve, at, late = self.curve(kind), self._at(now), bucket(gap)
+        curve.unproven = 0
+        rows: dict[CurveKey, list[float]] = {}
+        row, each = self._row(rows, kind), self._weight(now - gap, at)
+        row[ELSEWHERE] += self._weight(now, at)
+        # Half a return may be the rounding of a whole one.
+        if late >= UNTIL_5M and curve.counts[EVENTS + late] > HALFWAY * each:
+            row[EVENTS + late] -= each
+            row[EVENTS + UNTIL_5M - 1] += each
+            for index in range(AT_RISK + UNTIL_5M, AT_RISK + late + 1):
+                row[index] -= each
+        self._learn(rows)
+
+    def coarsen(self, kept: int) -> None:
+        """Lump sizes together, in the role that has most, until at most so many curves are left, or nothing to lump."""
+        while len(self.curves) > kept:
+            sizes: dict[CurveKey, list[CurveKey]] = {}
+            for kind in self.curves:
+                if not kind[1] and kind[2] != COARSE:
+                    sizes.setdefault(coarser(kind), []).append(kind)
+            if not sizes:
+                return
+            coarse = max(sizes, key=lambda kind: (len(sizes[kind]), kind))
+            total = self.curves.pop(coarse, None) or ReturnCurve()
+            for kind in sizes[coarse]:
+                fine = self.curves.pop(kind)
+                total.counts = array("d", added(tuple(total.counts), tuple(fine.counts)))
+                total.waits.put_in(fine.waits)
+                total.young.put_in(fine.young)
+                total.unproven = max(total.unproven, fine.unproven)
+            self.curves[coarse] = total
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _forecast(self, kind: CurveKey, now: float, at: float) -> Forecast:
+        prior, found = prior_forecast(kind), self.curves.get(kind)
+        if found is None and (found := self.curves.get(coarser(kind))) is not None:
+            prior = _COARSE
+        return prior if found is None else found.forecast(prior, self.epoch, now, at)
+
+    def _fading_until(self, now: float) -> float:
+        """Evidence is never younger than its newest part: a clock set back stands still for it."""
+        return max(now, self.newest)
+
+    def _at(self, now: float) -> float:
+        """The time that evidence fades to, which from now on it has faded to."""
+        self.newest = at = self._fading_until(now)
+        if self.undated:
+            undated, self.undated = self.undated, {}
+            self.learn(Delta.at(at, undated))
+        self._enter(epoch_of(at))
+        return at
+
+    def _enter(self, epoch: int) -> None:
+        if epoch > self.epoch:
+            each, self.epoch = carried(epoch - self.epoch), epoch
+            for curve in self.curves.values():
+                curve.counts = array("d", (count * each for count in curve.counts))
+
+    def _weight(self, begun: float, at: float) -> float:
+        # No wait is longer; further back, the clock was set back and would make this count nothing.
+        return weight(max(begun, at - LONGEST_WAIT), self.epoch)
+
+    def _row(self, rows: dict[CurveKey, list[float]], kind: CurveKey) -> list[float]:
+        found = rows.get(kind)
+        if found is None:
+            found = rows[kind] = [0.0] * N_COUNTERS
+        return found
+
+    def _passed(self, rows: dict[CurveKey, list[float]], kind: CurveKey, weighed: float, buckets: int) -> list[float]:
+        row = self._row(rows, kind)
+        for index in range(AT_RISK, AT_RISK + min(buckets, N_BUCKETS)):
+            row[index] += weighed
+        return row
+
+    def _come_so_far(self, rows: dict[CurveKey, list[float]], kind: CurveKey, weighed: float, age: float) -> None:
+        reached = bucket(age)
+        self._passed(rows, kind, weighed, reached)[AT_RISK + reached] += HALFWAY * weighed
+
+    def _give_up_waiting(self, now: float) -> None:
+        """All waits end as far as they have come, and young boundaries as old as they are."""
+        at, rows = self._fading_until(now), dict[CurveKey, list[float]]()
+        for kind, curve in self.curves.items():
+            for begun, count in curve.waits.take_before(math.inf):
+                self._come_so_far(rows, kind, count * self._weight(begun, at), now - begun)
+            for begun, count in curve.young.take_before(math.inf):
+                self._row(rows, kind)[BEGUN] += count * self._weight(begun, at)
+        self._learn(rows)
+
+    def _learn(self, rows: Mapping[CurveKey, Sequence[float]]) -> None:
+        self.learn(Delta(self.epoch, {kind: tuple(row) for kind, row in rows.items()}))
+
+
+def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[int] = ()) -> Outlook:
     """What to expect of a boundary seen `seen` times before, with these gaps by bucket, given its kind's forecast.
 
     What came back so often is expected as often again, whatever its kind does on average.

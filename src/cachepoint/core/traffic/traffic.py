@@ -8,61 +8,64 @@ one per scope and guards it. What the planner gets is a frozen `View`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.return_curves import LATE, NAMED, SOON, CurveKey, Habits
-from cachepoint.core.traffic.view import (
+from cachepoint.core.traffic.entries import (
     LIKELY_TOLERANCE,
     Cold,
     Entry,
-    Seen,
     Sent,
     SentPoint,
     Shape,
-    Step,
-    View,
     arrived,
-    sooner,
+    by_life,
 )
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.kinds import NAMED, CurveKey
+from cachepoint.core.traffic.return_curves import LATE, SOON, Habits, Happened
+from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
+from cachepoint.core.traffic.waste import NO_GUARDS, Guards, Waste
 
 _V = TypeVar("_V")
 
 
-@dataclass
-class _Generations(Generic[_V]):
-    """A mapping that forgets what has not been touched for a while: two dicts that take turns."""
+class Latest(dict[bytes, _V]):
+    """A mapping in the order in which its digests were last put in."""
 
-    limit: int
-    young: dict[bytes, _V] = field(default_factory=dict)
-    old: dict[bytes, _V] = field(default_factory=dict)
-
-    def get(self, digest: bytes) -> _V | None:
-        found = self.young.get(digest)
-        return found if found is not None else self.old.get(digest)
+    __slots__ = ()
 
     def put(self, digest: bytes, value: _V) -> None:
-        self.young[digest] = value
-        if len(self.young) > self.limit:
-            self.old, self.young = self.young, {}
+        """Put in what is latest now."""
+        self.pop(digest, None)
+        self[digest] = value
 
-    def drop(self, digest: bytes) -> None:
-        self.young.pop(digest, None)
-        self.old.pop(digest, None)
+    def take_oldest(self, count: int) -> list[tuple[bytes, _V]]:
+        """Take out those put in longest ago."""
+        return [(digest, self.pop(digest)) for digest in list(islice(self, max(count, 0)))]
 
-    def items(self) -> Iterator[tuple[bytes, _V]]:
-        yield from self.young.items()
-        yield from ((digest, value) for digest, value in self.old.items() if digest not in self.young)
 
-    def __len__(self) -> int:
-        return len(self.young) + len(self.old)
+class Room(NamedTuple):
+    """How much a scope keeps, or may: boundaries, entries, blocks of recent requests, return curves."""
 
+    boundaries: int
+    entries: int
+    blocks: int
+    curves: int
+
+
+EMPTY = Room(0, 0, 0, 0)
 
 _SHAPES_REMEMBERED = 16
+_SHAPE_BLOCKS = 4096
+"""Blocks remembered of one request: of a longer one the first, where tools and system stand."""
+_TAILS_SHARE = 10
+"""Histories whose tail is remembered: one in so many boundaries, since a turn has a few of these …"""
+_TAILS = 64
+"""… and so many more, where there are few."""
 _UNREADABLE_BEFORE_LEARNING = 3
 _SPLITS_FAILED_BEFORE_STOPPING = 3
 _CALIBRATED = 3
@@ -71,25 +74,27 @@ _STRAYS = 3
 
 @dataclass
 class Traffic:
-    """The learned traffic of one scope; `boundaries_kept` bounds its memory (about 300 bytes each)."""
+    """The learned traffic of one scope.
 
-    boundaries_kept: int = 50_000
+    `inherited` are guards of scopes that are no longer told apart, of which this may be one: they bind its
+    requests, but are not its own.
+    """
+
     calibration: Calibration = field(default_factory=Calibration)
     waste: Waste = field(default_factory=Waste)
     learned_minimum: int = 0
     refused: frozenset[str] = frozenset()
     splits_trusted: bool = True
     habits: Habits = field(default_factory=Habits)
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    recent: deque[Shape] = field(default_factory=lambda: deque(maxlen=_SHAPES_REMEMBERED))
+    entries: Latest[Entry] = field(default_factory=Latest)
+    recent: deque[Shape] = field(default_factory=deque)
+    blocks: int = 0
     latest: float = 0.0
+    inherited: Guards = NO_GUARDS
+    seen: Latest[Seen] = field(default_factory=Latest)
+    tails: Latest[bytes] = field(default_factory=Latest)
     _unreadable: int = 0
     _splits_failed: int = 0
-
-    def __post_init__(self) -> None:
-        self.seen: _Generations[Seen] = _Generations(self.boundaries_kept // 2)
-        self.tails: _Generations[bytes] = _Generations(self.boundaries_kept // 20)
-        self._entries_kept = self.boundaries_kept // 10
 
     def visit(self, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember that a request with these boundaries came, and say what was known before.
@@ -97,40 +102,37 @@ class Traffic:
         `history` is the digest at the end of the history of a prompt that has turns. The last step
         is the prompt's tail.
         """
-        view = self.view(steps, now)
+        view, kinds = self._view(steps, now)
         self.latest = max(self.latest, now)
-        self._remember(steps, view, history, now)
+        self._remember(steps, kinds, view, history, now)
         return view
 
     def view(self, steps: Sequence[Step], now: float) -> View:
         """What is known about these boundaries."""
-        seen: dict[bytes, Seen] = {}
-        entries: dict[bytes, Entry] = {}
-        lapsed: dict[bytes, Entry] = {}
-        reached = alive = 0.0
-        for digest, _, tokens, _ in steps:
-            known = self.seen.get(digest)
-            if known is not None:
-                seen[digest], reached = known, tokens
-                entry = self.entries.get(digest)
-                if entry is not None and entry.lives(now):
-                    entries[digest], alive = entry, tokens
-                elif entry is not None:
-                    lapsed[digest] = entry
-        view = View(
-            seen, entries, {}, self.calibration, self.learned_minimum, self.waste,
-            tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
-            alive=alive,
-        )  # fmt: skip
-        kinds = {view.kind(step) for step in steps}
-        return replace(view, forecasts={kind: self.habits.forecast(kind, now) for kind in kinds})
+        return self._view(steps, now)[0]
 
-    def limit_boundaries(self, kept: int) -> None:
-        """Keep at most about this many boundaries from now on."""
-        self.seen.limit = max(kept // 2, 250)
-        self.tails.limit = max(kept // 20, 25)
-        self._entries_kept = max(kept // 10, 50)
-        self.habits.limit_pending(kept // 100)
+    def kept(self) -> Room:
+        """How much it keeps."""
+        return Room(len(self.seen), len(self.entries), self.blocks, len(self.habits.curves))
+
+    def keep(self, most: Room, now: float) -> None:
+        """Keep at most so much: what was used last, and kinds lumped together. What guards money stays."""
+        if (boundaries := len(self.seen) - most.boundaries) > 0:
+            lost = [seen for _, seen in self.seen.take_oldest(boundaries)]
+            self.habits.forgotten([(s.kind, s.waits_since) for s in lost if s.waits_since is not None], now)
+        self.tails.take_oldest(len(self.tails) - len(self.seen) // _TAILS_SHARE - _TAILS)
+        self.entries.take_oldest(len(self.entries) - most.entries)
+        while self.blocks > most.blocks:
+            oldest = self.recent.popleft()
+            self.blocks -= len(oldest.sizes)
+            if not self.recent and most.blocks:
+                self._recall(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
+        self.habits.coarsen(most.curves)
+
+    @property
+    def guards(self) -> Guards:
+        """What guards money here."""
+        return Guards(self.waste, self.refused)
 
     def sent(self, sent: Sent, now: float) -> None:
         """A planned request goes out: its new entries are in flight."""
@@ -138,13 +140,7 @@ class Traffic:
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is None or not entry.lives(now) or entry.splits != point.splits:
-                self.entries[point.digest] = Entry(point.ttl, now, point.splits, readable=False)
-        if len(self.entries) > self._entries_kept:
-            # Down to half, so that this is rare; those used last are worth most.
-            alive = sorted(
-                (kept for kept in self.entries.items() if kept[1].lives(now)), key=lambda kept: kept[1].used_at
-            )
-            self.entries = dict(alive[-self._entries_kept // 2 :])
+                self.entries.put(point.digest, Entry(point.ttl, now, point.splits, readable=False))
 
     def began(self, sent: Sent) -> None:
         """The response began: what the request wrote can be read."""
@@ -175,7 +171,7 @@ class Traffic:
         self._learn_of_others(sent, usage)
         cached = usage.cache_read + usage.cache_write
         if sent.shape is not None and cached:
-            self.recent.append(sent.shape._replace(cached=cached, used_at=started))
+            self._recall(sent.shape.kept(cached, started, _SHAPE_BLOCKS))
 
     def holds(self, digests: Sequence[bytes], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive."""
@@ -183,16 +179,15 @@ class Traffic:
 
     def like(self) -> Traffic:
         """Traffic that starts with what this one learned of habits and sizes, but believes no entry alive."""
-        copy = replace(
-            self,
-            habits=self.habits.without_waits(self.latest),
-            waste=Waste(),
-            entries={},
-            recent=deque(maxlen=_SHAPES_REMEMBERED),
+        return Traffic(
+            calibration=self.calibration,
+            learned_minimum=self.learned_minimum,
+            refused=self.refused,
+            splits_trusted=self.splits_trusted,
+            habits=Habits(undated=self.habits.counted(self.latest)),
+            seen=Latest((digest, seen._replace(last=None, waits_since=None)) for digest, seen in self.seen.items()),
+            tails=Latest(self.tails),
         )
-        for digest, seen in self.seen.items():
-            copy.seen.put(digest, seen._replace(last=None))
-        return copy
 
     def refuse(self, refused: str) -> None:
         """The service refused checkpoints in a section, or a TTL: none is placed there, or with it, again."""
@@ -200,44 +195,89 @@ class Traffic:
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _remember(self, steps: Sequence[Step], view: View, history: bytes | None, now: float) -> None:
-        here = {step.digest for step in steps}
-        parting = max((i for i, step in enumerate(steps) if step.digest in view.seen), default=-1)
-        for index, step in enumerate(steps):
-            known = view.seen.get(step.digest)
-            kind = view.kind(step)
-            self._count(step, known, kind, now)
+    def _recall(self, shape: Shape) -> None:
+        """Remember a recent request, and the number of blocks of all of them."""
+        self.recent.append(shape)
+        self.blocks += len(shape.sizes)
+        if len(self.recent) > _SHAPES_REMEMBERED:
+            self.blocks -= len(self.recent.popleft().sizes)
+
+    def _view(self, steps: Sequence[Step], now: float) -> tuple[View, list[CurveKey]]:
+        seen: dict[bytes, Seen] = {}
+        found: dict[bytes, Entry] = {}
+        reached = alive = 0.0
+        for digest, _, tokens, _ in steps:
+            known = self.seen.get(digest)
             if known is not None:
-                if known.last is not None:
-                    self.habits.curve(known.kind).returned(step.digest, now - known.last)
-                self._supersede(step.digest, here)
-            if index == parting or step.role in NAMED or (known is None and step.role == "inner"):
-                self.habits.curve(kind).visited(step.digest, now)
+                seen[digest], reached = known, tokens
+                entry = self.entries.get(digest)
+                if entry is not None:
+                    found[digest] = entry
+        entries, lapsed = by_life(found, now) if found else ({}, {})
+        for digest, _, tokens, _ in steps:
+            if digest in entries:
+                alive = tokens
+        kinds = kinds_of(steps, seen, reached)
+        guards = self.guards if self.inherited is NO_GUARDS else self.guards.merged(self.inherited)
+        view = View(
+            seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, guards.waste,
+            tuple(sorted(guards.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
+            alive=alive,
+        )  # fmt: skip
+        return view, kinds
+
+    def _remember(
+        self, steps: Sequence[Step], kinds: Sequence[CurveKey], view: View, history: bytes | None, now: float
+    ) -> None:
+        parting = max((i for i, step in enumerate(steps) if step.digest in view.seen), default=-1)
+        awaited = {
+            index
+            for index, (digest, role, _, _) in enumerate(steps)
+            if index == parting or role in NAMED or (role == "inner" and digest not in view.seen)
+        }
+        self.habits.observe(self._happened(steps, kinds, view, awaited), now)
+        for digest, seen in revisited(steps, kinds, view.seen, awaited, now):
+            self.seen.put(digest, seen)
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)
 
-    def _count(self, step: Step, known: Seen | None, kind: CurveKey, now: float) -> None:
-        """One more visit; for how long boundaries last, from the first visit on and from the second on."""
-        visits, born, gaps = (known.visits + 1, known.born, known.gaps_by(now)) if known else (1, kind, ())
-        self.seen.put(step.digest, Seen(visits, now, kind, born, gaps))
-        if step.role == "cut":  # hundreds in a long text
-            return
-        if visits <= 2:
-            self.habits.curve(kind).lasting.began(now, self.habits.pending_kept)
-        if known is not None:
-            self.habits.curve(born).lasting.followed += 1
-            if known.kind != born:
-                self.habits.curve(known.kind).lasting.followed += 1
+    def _happened(
+        self, steps: Sequence[Step], kinds: Sequence[CurveKey], view: View, awaited: Container[int]
+    ) -> Happened:
+        waits: list[CurveKey] = []
+        returned: list[tuple[CurveKey, float]] = []
+        superseded: list[tuple[CurveKey, float]] = []
+        begun: list[CurveKey] = []
+        followed: list[CurveKey] = []
+        here = {step.digest for step in steps}
+        for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
+            known = view.seen.get(step.digest)
+            if index in awaited:
+                waits.append(kind)
+            if known is not None:
+                if known.waits_since is not None:
+                    returned.append((known.kind, known.waits_since))
+                if (over := self._supersede(step.digest, here)) is not None:
+                    superseded.append(over)
+            if step.role == "cut":  # hundreds in a long text
+                continue
+            if known is None or not known.kind[1]:
+                begun.append(kind)
+            if known is not None:
+                followed += {known.born, known.kind}
+        return Happened(waits, returned, superseded, begun, followed)
 
-    def _supersede(self, history: bytes, here: Collection[bytes]) -> None:
+    def _supersede(self, history: bytes, here: Container[bytes]) -> tuple[CurveKey, float] | None:
         """A conversation that goes on without the tail it had last time will not come back to it."""
         tail = self.tails.get(history)
         if tail is None or tail in here:
-            return
-        self.tails.drop(history)
+            return None
+        del self.tails[history]
         known = self.seen.get(tail)
-        if known is not None:
-            self.habits.curve(known.kind).lapsed(tail)
+        if known is None or known.waits_since is None:
+            return None
+        self.seen[tail] = known._replace(waits_since=None)
+        return known.kind, known.waits_since
 
     def _learn_of_others(self, sent: Sent, usage: Usage) -> None:
         """What a read beyond the entries believed alive tells, or turns that this process never saw."""
@@ -248,21 +288,18 @@ class Traffic:
             if found is not None and abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
                 self._kept_warm(found)
         elif sent.foreign is not None:
-            kind = sent.foreign.kind
             reached = any(point.tokens >= sent.foreign.tokens for point in sent.points)
-            spread = LATE if reached else self.habits.spread(kind, self.latest)
-            self.habits.curve(kind).returned_elsewhere(spread, read=False)
+            self.habits.returned_elsewhere(sent.foreign.kind, LATE if reached else None, self.latest, read=False)
 
     def _kept_warm(self, found: Cold) -> None:
         """Others keep this prefix warm, so it came back within minutes."""
-        curve = self.habits.curve(found.kind)
         if found.gap is None:
-            curve.returned_elsewhere(SOON, read=True)
+            self.habits.returned_elsewhere(found.kind, SOON, self.latest, read=True)
             return
-        curve.returned_sooner(found.gap)
+        self.habits.returned_sooner(found.kind, found.gap, self.latest)
         seen = self.seen.get(found.digest)
         if seen is not None:
-            self.seen.put(found.digest, seen._replace(gaps=sooner(seen.gaps, found.gap)))
+            self.seen[found.digest] = seen._replace(gaps=sooner(seen.gaps, found.gap))
 
     def _correct(self, sent: Sent, usage: Usage, started: float) -> None:
         """What usage says of the entries, against what was believed."""
@@ -279,17 +316,20 @@ class Traffic:
             self.entries.pop(point.digest, None)
             return
         before = self.entries.get(point.digest)
-        kept = before is not None and before.readable and before.lives(started) and before.splits == point.splits
-        exact = cached if last else before.tokens if before is not None and kept else None
-        ttl = before.ttl if before is not None and kept else point.ttl
-        used_at = max(started, before.used_at) if before is not None and kept else started
-        self.entries[point.digest] = Entry(ttl, used_at, point.splits, tokens=exact)
+        if before is not None and before.readable and before.splits == point.splits:
+            used_at = max(started, before.used_at)  # a request that began later may have answered first
+            if before.lives(used_at):
+                tokens = cached if last else before.tokens
+                self.entries.put(point.digest, before._replace(used_at=used_at, tokens=tokens))
+                return
+        exact = cached if last else None
+        self.entries.put(point.digest, Entry(point.ttl, started, point.splits, tokens=exact))
 
     def _settle_read(self, expected: SentPoint, usage: Usage, started: float) -> None:
         came = arrived(expected, usage.cache_read)
         entry = self.entries.get(expected.digest)
         if came and entry is not None:
-            self.entries[expected.digest] = entry._replace(used_at=max(started, entry.used_at))
+            self.entries.put(expected.digest, entry._replace(used_at=max(started, entry.used_at)))
         elif not came and entry is not None and (entry.used_at != started or not usage.cache_write):
             del self.entries[expected.digest]
         if expected.splits:

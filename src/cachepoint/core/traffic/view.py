@@ -1,94 +1,66 @@
-"""What passes between the planner and the store: what is known of a request's boundaries, what was sent.
+"""What is known of one request's boundaries, as the planner gets it: a frozen view.
 
-Frozen values keyed by digest; times are wall seconds.
+Times are wall seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import exp2
 from typing import NamedTuple
 
-from cachepoint.core.prompt.prompt import Setting
 from cachepoint.core.prompt.tokens import NOT_CALIBRATED, Calibration
-from cachepoint.core.provider.prices import Rates
-from cachepoint.core.provider.rules import TTL, TTL_SECONDS
-from cachepoint.core.traffic.return_curves import (
+from cachepoint.core.traffic.entries import Cold, Entry, Sent, SentPoint, Shape, arrived
+from cachepoint.core.traffic.evidence import HALF_LIFE
+from cachepoint.core.traffic.kinds import (
+    AGAIN_KIND,
+    BUCKETS,
+    FIRST_KINDS,
     N_BUCKETS,
     NAMED,
+    SIZE_LIMITS,
     UNTIL_5M,
     CurveKey,
-    Forecast,
-    Outlook,
     Role,
     bucket,
-    outlook,
-    prior_forecast,
-    size_class,
 )
+from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
 from cachepoint.core.traffic.waste import Waste
 
-IN_FLIGHT_SECONDS = 120.0
-"""An entry whose response never began is given up after this time."""
-EXACT_TOLERANCE = 0.02
-"""Positions of checkpoints move by a token or two over months (C10)."""
-LIKELY_TOLERANCE = 0.25
-"""An estimated read that comes this much shorter is still the one expected."""
-_SKEW_SECONDS = 1.0
-"""Calls of several threads start slightly out of order."""
+__all__ = [
+    "Cold", "Entry", "Seen", "Sent", "SentPoint", "Shape", "Step", "Turn", "View", "arrived", "kinds_of", "revisited",
+    "sooner", "with_gap",
+]  # fmt: skip
+
 _GAPS_REMEMBERED = 32
+"""Own gaps of a boundary: enough to tell one in thirty late, few enough to follow a change within a day's use."""
 
 
 class Seen(NamedTuple):
     """A boundary's visits: how many, when last (wall seconds), what it was then, and its gaps by bucket.
 
-    `born` is the kind it had at its first visit. `last` is None where a profile tells of visits on another
-    day: the time since is no gap.
+    `times` fades with time and stands as of the last visit. `born` is the kind it had at its first visit.
+    `last` is None where a profile tells of visits on another day: the time since is no gap. `waits_since` is
+    the last visit where its kind's curve waits for the next.
     """
 
-    visits: int
+    times: float
     last: float | None
     kind: CurveKey
     born: CurveKey
     gaps: tuple[int, ...] = ()
+    waits_since: float | None = None
+
+    @property
+    def visits(self) -> int:
+        """How often it was visited, those of days ago counting for less."""
+        return round(self.times)
 
     def gaps_by(self, now: float) -> tuple[int, ...]:
         """Its gaps with the one that ends now."""
         return self.gaps if self.last is None else with_gap(self.gaps, now - self.last)
-
-
-class Entry(NamedTuple):
-    """A cache entry believed alive.
-
-    `splits` are the digests of the cuts its bytes were split at; `tokens` its exact size, where usage
-    told it, else None.
-    """
-
-    ttl: TTL
-    used_at: float
-    splits: tuple[bytes, ...] = ()
-    readable: bool = True
-    tokens: int | None = None
-
-    def lives(self, now: float) -> bool:
-        """Whether it can still be read; a clock gone backwards ends its life rather than prolong it."""
-        limit = TTL_SECONDS[self.ttl] if self.readable else IN_FLIGHT_SECONDS
-        return -_SKEW_SECONDS <= now - self.used_at < limit
-
-
-class Shape(NamedTuple):
-    """A recent request for comparison: per block its prefix digest and size; what was cached of it.
-
-    `sections` are the indices of the last tool and the last system block; `cached` is in likely tokens.
-    """
-
-    digests: tuple[bytes, ...]
-    sizes: tuple[int, ...]
-    sections: tuple[int, int]
-    settings: tuple[Setting, ...]
-    cached: float
-    ttl: TTL
-    used_at: float
 
 
 class Step(NamedTuple):
@@ -112,7 +84,10 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the traffic knows about one request's boundaries, before that request."""
+    """What the traffic knows about one request's boundaries, before that request.
+
+    `known` and `alive` are how far, in likely tokens, boundaries were seen before and entries live.
+    """
 
     seen: Mapping[bytes, Seen] = field(default_factory=dict)
     entries: Mapping[bytes, Entry] = field(default_factory=dict)
@@ -142,9 +117,7 @@ class View:
 
     def kind(self, step: Step) -> CurveKey:
         """Which return curve speaks for a boundary: by its role, whether it was seen, and what a first visit adds."""
-        if step.digest in self.seen:
-            return (step.role, True, 0)
-        return (step.role, False, size_class(step.tokens - max(self.known, step.before)))
+        return kinds_of((step,), self.seen, self.known)[0]
 
     def outlook(self, step: Step) -> Outlook:
         """What to expect of a boundary of this prompt, this visit not counted."""
@@ -172,66 +145,37 @@ class View:
         return Cold(step.digest, tokens, seen.kind, self.now - seen.last)
 
 
-class Cold(NamedTuple):
-    """A boundary no entry was believed alive under: its likely tokens, and the curve that awaited it.
-
-    `gap` are the seconds since its last visit, None where none was known of.
-    """
-
-    digest: bytes
-    tokens: float
-    kind: CurveKey
-    gap: float | None
+def kinds_of(steps: Sequence[Step], seen: Container[bytes], known: float) -> list[CurveKey]:
+    """The kind of each boundary, given those seen before and how far in tokens they reach."""
+    return [
+        AGAIN_KIND[role] if digest in seen
+        else FIRST_KINDS[role][bisect_right(SIZE_LIMITS, tokens - max(known, before))]
+        for digest, role, tokens, before in steps
+    ]  # fmt: skip
 
 
-class SentPoint(NamedTuple):
-    """A prefix that is written or read: its digest, TTL, likely tokens and splits; `exact` if usage told them."""
-
-    digest: bytes
-    ttl: TTL
-    tokens: float
-    splits: tuple[bytes, ...] = ()
-    exact: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What of a planned request the traffic keeps until its answer: digests and sizes only.
-
-    `points` are in wire order; `read` is the entry the request is expected to read, `written` the tokens
-    it is expected to write; `estimated` is the whole prompt before calibration; `cold` are boundaries whose
-    read would be a surprise, `foreign` the tail of the request before this one if another process made that.
-    """
-
-    points: tuple[SentPoint, ...] = ()
-    read: SentPoint | None = None
-    written: float = 0.0
-    estimated: float = 0.0
-    minimum: int = 0
-    rates: Rates = Rates()
-    shape: Shape | None = None
-    cold: tuple[Cold, ...] = ()
-    foreign: Cold | None = None
-
-    @property
-    def surcharge(self) -> float:
-        """The most the expected write can cost beyond no caching, in input tokens."""
-        dearest = max((self.rates.write(point.ttl) for point in self.points), default=1.0)
-        return self.written * (dearest - 1)
-
-
-def arrived(expected: SentPoint, read: int) -> bool:
-    """Whether an expected read came, given the tokens read."""
-    tolerance = EXACT_TOLERANCE if expected.exact else LIKELY_TOLERANCE
-    return read >= expected.tokens * (1 - tolerance)
+def revisited(
+    steps: Sequence[Step], kinds: Sequence[CurveKey], seen: Mapping[bytes, Seen], awaited: Container[int], now: float
+) -> list[tuple[bytes, Seen]]:
+    """What is remembered of each boundary with the visit that comes now; `awaited` are indices of steps."""
+    result = []
+    for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
+        before, waits_since = seen.get(step.digest), now if index in awaited else None
+        if before is None:
+            after = Seen(1.0, now, kind, kind, (), waits_since)
+        else:
+            faded = exp2(min((before.last - now) / HALF_LIFE, 0.0)) if before.last is not None else 1.0
+            after = Seen(before.times * faded + 1, now, kind, before.born, before.gaps_by(now), waits_since)
+        result.append((step.digest, after))
+    return result
 
 
 def with_gap(gaps: tuple[int, ...], gap: float) -> tuple[int, ...]:
-    """Gaps by bucket with one more, in seconds; old ones fade once there are many."""
+    """Gaps by bucket with one more, in seconds; old ones count half once there are many."""
     counts = list(gaps) or [0] * N_BUCKETS
     if sum(counts) >= _GAPS_REMEMBERED:
         counts = [count // 2 for count in counts]
-    counts[bucket(gap)] += 1
+    counts[bisect_right(BUCKETS, gap)] += 1
     return tuple(counts)
 
 

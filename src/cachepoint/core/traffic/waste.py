@@ -40,6 +40,15 @@ class Waste:
         largest = max(self.largest, prompt_tokens)
         return WASTE_SHARE * (self.baseline + prompt_tokens) + WASTE_WRITES * rates.write_5m * largest
 
+    def merged(self, other: Waste) -> Waste:
+        """Both together, in any order and grouping; what one of them saved licenses no waste of the other."""
+        return Waste(
+            max(self.net, 0.0) + max(other.net, 0.0),
+            self.committed + other.committed,
+            self.baseline + other.baseline,
+            max(self.largest, other.largest),
+        )
+
     def with_commitment(self, surcharge: float) -> Waste:
         """The same with one more call under way (or, negative, one fewer)."""
         return replace(self, committed=max(self.committed + surcharge, 0.0))
@@ -50,3 +59,21 @@ class Waste:
         largest = max(self.largest, usage.prompt)
         net = max(self.net + surcharge - (1 - rates.read) * usage.cache_read, -WASTE_WRITES * largest)
         return Waste(net, self.committed, self.baseline + usage.prompt, largest)
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What guards money in a scope: its waste, and the sections and TTLs in which checkpoints were refused.
+
+    Never dropped: where there is no room to keep scopes apart, theirs are merged and hold for all others.
+    """
+
+    waste: Waste = Waste()
+    refused: frozenset[str] = frozenset()
+
+    def merged(self, other: Guards) -> Guards:
+        """Both together, in any order and grouping."""
+        return Guards(self.waste.merged(other.waste), self.refused | other.refused)
+
+
+NO_GUARDS = Guards()
