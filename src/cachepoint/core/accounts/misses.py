@@ -1,6 +1,6 @@
 """Why tokens that could have been read were not.
 
-Reasons follow Anthropic's names where it has one. Only what the traffic proves is named: a first
+Reasons follow Anthropic's names where it has one (R3.22). Only what the traffic proves is named: a first
 request is no miss, and where nothing explains it the reason is `evicted_or_rerouted`, not the prompt.
 """
 
