@@ -122,6 +122,11 @@ class View:
             return outlook(forecast)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
 
+    def visits(self, digests: Sequence[bytes]) -> list[int]:
+        """How often each prefix was visited before, those of days ago counting for less; 0 where it never was."""
+        seen = self.seen
+        return [round(found.times) if (found := seen.get(digest)) else 0 for digest in digests]
+
     def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
         """The boundaries beyond what is believed alive."""
         found = [step for step in steps if step.role in NAMED or step.digest in self.seen]
