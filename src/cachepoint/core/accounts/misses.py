@@ -14,7 +14,8 @@ from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import IMAGES, Block, Prompt, Setting
 from cachepoint.core.provider.rules import SECTIONS, TTL_SECONDS, ModelRule, Section
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.view import SentPoint, Shape, View, arrived
+from cachepoint.core.traffic.entries import SentPoint, Shape, arrived
+from cachepoint.core.traffic.view import View
 
 HINTS: dict[MissReason, str] = {
     "model_changed": "the same prefix is cached for another model; entries are not shared between models",

@@ -14,8 +14,10 @@ from typing import NamedTuple
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES, Band
 from cachepoint.core.traffic.boundaries import role, roles, step
-from cachepoint.core.traffic.return_curves import Outlook, Role
-from cachepoint.core.traffic.view import Entry, Seen, View
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.view import Seen, View
 
 
 class Live(NamedTuple):
