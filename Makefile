@@ -1,4 +1,5 @@
-# Needs Python 3.11+ and make, nothing else. `make demo` shows what cachepoint does, `make test` runs every check.
+# Needs Python 3.11+ and make, nothing else. `make demo` shows what cachepoint does, `make test` checks this source,
+# `make test-all` everything.
 # Environments live in .venv*; a stamp in each says that it is as pyproject.toml and the constraints want it.
 
 PYTHON ?= python3
@@ -7,17 +8,31 @@ PYTEST = -m pytest --quiet
 WORKERS ?= 2
 
 VENV = .venv
-LOWEST = .venv-lowest
-BARE = .venv-bare
+LOWEST = $(VENV)-lowest
+BARE = $(VENV)-bare
 NEWEST = .venv-newest
-SOURCES = $(shell $(PYTHON) -c "import pathlib; print(*sorted(p for p in pathlib.Path('src').rglob('*') if p.suffix in ('.py', '.toml')))")
+SOURCES = $(shell $(PYTHON) -c "import pathlib; print(*sorted(p for p in pathlib.Path('src').rglob('*') if p.suffix in ('.py', '.toml', '.md')))")
 
-.PHONY: demo test lint types unit test-bare test-lowest test-newest constraints clean
+.PHONY: demo test test-all test-long test-shuffled test-pythons environments checks lint types unit test-bare test-lowest test-newest constraints clean
 
 demo: $(VENV)/demo.stamp
 	@$(VENV)/bin/cachepoint demo
 
-test: lint types test-bare test-lowest unit
+# Every check of this source, in less than five minutes on two cores. What only one of them can do at a time is done
+# two at a time; pytest's closing line of the whole suite comes last.
+test:
+	@$(MAKE) --no-print-directory -j 2 environments
+	@$(MAKE) --no-print-directory -j 2 checks
+	@$(MAKE) --no-print-directory unit
+
+# The same and the rest: what is marked `long`, and the oldest releases that are promised to work.
+test-all: test
+	@$(MAKE) --no-print-directory test-lowest
+	@$(MAKE) --no-print-directory test-long
+
+environments: $(VENV)/dev.stamp $(BARE)/wheel.stamp
+
+checks: lint types test-bare
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
@@ -27,11 +42,23 @@ types: $(VENV)/dev.stamp
 	$(VENV)/bin/mypy
 
 unit: $(VENV)/dev.stamp
-	$(VENV)/bin/python $(PYTEST) -n $(WORKERS)
+	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m "not long"
+
+test-long: $(VENV)/dev.stamp
+	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m long
+
+# The tests of `make unit` in an order of chance; the first lines tell the SEED that brings it back.
+SEED ?= default
+test-shuffled: $(VENV)/dev.stamp
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not long" -p randomly --randomly-seed=$(SEED)
+
+# `make test` with every Python from 3.11 on that is found, each in environments of its own.
+test-pythons:
+	$(PYTHON) .ci/pythons.py "$(MAKE)"
 
 # No extra installed, boto3 at its floor, and the built wheel in place of the source tree.
 test-bare: $(BARE)/wheel.stamp
-	$(BARE)/bin/python $(PYTEST) -p no:cacheprovider tests/core tests/frame/test_without_extras.py
+	$(BARE)/bin/python $(PYTEST) -p no:cacheprovider -m "not long" tests/core tests/frame/test_without_extras.py
 
 # Old releases warn of newer ones of what they import, which is not ours to mend. The drop-in test is for today's.
 test-lowest: $(LOWEST)/dev.stamp
@@ -52,7 +79,7 @@ constraints:
 	$(NEWEST)/bin/python $(PIP) freeze --exclude-editable > constraints/newest.txt
 
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(d, ignore_errors=True) for d in '$(VENV) $(LOWEST) $(BARE) $(NEWEST) dist'.split()]"
+	$(PYTHON) -c "import glob, shutil; [shutil.rmtree(d, ignore_errors=True) for d in '$(VENV) $(LOWEST) $(BARE) $(NEWEST) dist'.split() + glob.glob('.venv-3.*')]"
 
 # pip is upgraded first: the one that comes with Python 3.11 knows no dependency groups and resolves slowly.
 %/pip.stamp:
@@ -64,9 +91,9 @@ $(VENV)/demo.stamp: $(VENV)/pip.stamp pyproject.toml constraints/newest.txt
 	$(VENV)/bin/python $(PIP) install --editable '.[all]' --constraint constraints/newest.txt
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/demo.stamp
-	$(VENV)/bin/python $(PIP) install --group test --group conformance --group neighbours --group lint --constraint constraints/newest.txt
-	@touch $@
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints/newest.txt
+	$(VENV)/bin/python $(PIP) install --editable '.[all]' --group test --group conformance --group neighbours --group lint --constraint constraints/newest.txt
+	@touch $(VENV)/demo.stamp $@
 
 $(LOWEST)/dev.stamp: $(LOWEST)/pip.stamp pyproject.toml constraints/lowest.txt
 	$(LOWEST)/bin/python $(PIP) install --editable '.[langchain,llama-index,emulator]' --group test --group conformance --constraint constraints/lowest.txt
@@ -80,5 +107,13 @@ $(BARE)/wheel.stamp: $(BARE)/dev.stamp pyproject.toml README.md $(SOURCES)
 	$(BARE)/bin/python $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 	$(BARE)/bin/python $(PIP) install --no-deps --force-reinstall --no-index --find-links dist cachepoint
 	@touch $@
+
+# Do the tests bite? A sample of small mistakes in core, fixed by the seed, and the share of them that tests find.
+.PHONY: mutants
+SEED ?= 1
+MUTANTS ?= 200
+
+mutants: $(VENV)/dev.stamp
+	$(VENV)/bin/python benchmarks/mutants.py --seed $(SEED) --count $(MUTANTS) --workers $(WORKERS)
 
 .SECONDARY:

@@ -14,13 +14,13 @@ from typing import Any
 import cachepoint
 from cachepoint.catalogue.table import model_prices
 from cachepoint.cli.columns import columns
-from cachepoint.cli.demo.document import excerpts, language_reference
+from cachepoint.cli.demo.document import excerpts, shipped
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator
 
 MODEL = "global.anthropic.claude-sonnet-4-6"
 REQUESTS = 50
-DOCUMENT = language_reference()
+DOCUMENT = shipped()
 Request = dict[str, Any]
 
 

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
+from botocore.loaders import JSONFileLoader
+from hypothesis import HealthCheck, settings
+
+from cachepoint.bedrock import swallowed, warn
+from cachepoint.bedrock.bounded import Bounded
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Hypothesis stops a test whose example takes 0.2 seconds, or whose examples are slow to make: on a busy machine, any.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
+# Every session of boto3 and aiobotocore parses the service's model, the endpoints and their rules anew, 30 to 80 ms
+# each time; the clients of one session share the parsed files already, so those of all may.
+_load_file = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
+JSONFileLoader.load_file = lambda self, file_path: _load_file(file_path)  # type: ignore[method-assign]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("long"):
+            if not (mark.args and isinstance(mark.args[0], str)):
+                raise pytest.UsageError(f"{item.nodeid} is marked long and does not say why")
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +57,25 @@ def no_aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
         monkeypatch.delenv(name, raising=False)
     for name in ("CACHEPOINT_MODE", "CACHEPOINT_RULES"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
+    """Faults of cachepoint's own that it swallowed in this test; those that the test does not take out fail it."""
+    kept: list[Exception] = []
+
+    def keep(fault: Exception, step: str) -> None:
+        fault.add_note(f"swallowed in {step}")
+        kept.append(fault)
+        swallowed.report(fault, step)
+
+    monkeypatch.setattr(swallowed, "_on_fault", keep)
+    yield kept
+    if kept:
+        raise ExceptionGroup("cachepoint swallowed faults of its own", kept)
+
+
+@pytest.fixture
+def nothing_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is warned of once in a process is warned of in this test."""
+    monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))

@@ -54,7 +54,7 @@ async def answer(llm: Any, method: str, question: str | Sequence[Any], **options
 
 async def recorded(llm: CacheAwareBedrockConverse, calls: int) -> None:
     """Wait until so many calls are in the ledger: what was left in mid-air is recorded a little later."""
-    for _ in range(1_000):
+    for _ in range(3_000):
         if llm.ledger.totals().calls >= calls:
             return
         await asyncio.sleep(0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -11,23 +10,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from cachepoint.catalogue.table import RULES_VARIABLE, load_rules, model_prices, rates_of
-from cachepoint.core.provider.cache_model import CacheModel
 from cachepoint.core.provider.prices import Rates
 from cachepoint.emulator import BedrockEmulator, Clock, Latency, Options, ServedCall
-from cachepoint.emulator._checks.refusals import Refusal
 from cachepoint.emulator._reading.converse import render
 from cachepoint.emulator._reading.positions import RenderedPrompt
 from cachepoint.emulator._reading.request import Call, Target
 from cachepoint.emulator._reading.traits import traits_of
-from cachepoint.emulator._service import Service
-from cachepoint.emulator.replies import Script
 from capture_lib.prose import prose
 from capture_lib.requests import Request, Workload, converse
 
@@ -131,87 +124,45 @@ class _Staged:
 
 
 @dataclass(frozen=True)
-class HttpStage(_Staged):
-    """The emulator behind real sockets."""
+class EmulatedStage(_Staged):
+    """An emulator behind real sockets, or for speed without: the same figures either way."""
 
     emulator: BedrockEmulator
+    over_http: bool
 
     @property
     def url(self) -> str:
         return self.emulator.url
 
     def client(self) -> Any:
-        return self.emulator.client(region=REGION, config=Config(max_pool_connections=64))
+        if self.over_http:
+            return self.emulator.client(region=REGION, config=Config(max_pool_connections=64))
+        return self.emulator.local_client(region=REGION)
 
     def served(self) -> Sequence[ServedCall]:
         return self.emulator.requests
 
 
-@dataclass(frozen=True)
-class DirectStage(_Staged):
-    """The emulator's service called in this process: the same figures, a good deal faster."""
-
-    service: Service
-    url: str = ""
-
-    def client(self) -> Any:
-        return DirectClient(self.service)
-
-    def served(self) -> Sequence[ServedCall]:
-        return self.service.calls()
-
-
-@dataclass(frozen=True)
-class DirectClient:
-    """Converse without HTTP."""
-
-    service: Service
-    meta: Any = field(default_factory=lambda: SimpleNamespace(region_name=REGION, endpoint_url=""))
-
-    def converse(self, **request: Any) -> dict[str, Any]:
-        target = Target("Converse", request.pop("modelId"), "EMULATOR", REGION)
-        try:
-            exchange = self.service.serve(target, json.dumps(request).encode())
-        except Refusal as refusal:
-            self.service.note_failed(target, refusal.code, refusal.status)
-            raise ClientError({"Error": {"Code": refusal.code, "Message": refusal.message}}, "Converse") from None
-        if exchange.first_byte_after:
-            time.sleep(exchange.first_byte_after)
-        exchange.begin()
-        exchange.arrived()
-        answer: dict[str, Any] = json.loads(exchange.written.body)
-        return answer
-
-
 @contextmanager
 def http_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
     """Real HTTP; `slow` makes responses begin after a while, so that requests sent at once overlap."""
-    answer, clock = prose(workload.answer_tokens, "answer"), _clock(start)
-    with BedrockEmulator(clock=clock, replies=lambda _: answer, latency=_latency(slow)) as emulator:
-        yield HttpStage(clock, start, emulator)
+    with _emulator(workload, slow, start) as emulator:
+        yield EmulatedStage(emulator.clock, start, emulator, over_http=True)
 
 
 @contextmanager
 def direct_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
     """The same without HTTP."""
-    answer, clock = prose(workload.answer_tokens, "answer"), _clock(start)
-    service = Service(
-        rules=load_rules(),
-        cache=CacheModel(),
-        clock=clock,
-        latency=_latency(slow),
-        options=Options(),
-        script=Script(lambda _: answer),
-        profiles={},
-    )
-    yield DirectStage(clock, start, service)
+    emulator = _emulator(workload, slow, start)
+    yield EmulatedStage(emulator.clock, start, emulator, over_http=False)
+
+
+def _emulator(workload: Workload, slow: bool, start: float) -> BedrockEmulator:
+    answer = prose(workload.answer_tokens, "answer")
+    return BedrockEmulator(clock=Clock(lambda: start), replies=lambda _: answer, latency=_latency(slow))
 
 
 StageMaker = Callable[..., AbstractContextManager[Stage]]
-
-
-def _clock(start: float) -> Clock:
-    return Clock(lambda: start)
 
 
 def _latency(slow: bool) -> Latency:

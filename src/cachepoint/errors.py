@@ -5,7 +5,8 @@ CachepointError
 │   └── RulesError          a row of a model table is wrong
 ├── MissingDependencyError  a package of an extra is not installed; names the pip command
 ├── BudgetExceeded          a budget the user set is spent; raised before the next call
-└── EmulatorError           the embedded emulator could not start or was asked the impossible
+├── EmulatorError           the embedded emulator could not start or was asked the impossible
+└── IllegalStep             a mistake of ours: a step that the call's state does not allow (core/exchange.py)
 
 Caching itself never raises: when cachepoint cannot plan, the request goes out as the user wrote it.
 Messages name the offending value and the remedy, and never carry prompt text.
@@ -34,6 +35,10 @@ class BudgetExceeded(CachepointError):
 
 class EmulatorError(CachepointError):
     """The embedded emulator could not start or was asked for what it cannot do."""
+
+
+class IllegalStep(CachepointError, RuntimeError):
+    """A step of a call that its state does not allow: a mistake of whoever drives it, never of the user's."""
 
 
 class CachepointWarning(UserWarning):

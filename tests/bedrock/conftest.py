@@ -8,7 +8,6 @@ from itertools import count
 import pytest
 from converse_kit import Bedrock
 
-from cachepoint.bedrock import warn as notices
 from cachepoint.emulator import BedrockEmulator, Options
 
 _accounts = count(1)
@@ -29,5 +28,5 @@ def bedrock(_running: BedrockEmulator) -> Iterator[Bedrock]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "_said", set())
+def warned_anew(nothing_warned_of: None) -> None:
+    """Every test hears its own warnings."""

@@ -53,16 +53,15 @@ class Application:
 
     def planned(self, request: Json) -> Call:
         call = Call(self._settings, self._client, converse, request)
-        call.prepare()
-        call.depart()
+        assert not [*call.departure()]
         return call
 
     def called(self, request: Json) -> Call:
         call = self.planned(request)
-        assert call.prompt is not None
-        cached = max((point.tokens for point in call.plan.checkpoints), default=0)
-        read = round(call.plan.expected.read)
-        usage = {"inputTokens": max(round(call.prompt.tokens) - cached, 3), "outputTokens": 9}
+        assert call.exchange.prompt is not None
+        cached = max((point.tokens for point in call.exchange.plan.checkpoints), default=0)
+        read = round(call.exchange.plan.expected.read)
+        usage = {"inputTokens": max(round(call.exchange.prompt.tokens) - cached, 3), "outputTokens": 9}
         call.answered({**usage, "cacheReadInputTokens": read, "cacheWriteInputTokens": max(cached - read, 0)})
         self.now += 20.0
         return call
@@ -92,7 +91,7 @@ def test_nor_is_one_of_a_conversation_that_is_known(bedrock: Bedrock, asked: lis
 @pure
 def test_undo_gives_the_request_back(request: Json, policy: CachePolicy) -> None:
     call = Application(policy).planned(request)
-    assert converse.undo(call.request, call.plan) == request
+    assert converse.undo(call.request, call.exchange.plan) == request
 
 
 @given(asked=conversations())
@@ -101,7 +100,7 @@ def test_undo_gives_the_requests_of_known_traffic_back(asked: list[Json]) -> Non
     application = Application()
     for request in asked:
         call = application.called(request)
-        assert converse.undo(call.request, call.plan) == request
+        assert converse.undo(call.request, call.exchange.plan) == request
 
 
 @given(request=requests(), policy=POLICIES)
@@ -118,7 +117,7 @@ def test_planning_leaves_what_it_was_given_alone(request: Json, policy: CachePol
 def test_there_are_never_more_checkpoints_than_may_be(request: Json, policy: CachePolicy) -> None:
     call = Application(policy).planned(request)
     assert len(checkpoints(call.request)) <= policy.max_checkpoints
-    assert [(point.path, point.ttl) for point in call.plan.checkpoints] == checkpoints(call.request)
+    assert [(point.path, point.ttl) for point in call.exchange.plan.checkpoints] == checkpoints(call.request)
 
 
 @given(asked=conversations(), policy=POLICIES)
@@ -126,14 +125,16 @@ def test_there_are_never_more_checkpoints_than_may_be(request: Json, policy: Cac
 def test_the_same_traffic_gives_the_same_plans(asked: list[Json], policy: CachePolicy) -> None:
     key = b"k" * 32
     once, again = Application(policy, MemoryStore(key=key)), Application(policy, MemoryStore(key=key))
-    assert [once.called(request).plan for request in asked] == [again.called(request).plan for request in asked]
+    assert [once.called(request).exchange.plan for request in asked] == [
+        again.called(request).exchange.plan for request in asked
+    ]
 
 
 @given(request=requests(marked=True))
 @settings(pure, max_examples=80)
 def test_explicit_mode_adds_no_checkpoint_of_its_own(request: Json) -> None:
     call = Application(CachePolicy(mode="explicit")).planned(request)
-    assert all(point.marked for point in call.plan.checkpoints)
+    assert all(point.marked for point in call.exchange.plan.checkpoints)
 
 
 @given(asked=conversations())

@@ -27,11 +27,14 @@ from converse_kit import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.bedrock.wire import converse
+from cachepoint.bedrock.wire import anthropic_messages, converse
 from cachepoint.core.prompt.builder import cuts_of
 from cachepoint.core.prompt.prompt import Prompt
+from cachepoint.core.provider.rules import ModelFacts, ModelRule
 
 KEY = b"k" * 32
+CLAUDE = ModelRule("Claude", "claude", tokenizer="claude")
+NOVA = ModelRule("Nova", "nova", tokenizer="nova")
 REQUEST: Json = {
     "toolConfig": {"tools": [tool("search"), tool("fetch")]},
     "system": [text("You are brief."), text(SYSTEM)],
@@ -39,8 +42,8 @@ REQUEST: Json = {
 }
 
 
-def read(request: Json, **changes: Any) -> Prompt:
-    return converse.read({**request, **changes}, KEY, changes.pop("tokenizer", "claude"))
+def read(request: Json, rule: ModelRule = CLAUDE) -> Prompt:
+    return converse.read(request, KEY, rule)
 
 
 def ends(prompt: Prompt) -> dict[str, bytes]:
@@ -48,9 +51,9 @@ def ends(prompt: Prompt) -> dict[str, bytes]:
     return {block.where.path: prompt.end(index).digest for index, block in enumerate(prompt.blocks)}
 
 
-def changed(before: Json, after: Json) -> list[str]:
+def changed(before: Json, after: Json, rule: ModelRule = CLAUDE) -> list[str]:
     """The paths whose prefix is another one."""
-    old, new = ends(read(before)), ends(read(after))
+    old, new = ends(read(before, rule)), ends(read(after, rule))
     return [path for path in old if new.get(path) != old[path]]
 
 
@@ -60,6 +63,8 @@ def edited(request: Json, edit: Any) -> Json:
     return copy
 
 
+COMPUTER = {"type": "computer_20251124", "name": "computer", "display_width_px": 1024, "display_height_px": 768}
+CLEARING = {"edits": [{"type": "clear_tool_uses_20250919"}]}
 ALL = list(ends(read(REQUEST)))
 SYSTEM_ON = ALL[2:]
 MESSAGES = ALL[4:]
@@ -82,7 +87,7 @@ def test_tokens_add_up_along_the_prefix() -> None:
 
 def test_the_same_request_has_the_same_digests_and_another_key_has_others() -> None:
     assert ends(read(REQUEST)) == ends(read(deepcopy(REQUEST)))
-    assert not set(ends(read(REQUEST)).values()) & set(ends(converse.read(REQUEST, b"other key", "claude")).values())
+    assert not set(ends(read(REQUEST)).values()) & set(ends(converse.read(REQUEST, b"other key", CLAUDE)).values())
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,17 @@ def test_the_same_request_has_the_same_digests_and_another_key_has_others() -> N
         (lambda r: r.update(additionalModelRequestFields={"output_config": {"effort": "high"}}), []),
         (lambda r: r.update(outputConfig={"effort": "low"}), ALL),
         (lambda r: r.update(outputConfig={"textFormat": {"type": "json_schema"}}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"output_config": {"format": {"type": "json_schema"}}}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"tools": [COMPUTER]}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"anthropic_beta": ["computer-use-2025-11-24"]}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"mcp_servers": [{"name": "parts"}]}), ALL),
+        (lambda r: r.update(promptVariables={"topic": {"text": "tea"}}), ALL),
+        (lambda r: r.update(additionalModelRequestFields={"system": "You are brief."}), SYSTEM_ON),
+        (lambda r: r.update(additionalModelRequestFields={"speed": "fast"}), SYSTEM_ON),
+        (lambda r: r.update(additionalModelRequestFields={"speed": "standard"}), []),
+        (lambda r: r.update(additionalModelRequestFields={"context_management": CLEARING}), MESSAGES),
+        (lambda r: r.update(additionalModelRequestFields={"top_k": 5, "metadata": {"user_id": "u"}}), []),
+        (lambda r: r.update(additionalModelRequestFields=["not", "an", "object"]), []),
         (lambda r: r.update(inferenceConfig={"temperature": 0.1, "maxTokens": 9}), []),
         (lambda r: r.update(requestMetadata={"a": "b"}, serviceTier={"type": "flex"}), []),
         (lambda r: r["system"].append(point()), []),
@@ -112,6 +128,84 @@ def test_the_same_request_has_the_same_digests_and_another_key_has_others() -> N
 )  # fmt: skip
 def test_what_invalidates_a_section_changes_its_digests_and_nothing_else_does(edit: Any, touched: list[str]) -> None:
     assert changed(REQUEST, edited(REQUEST, edit)) == touched
+
+
+def thinking(kind: str) -> Json:
+    return {**REQUEST, "additionalModelRequestFields": {"thinking": {"type": kind}}}
+
+
+@pytest.mark.parametrize(
+    ("by_default", "same", "other"),
+    [("off", "disabled", "adaptive"), ("on", "adaptive", "disabled"), ("always", "adaptive", "disabled")],
+)
+def test_thinking_set_to_the_models_default_changes_nothing(by_default: Any, same: str, other: str) -> None:
+    rule = ModelRule("Claude", "claude", tokenizer="claude", facts=ModelFacts(thinking=by_default))
+    assert changed(REQUEST, thinking(same), rule) == []
+    assert changed(REQUEST, thinking(other), rule) == ALL
+
+
+def test_effort_set_to_the_models_default_changes_nothing() -> None:
+    rule = ModelRule("Claude", "claude", tokenizer="claude", facts=ModelFacts(effort="medium"))
+    assert changed(REQUEST, {**REQUEST, "outputConfig": {"effort": "medium"}}, rule) == []
+    assert changed(REQUEST, {**REQUEST, "outputConfig": {"effort": "high"}}, rule) == ALL
+
+
+@pytest.mark.parametrize(
+    ("fields", "counted_from"),
+    [
+        ({"additionalModelRequestFields": {"tools": [{**COMPUTER, "description": SYSTEM}]}}, SYSTEM_ON),
+        ({"additionalModelRequestFields": {"system": SYSTEM}}, MESSAGES),
+        ({"promptVariables": {"chapter": {"text": SYSTEM}}}, ALL),
+    ],
+    ids=["tools", "system text", "variables of a stored prompt"],
+)
+def test_text_outside_the_blocks_counts_towards_the_minimum(fields: Json, counted_from: list[str]) -> None:
+    """SYSTEM has 9,000 characters: about 2,000 tokens at 4.4 bytes each, or 2,800 as JSON at 3.2."""
+    with_it, without = read({**REQUEST, **fields}), read(REQUEST)
+    more = {
+        block.where.path: with_it.end(index).tokens - without.end(index).tokens
+        for index, block in enumerate(without.blocks)
+    }
+    assert [path for path, tokens in more.items() if tokens] == counted_from
+    assert all(1900 < more[path] < 3100 for path in counted_from)
+
+
+def test_variables_of_a_stored_prompt_count_by_name_and_not_by_order() -> None:
+    variables = {"a": {"text": "tea"}, "b": {"text": "cup"}}
+    orders = (variables, dict(reversed(variables.items())), {"a": {"text": "cup"}, "b": {"text": "tea"}})
+    first, turned, other = (ends(read({"promptVariables": each, "messages": [user("Why?")]})) for each in orders)
+    assert first == turned
+    assert first != other
+
+
+def test_a_stored_prompt_is_read_without_messages_too() -> None:
+    prompt = read({"promptVariables": {"topic": {"text": SYSTEM}}})
+    assert prompt.blocks == ()
+    assert prompt.tokens > 1900
+
+
+def test_effort_of_one_message_invalidates_nothing() -> None:
+    """Anthropic prompt caching page, Nov 2026: effort given in a system-role message keeps the prefix."""
+    body: Json = {"messages": [{"role": "user", "content": "Why?"}, {"role": "system", "content": "Be brief."}]}
+    with_effort = edited(body, lambda b: b["messages"][1].update(output_config={"effort": "low"}))
+    plain, low = (anthropic_messages.read(each, KEY, CLAUDE) for each in (body, with_effort))
+    assert ends(plain) == ends(low)
+
+
+@pytest.mark.parametrize(
+    ("field", "touched"),
+    [
+        ({"speed": "fast"}, ["system[0]", "messages[0].content[0]"]),
+        ({"context_management": CLEARING}, ["messages[0].content[0]"]),
+        ({"anthropic_beta": ["context-1m"]}, ["tools[0]", "system[0]", "messages[0].content[0]"]),
+        ({"top_k": 5}, []),
+    ],
+    ids=["fast mode", "context management", "a beta", "sampling"],
+)
+def test_fields_of_an_anthropic_body_change_the_same_sections(field: Json, touched: list[str]) -> None:
+    body: Json = {"tools": [{"name": "search"}], "system": SYSTEM, "messages": [{"role": "user", "content": "Why?"}]}
+    old, new = (ends(anthropic_messages.read(each, KEY, CLAUDE)) for each in (body, {**body, **field}))
+    assert [path for path in old if old[path] != new[path]] == touched
 
 
 def test_the_order_of_json_keys_counts() -> None:
@@ -122,7 +216,7 @@ def test_the_order_of_json_keys_counts() -> None:
 
 def test_on_nova_any_change_of_tool_choice_changes_everything() -> None:
     forced = edited(REQUEST, lambda r: r["toolConfig"].update(toolChoice={"any": {}}))
-    old, new = (ends(converse.read(request, KEY, "nova")) for request in (REQUEST, forced))
+    old, new = (ends(read(request, NOVA)) for request in (REQUEST, forced))
     assert [path for path in old if old[path] != new[path]] == ALL
 
 

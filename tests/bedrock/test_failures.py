@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -106,6 +107,7 @@ def test_a_refused_checkpoint_is_removed_and_the_call_repeated(bedrock: Bedrock)
     assert bedrock.statuses == [400, 200]
     assert told["status"] == "written"
     assert [place["path"] for place in told["checkpoints"]] == ["system[1]"]
+    assert ("tools[0]", "refused") in [(place["path"], place["reason"]) for place in told["held"]]
     assert checkpoints(bedrock.bodies[0]) == [("system[1]", "5m")]
     assert client.ledger.totals().calls == 1
 
@@ -243,6 +245,14 @@ class Broken(RuntimeError):
     """What a broken part raises."""
 
 
+@pytest.fixture
+def broken(faults: list[Exception]) -> Iterator[None]:
+    """For a test in which something is broken: that, and nothing else, was swallowed."""
+    yield
+    assert {type(fault) for fault in faults} == {Broken}
+    faults.clear()
+
+
 class BrokenStore(MemoryStore):
     """A store that fails in one place."""
 
@@ -263,6 +273,7 @@ class BrokenPrices:
         raise Broken("price")
 
 
+@pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("where", ["key", "visit", "sent"])
 def test_where_planning_fails_the_request_goes_out_as_written(bedrock: Bedrock, where: str) -> None:
     request = {**QUESTION, "messages": [user(DOCUMENT, point("1h"), "Why?")]}
@@ -274,6 +285,7 @@ def test_where_planning_fails_the_request_goes_out_as_written(bedrock: Bedrock, 
     assert client.ledger.totals().usage.cache_write > 2000
 
 
+@pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("where", ["began", "settled"])
 def test_where_learning_fails_the_call_is_recorded_all_the_same(bedrock: Bedrock, where: str) -> None:
     client = bedrock.wrapped(store=BrokenStore(where))
@@ -283,6 +295,7 @@ def test_where_learning_fails_the_call_is_recorded_all_the_same(bedrock: Bedrock
     assert client.ledger.totals().calls == 1
 
 
+@pytest.mark.usefixtures("broken")
 def test_where_a_failed_call_cannot_be_forgotten_it_is_still_raised(bedrock: Bedrock) -> None:
     client = bedrock.wrapped(store=BrokenStore("failed"))
     bedrock.emulator.fail_next(failed("ModelErrorException"))
@@ -291,6 +304,7 @@ def test_where_a_failed_call_cannot_be_forgotten_it_is_still_raised(bedrock: Bed
     assert [record.error for record in client.ledger.records] == ["ModelErrorException"]
 
 
+@pytest.mark.usefixtures("broken")
 def test_where_a_refusal_cannot_be_remembered_the_call_is_repeated_all_the_same(bedrock: Bedrock) -> None:
     client = bedrock.wrapped(store=BrokenStore("refuse"))
     bedrock.emulator.refuse_checkpoints("tools", SONNET)
@@ -299,6 +313,7 @@ def test_where_a_refusal_cannot_be_remembered_the_call_is_repeated_all_the_same(
     assert bedrock.statuses == [400, 200]
 
 
+@pytest.mark.usefixtures("broken")
 def test_where_prices_fail_the_tokens_are_still_counted(bedrock: Bedrock) -> None:
     client = bedrock.wrapped(prices=BrokenPrices())
     with pytest.warns(CachepointWarning, match="failed inside"):
@@ -317,6 +332,7 @@ def test_what_a_ledgers_listener_raises_reaches_nobody(bedrock: Bedrock) -> None
     assert ledger.totals().calls == 1
 
 
+@pytest.mark.usefixtures("broken")
 def test_a_warning_made_an_error_does_not_fail_the_call(bedrock: Bedrock, caplog: pytest.LogCaptureFixture) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -324,12 +340,14 @@ def test_a_warning_made_an_error_does_not_fail_the_call(bedrock: Bedrock, caplog
     assert "failed inside" in caplog.text
 
 
+@pytest.mark.usefixtures("broken")
 def test_a_failure_is_told_without_a_word_of_the_prompt(bedrock: Bedrock) -> None:
     with pytest.warns(CachepointWarning) as told:
         bedrock.wrapped(store=BrokenStore("visit")).converse(modelId=SONNET, messages=[user("SECRET " + SYSTEM)])
     assert "SECRET" not in str(told[0].message)
 
 
+@pytest.mark.usefixtures("broken")
 def test_a_failure_is_told_once(bedrock: Bedrock) -> None:
     client = bedrock.wrapped(store=BrokenStore("visit"))
     with pytest.warns(CachepointWarning) as told:

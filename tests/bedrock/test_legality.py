@@ -1,4 +1,4 @@
-"""What the service refuses of a user's checkpoints (rules section 2) is repaired and told, or left out and told."""
+"""What the service refuses of a user's checkpoints is repaired or left out, and told (docs/rules.md, V1 to V7)."""
 
 from __future__ import annotations
 

@@ -333,12 +333,17 @@ def test_an_abandoned_stream_is_recorded_as_such(bedrock: Bedrock) -> None:
     assert next(iter(stream))
     stream.close()
     (record,) = wrapped.ledger.records
-    assert (record.error, record.usage) == ("abandoned", None)
+    assert record.error == "abandoned"
+    assert record.usage is not None  # the first event told what the prompt took, which is billed all the same
+    assert record.usage.cache_write > 2000
+    assert record.cost is None  # what was generated is not known
 
 
-def test_a_cut_stream_has_no_usage(bedrock: Bedrock) -> None:
+def test_a_cut_stream_has_the_usage_that_its_first_event_told(bedrock: Bedrock) -> None:
     wrapped = bedrock.wrapped()
     bedrock.emulator.fail_next(cut_stream(3, quietly=True), operation="InvokeModelWithResponseStream")
     events(wrapped.invoke_model_with_response_stream(**request(body(user("Why?"), system=SYSTEM))))
     (record,) = wrapped.ledger.records
-    assert record.usage is None
+    assert record.usage is not None
+    assert record.usage.cache_write > 2000
+    assert record.cost is None

@@ -44,17 +44,16 @@ class Application:
     def planned(self, model: str, body: Json) -> tuple[Call, Json]:
         """The call, and the body it sends."""
         call = Call(self._settings, self._client, invoke, request(body, model))
-        call.prepare()
-        call.depart()
+        assert not [*call.departure()]
         return call, json.loads(call.request["body"])
 
     def called(self, model: str, body: Json) -> tuple[Call, Json]:
         """The same, answered."""
         call, sent = self.planned(model, body)
-        assert call.prompt is not None
-        cached = max((point.tokens for point in call.plan.checkpoints), default=0)
-        read = round(call.plan.expected.read)
-        usage = {"input_tokens": max(round(call.prompt.tokens) - cached, 3), "output_tokens": 9}
+        assert call.exchange.prompt is not None
+        cached = max((point.tokens for point in call.exchange.plan.checkpoints), default=0)
+        read = round(call.exchange.plan.expected.read)
+        usage = {"input_tokens": max(round(call.exchange.prompt.tokens) - cached, 3), "output_tokens": 9}
         call.answered({**usage, "cache_read_input_tokens": read, "cache_creation_input_tokens": max(cached - read, 0)})
         self.now += 20.0
         return call, sent
@@ -89,7 +88,7 @@ def test_nor_is_one_of_a_conversation_that_is_known(
 @pure
 def test_undo_gives_the_body_back(asked: tuple[str, Json], policy: CachePolicy) -> None:
     call, sent = Application(policy).planned(*asked)
-    assert messages.undo(sent, call.plan) == asked[1]
+    assert messages.undo(sent, call.exchange.plan) == asked[1]
 
 
 @given(asked=messages_conversations())
@@ -98,7 +97,7 @@ def test_undo_gives_the_bodies_of_known_traffic_back(asked: tuple[str, list[Json
     application = Application()
     for body in asked[1]:
         call, sent = application.called(asked[0], body)
-        assert messages.undo(sent, call.plan) == body
+        assert messages.undo(sent, call.exchange.plan) == body
 
 
 @given(asked=messages_requests(), policy=POLICIES)
@@ -108,7 +107,7 @@ def test_planning_changes_no_text_and_not_what_it_was_given(asked: tuple[str, Js
     call, sent = Application(policy).planned(model, body)
     assert joined_texts(sent) == joined_texts(body)
     as_written = deepcopy(body)
-    assert messages.apply(body, call.plan) == sent
+    assert messages.apply(body, call.exchange.plan) == sent
     assert body == as_written
 
 
@@ -116,7 +115,7 @@ def test_planning_changes_no_text_and_not_what_it_was_given(asked: tuple[str, Js
 @pure
 def test_every_checkpoint_sent_is_told_and_there_are_no_others(asked: tuple[str, Json], policy: CachePolicy) -> None:
     call, sent = Application(policy).planned(*asked)
-    assert [(point.path, point.ttl) for point in call.plan.checkpoints] == checkpoints(sent)
+    assert [(point.path, point.ttl) for point in call.exchange.plan.checkpoints] == checkpoints(sent)
     assert len(checkpoints(sent)) <= policy.max_checkpoints
 
 
@@ -126,4 +125,4 @@ def test_every_split_of_known_traffic_is_told_where_it_is(asked: tuple[str, list
     application = Application()
     for body in asked[1]:
         call, sent = application.called(asked[0], body)
-        assert [(point.path, point.ttl) for point in call.plan.checkpoints] == checkpoints(sent)
+        assert [(point.path, point.ttl) for point in call.exchange.plan.checkpoints] == checkpoints(sent)

@@ -28,7 +28,7 @@ from converse_kit import (
 )
 
 from cachepoint import CachePolicy, MemoryStore
-from cachepoint.emulator import slow
+from cachepoint.emulator import BedrockEmulator, slow
 
 TOOLS: Json = {"tools": [tool("search", "Searches."), tool("fetch", "Fetches.")]}
 EXPLICIT = CachePolicy(mode="explicit")
@@ -172,6 +172,7 @@ def test_two_kinds_of_calls_that_take_turns_miss_nothing_once_both_are_cached(be
 
 
 THINKING: Json = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
+COMPUTER: Json = {"type": "computer_20251124", "name": "computer", "display_width_px": 1024, "display_height_px": 768}
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,13 @@ THINKING: Json = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
             {"outputConfig": {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": {"schema": "{}"}}}}},
             "outputConfig.textFormat",
         ),
+        ({"additionalModelRequestFields": {"tools": [COMPUTER]}}, "additionalModelRequestFields.tools"),
+        (
+            {"additionalModelRequestFields": {"anthropic_beta": ["computer-use-2025-11-24"]}},
+            "additionalModelRequestFields.anthropic_beta",
+        ),
     ],
-    ids=["thinking", "effort", "Converse's own effort", "an output schema"],
+    ids=["thinking", "effort", "Converse's own effort", "an output schema", "tools in the fields", "a beta"],
 )
 @pytest.mark.parametrize("tools", [{}, {"toolConfig": TOOLS}], ids=["no tools", "tools"])
 def test_a_setting_that_changes_the_whole_prompt_is_named(
@@ -204,6 +210,58 @@ def test_a_setting_that_changes_the_whole_prompt_is_named(
     assert "setting" in found["hint"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"speed": "fast"}, {"system": "You are brief."}],
+    ids=["fast mode", "system text in the fields"],
+)
+def test_a_setting_that_leaves_the_tools_is_named(bedrock: Bedrock, fields: Json) -> None:
+    """The tools come first and are read on; what is lost is the system prompt, of about 2,300 tokens."""
+    client = bedrock.wrapped()
+    tools: Json = {"toolConfig": {"tools": [tool("search", DOCUMENT[:9000])]}}
+    for number in range(2):
+        client.converse(**question(number), **tools)
+    told = client.converse(**question(3), **tools, additionalModelRequestFields=fields)["promptCache"]
+    (name,) = fields
+    assert (told["miss"]["reason"], told["miss"]["path"]) == ("system_changed", f"additionalModelRequestFields.{name}")
+    assert told["usage"]["cache_read"] > 1024
+    assert 1500 < told["miss"]["lost_tokens"] < 3500
+
+
+@pytest.mark.parametrize(
+    ("model", "turned", "reason"),
+    [
+        ("us.anthropic.claude-sonnet-5", "disabled", "system_changed"),
+        ("us.anthropic.claude-sonnet-5", "adaptive", None),
+        (SONNET_46, "disabled", None),
+        (SONNET_46, "adaptive", "system_changed"),
+    ],
+)
+def test_thinking_named_after_its_default_is_no_change(
+    bedrock: Bedrock, model: str, turned: str, reason: str | None
+) -> None:
+    """Sonnet 5 thinks where a request says nothing of it, Sonnet 4.6 does not (Anthropic, Sonnet 5 page)."""
+    client = bedrock.wrapped()
+    client.converse(**question(1, model))
+    found = miss(client, {**question(2, model), "additionalModelRequestFields": {"thinking": {"type": turned}}})
+    assert (found["reason"] if found else None) == reason
+    assert found is None or found["path"] == "additionalModelRequestFields.thinking"
+
+
+def test_variables_of_a_stored_prompt_are_named() -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:prompt/ABCDEFGHIJ:1"
+    history = [user(DOCUMENT), assistant(LONG), user("Why?"), assistant("So.")]
+    with BedrockEmulator(profiles={arn: SONNET}) as emulator:
+        client = Bedrock(emulator, "STORED").wrapped(base_models={arn: SONNET})
+        misses = []
+        for topic in ("tea", "coffee"):
+            asked = {"modelId": arn, "messages": [*history, user(f"And {topic}?")]}
+            misses.append(miss(client, {**asked, "promptVariables": {"topic": {"text": topic}}}))
+    assert misses[0] is None
+    assert misses[1] is not None
+    assert (misses[1]["reason"], misses[1]["path"]) == ("messages_changed", "promptVariables")
+
+
 def test_a_setting_that_is_taken_back_is_named_where_it_was(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     client.converse(**question(1), outputConfig={"effort": "low"})
@@ -212,14 +270,24 @@ def test_a_setting_that_is_taken_back_is_named_where_it_was(bedrock: Bedrock) ->
     assert (found["reason"], found["path"]) == ("system_changed", "outputConfig.effort")
 
 
-def test_thinking_in_a_body_of_anthropic_messages_is_named(bedrock: Bedrock) -> None:
+@pytest.mark.parametrize(
+    ("setting", "path"),
+    [
+        (THINKING, "thinking"),
+        ({"speed": "fast"}, "speed"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"anthropic_beta": ["computer-use-2025-11-24"]}, "anthropic_beta"),
+    ],
+    ids=["thinking", "fast mode", "effort", "a beta"],
+)
+def test_a_setting_in_a_body_of_anthropic_messages_is_named(bedrock: Bedrock, setting: Json, path: str) -> None:
     client = bedrock.wrapped()
     misses = []
-    for settings in ({}, THINKING):
+    for settings in ({}, setting):
         given = messages_kit.body(messages_kit.user("Why?"), system=[messages_kit.text(SYSTEM)], **settings)
         misses.append(client.invoke_model(**messages_kit.request(given))["promptCache"]["miss"])
     assert misses[0] is None
-    assert (misses[1]["reason"], misses[1]["path"]) == ("system_changed", "thinking")
+    assert (misses[1]["reason"], misses[1]["path"]) == ("system_changed", path)
 
 
 LONG = "And on it goes, one line after the other. " * 200
@@ -230,8 +298,12 @@ LONG = "And on it goes, one line after the other. " * 200
     [
         ({"toolConfig": {**TOOLS, "toolChoice": {"any": {}}}}, "toolConfig.toolChoice"),
         ({"messages": [user("Look at this.", image())]}, "messages"),
+        (
+            {"additionalModelRequestFields": {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}},
+            "additionalModelRequestFields.context_management",
+        ),
     ],
-    ids=["a forced tool", "the first image"],
+    ids=["a forced tool", "the first image", "context management"],
 )
 def test_a_setting_that_changes_the_messages_is_named(bedrock: Bedrock, setting: Json, path: str) -> None:
     client = bedrock.wrapped()

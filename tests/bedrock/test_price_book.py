@@ -346,7 +346,7 @@ def test_many_threads_share_a_cold_book() -> None:
 def test_a_known_price_is_found_fast_enough_for_every_call(book: PriceBook) -> None:
     usage = Usage(12, 7800, 0, 0, 143)
     cost(book, SONNET, usage)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(200):
         book.price(SONNET, usage, at=NOW)
-    assert (time.perf_counter() - started) / 200 < 0.001
+    assert (time.process_time() - started) / 200 < 0.001

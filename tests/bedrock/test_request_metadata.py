@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cachepoint
-from cachepoint.bedrock.request_metadata import MOST_PAIRS, with_request_metadata
+from cachepoint.bedrock.tags import MOST_PAIRS, with_request_metadata
 from cachepoint.core.planning.policy import Mode
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import ConfigurationError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from cachepoint.catalogue.table import load_rules, load_table, model_prices
 from cachepoint.core.provider.prices import ModelPrices
-from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.rules import ModelFacts, ModelRule
 from cachepoint.errors import RulesError
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -20,6 +21,9 @@ NOVA = "amazon.nova-pro-v1:0"
 CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output")
 TOKENIZERS = {"old": "claude", "new": "claude-new", "nova": "nova"}
 FACTS = Path(__file__).parents[2].parent / "shared" / "facts" / "models.json"
+
+# The collected facts are of 2026-11-22; the model card of Nova 2 Lite was read later.
+_KNOWN_BETTER_SINCE = {"Amazon Nova 2 Lite": "medium"}
 
 
 def known_models() -> list[Any]:
@@ -51,7 +55,8 @@ def test_every_known_model_follows_its_facts(fact: dict[str, Any]) -> None:
     assert rule.explicit is bool(fact["explicit_cachepoint"])
     assert rule.minimum == (fact["min_tokens"] or 0)
     assert rule.max_cached_tokens == fact.get("max_cached_tokens")
-    assert (rule.provider, rule.confidence) == (fact["provider"], fact["min_tokens_confidence"])
+    confidence = _KNOWN_BETTER_SINCE.get(fact["name"], fact["min_tokens_confidence"])
+    assert (rule.provider, rule.confidence) == (fact["provider"], confidence)
     assert rule.tokenizer == TOKENIZERS.get(fact.get("tokenizer", ""), "other")
     if rule.explicit:
         assert rule.max_checkpoints == fact["max_checkpoints"]
@@ -147,10 +152,103 @@ def test_similar_ids_do_not_take_each_others_row(model_id: str, name: str) -> No
     assert rule.name == name
 
 
-def test_late_system_messages_are_for_claude_from_opus_4_8_on() -> None:
-    late = {row.name for row in load_rules(environ={}).rows if row.system_role}
-    assert {"Claude Opus 4.8", "Claude Sonnet 5", "Claude Haiku 5.5"} <= late
-    assert not late & {"Claude Opus 4.7", "Claude Sonnet 4.6", "Claude Haiku 4.5", "Amazon Nova Pro"}
+def facts(model_id: str) -> ModelFacts:
+    rule = load_rules(environ={}).resolve(model_id)
+    assert rule is not None
+    return rule.facts
+
+
+def test_late_system_messages_are_for_invoke_model_of_the_models_that_anthropic_names() -> None:
+    rows = load_rules(environ={}).rows
+    assert {row.name for row in rows if "invoke_model" in row.facts.system_role} == {
+        "Claude Fable 5.1", "Claude Mythos 5.1", "Claude Fable 5", "Claude Mythos 5", "Claude Opus 5",
+        "Claude Opus 4.8",
+    }  # fmt: skip
+    assert not any("converse" in row.facts.system_role for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "tried"),
+    [("anthropic.claude-opus-4-8", True), ("anthropic.claude-sonnet-5", False), ("anthropic.claude-opus-4-7", False)],
+)
+def test_converse_is_tried_with_late_system_messages_where_sources_disagree(model_id: str, tried: bool) -> None:
+    assert facts(model_id).may_take_system_role("converse") == tried
+
+
+@pytest.mark.parametrize(
+    ("model_id", "thinking", "effort"),
+    [
+        ("us.anthropic.claude-fable-5-1", "always", "high"),
+        ("us.anthropic.claude-opus-5-5", "always", "medium"),
+        ("us.anthropic.claude-sonnet-5-5", "always", "high"),
+        ("us.anthropic.claude-opus-5", "on", "high"),
+        ("us.anthropic.claude-sonnet-5", "on", "high"),
+        ("us.anthropic.claude-haiku-5-5", "on", "medium"),
+        ("us.anthropic.claude-opus-4-8", "off", "high"),
+        ("us.anthropic.claude-sonnet-4-6", "off", "high"),
+        ("us.amazon.nova-2-lite-v1:0", "off", "high"),
+    ],
+)
+def test_what_a_request_gets_that_says_nothing_of_thinking_and_effort(
+    model_id: str, thinking: str, effort: str
+) -> None:
+    assert (facts(model_id).thinking, facts(model_id).effort) == (thinking, effort)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "tokens"),
+    [
+        ("us.anthropic.claude-sonnet-4-6", 1_000_000),
+        (SONNET, 200_000),
+        ("anthropic.claude-3-haiku-20240307-v1:0", 200_000),
+        ("anthropic.claude-v2:1", 200_000),
+        ("us.amazon.nova-premier-v1:0", 1_000_000),
+        ("amazon.nova-micro-v1:0", 128_000),
+        ("amazon.nova-pro-v1:0", 300_000),
+        ("us.meta.llama4-scout-17b-instruct-v1:0", 3_500_000),
+        ("meta.llama3-8b-instruct-v1:0", 8_192),
+        ("us.meta.llama3-3-70b-instruct-v1:0", None),
+    ],
+)
+def test_how_many_tokens_fit_into_a_model(model_id: str, tokens: int | None) -> None:
+    assert facts(model_id).context_window == tokens
+
+
+def test_a_forced_tool_is_refused_by_claude_from_fable_5_1_on_but_for_haiku() -> None:
+    refusing = {row.name for row in load_rules(environ={}).rows if not row.facts.forced_tool}
+    assert {"Claude Fable 5.1", "Claude Opus 5.5", "Claude Sonnet 5.5"} <= refusing
+    assert not refusing & {"Claude Fable 5", "Claude Opus 5", "Claude Haiku 5.5"}
+
+
+@pytest.mark.parametrize(
+    ("model_id", "day"),
+    [
+        ("us.anthropic.claude-3-5-haiku-20241022-v1:0", "2026-06-19"),
+        ("us.amazon.nova-premier-v1:0", "2026-09-14"),
+        ("us.anthropic.claude-sonnet-4-6", ""),
+    ],
+)
+def test_when_a_model_ends(model_id: str, day: str) -> None:
+    assert facts(model_id).end_of_life == day
+
+
+def test_models_without_converse_are_marked() -> None:
+    assert [facts(f"openai.gpt-{version}").converse for version in ("5.4", "5.5", "5.6-sol")] == [False, False, True]
+
+
+def test_openai_models_cache_nothing_on_their_own_through_converse() -> None:
+    assert not any(row.implicit for row in load_rules(environ={}).rows if row.provider == "openai")
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    ["xai.grok-4.3", "openai.gpt-5.6-cyber", "openai.gpt-daybreak-blue-5.6-sol", "amazon.nova-2-pro-preview"],
+)
+def test_an_id_that_is_priced_elsewhere_has_a_row_of_its_own(model_id: str) -> None:
+    rule = load_rules(environ={}).resolve(f"us.{model_id}")
+    assert rule is not None
+    assert rule.name != "everything else"
+    assert not rule.explicit
 
 
 # -- where a call is priced -----------------------------------------------------------------------
@@ -215,6 +313,20 @@ def test_a_row_with_a_shipped_name_changes_what_it_gives_where_that_row_stands(t
     assert (after.minimum, after.ttls, after.source) == (4096, before.ttls, before.source)
 
 
+def test_a_row_changes_any_fact_about_a_model(tmp_path: Path) -> None:
+    changes = (
+        "[[model]]\nname = 'Claude Opus 4.8'\nsystem_role = ['converse', 'invoke_model']\nsystem_role_disputed = []\n"
+        "thinking = 'on'\neffort = 'low'\ncontext_window = 2000000\nend_of_life = 2027-12-31\n"
+    )
+    changed = load_rules(environ=rules_file(tmp_path, changes)).resolve("anthropic.claude-opus-4-8")
+    assert changed is not None
+    assert changed.facts == replace(
+        facts("anthropic.claude-opus-4-8"), system_role=("converse", "invoke_model"), system_role_disputed=(),
+        thinking="on", effort="low", context_window=2_000_000, end_of_life="2027-12-31",
+    )  # fmt: skip
+    assert (changed.minimum, changed.ttls) == (1024, ("5m", "1h"))
+
+
 def test_the_users_prices_replace_those_of_their_zone(tmp_path: Path) -> None:
     prices = "prices.regional = { input = 2.7, output = 13.5, cache_read = 0.27 }"
     environ = rules_file(tmp_path, f"[[model]]\nname = 'Claude Sonnet 4.5'\n{prices}\n")
@@ -269,6 +381,15 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path
         ("[[model]]\nname = 'mine'\npattern = 'x'\nttls = '5m'\n", "give a list of strings"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nttls = ['2h']\n", "'2h'"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\ntokenizer = 'gpt'\n", "tokenizer is 'gpt'"),
+        (
+            "[[model]]\nname = 'mine'\npattern = 'x'\nthinking = 'maybe'\n",
+            "thinking has 'maybe'; use any of off, on, always",
+        ),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nthinking = true\n", "thinking is True; give a string"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nsystem_role = true\n", "give a list of strings"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nsystem_role = ['chat']\n", "system_role has 'chat'"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\ncontext_window = 0\n", "context_window is 0"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nfacts = { thinking = 'on' }\n", "unknown field 'facts'"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nprices.mars = { input = 1, output = 1 }\n", "prices.mars"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nprices.global = { input = 1 }\n", "prices.global: no 'output'"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nprices = 3\n", "prices is 3; give a table"),

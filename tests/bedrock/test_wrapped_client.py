@@ -12,6 +12,7 @@ import messages_kit
 import pytest
 from converse_kit import (
     DOCUMENT,
+    LLAMA,
     SONNET,
     SYSTEM,
     Bedrock,
@@ -54,6 +55,34 @@ def test_a_response_tells_what_caching_did_in_plain_json(bedrock: Bedrock) -> No
     cost = {name: float(amount) for name, amount in told["cost"].items() if name != "prices_as_of"}
     assert cost["saved_usd"] == pytest.approx(cost["uncached_usd"] - cost["usd"])
     assert told["miss"] is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "policy", "held"),
+    [
+        ({**QUESTION, "system": [text("Be brief.")]}, CachePolicy(), ("system[0]", "below_minimum")),
+        (question(model=LLAMA), CachePolicy(), ("", "model_without_checkpoints")),
+        (QUESTION, CachePolicy(mode="explicit"), ("", "not_marked")),
+        (QUESTION, CachePolicy(mode="off"), ("", "mode_off")),
+        (QUESTION, CachePolicy(max_checkpoints=0), ("", "none_allowed")),
+    ],
+)
+def test_an_uncached_call_says_why(
+    bedrock: Bedrock, request_: Json, policy: CachePolicy, held: tuple[str, str]
+) -> None:
+    client = bedrock.wrapped(policy)
+    told = client.converse(**request_)["promptCache"]
+    assert told["status"] == "uncached"
+    assert (told["held"][0]["path"], told["held"][0]["reason"]) == held
+    assert all(set(place) == {"path", "reason", "why"} and place["why"] for place in told["held"])
+    assert client.ledger.records[0].contract()["held"] == told["held"]
+
+
+def test_a_cached_call_says_why_no_more_was_placed(bedrock: Bedrock) -> None:
+    told = bedrock.wrapped().converse(**QUESTION)["promptCache"]
+    assert [(place["path"], place["reason"]) for place in told["held"]] == [
+        ("messages[0].content[0]", "no_return_expected"),
+    ]  # fmt: skip
 
 
 def test_its_checkpoints_are_where_it_says(bedrock: Bedrock) -> None:

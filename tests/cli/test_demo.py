@@ -84,18 +84,18 @@ def test_where_reads_have_no_lower_price_nothing_breaks_even() -> None:
 
 
 def test_both_runs_cost_together_what_the_emulator_bills(bedrock_emulator: BedrockEmulator) -> None:
-    reference, client = document.language_reference(), bedrock_emulator.client()
-    without = without_caching(client, MODEL, reference, Asking(4, nothing))
-    cached = with_cachepoint(client, MODEL, reference, Asking(4, nothing), bedrock_emulator.clock)
+    shipped, client = document.shipped(), bedrock_emulator.client()
+    without = without_caching(client, MODEL, shipped, Asking(4, nothing))
+    cached = with_cachepoint(client, MODEL, shipped, Asking(4, nothing), bedrock_emulator.clock)
     prices = PriceBook()
     usages = [exchange.usage for run in (without, cached) for exchange in run.exchanges]
     assert sum(article.priced(prices, MODEL, usage, NOW).usd for usage in usages) == bedrock_emulator.bill().total
 
 
-def test_the_document_is_cut_to_the_articles_size_at_the_end_of_a_paragraph() -> None:
-    reference = document.language_reference()
-    assert 0.95 * article.TOKENS < document.tokens_of(reference.text) <= article.TOKENS
-    assert reference.text.startswith("Format String Syntax")
+def test_the_document_is_of_the_articles_size_and_the_questions_differ() -> None:
+    shipped = document.shipped()
+    assert 0.95 * article.TOKENS < document.tokens_of(shipped.text) <= article.TOKENS
+    assert len(set(shipped.asked(50))) == 50
 
 
 def test_a_document_of_the_users_is_asked_about_whole(tmp_path: Path, printed: Printed) -> None:
@@ -156,8 +156,8 @@ def test_on_the_service_latency_is_measured_and_not_modelled(service: BedrockEmu
 
 
 def test_the_estimate_is_an_upper_bound_of_the_cost(service: BedrockEmulator) -> None:
-    reference = document.language_reference()
-    prompts = [document.tokens_of(reference.text + question) + 50 for question in reference.asked(3)]
+    shipped = document.shipped()
+    prompts = [document.tokens_of(shipped.text + question) + 50 for question in shipped.asked(3)]
     without, cached = report.estimate(PriceBook(), MODEL, prompts, 400, NOW)
     main(["demo", "--live", "--yes", "--requests", "3"])
     assert 0.5 * float(without + cached) < service.bill().total < without + cached

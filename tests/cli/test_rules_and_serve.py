@@ -34,10 +34,29 @@ def test_a_models_row_says_where_it_is_known_from(capsys: Capture) -> None:
     assert "USD per million tokens, global: input 3," in text
 
 
+def test_a_models_row_has_every_fact_about_it(capsys: Capture) -> None:
+    assert main(["rules", "us.anthropic.claude-opus-5-5"]) == 0
+    text = capsys.readouterr().out
+    for fact, value in (
+        ("context_window", "1000000"),
+        ("thinking", "always"),
+        ("effort", "medium"),
+        ("temperature", "no"),
+    ):
+        assert re.search(rf"^{fact} +{value}$", text, re.MULTILINE)
+
+
+def test_the_table_says_when_a_model_ended(capsys: Capture) -> None:
+    main(["rules"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Amazon Nova Premier"))
+    assert line.endswith("2026-09-14")
+
+
 def test_rows_are_printed_as_json_too(capsys: Capture) -> None:
     assert main(["rules", "--json", "anthropic.claude-sonnet-4-6"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["ttls"]) == ("Claude Sonnet 4.6", ["5m", "1h"])
+    assert (row["context_window"], row["thinking"]) == (1_000_000, "off")
 
 
 def test_the_users_own_rows_are_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -73,7 +92,11 @@ def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
         sys.executable,
         "-u",
         "-c",
-        "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0']))",
+        # A shell starts what runs in its background with Ctrl-C ignored, and this would inherit that.
+        (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0']))"
+        ),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as server:
         assert server.stdout is not None
@@ -90,5 +113,5 @@ def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
             modelId="us.anthropic.claude-sonnet-4-6", messages=[{"role": "user", "content": [{"text": "hello"}]}]
         )
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=20) == 0
+        assert server.wait(timeout=120) == 0
     assert answer["output"]["message"]["role"] == "assistant"

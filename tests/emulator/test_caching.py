@@ -98,8 +98,29 @@ def test_a_stream_reads_what_a_plain_call_wrote(client: Any) -> None:
         ({"additionalModelRequestFields": {"thinking": {"type": "disabled"}}}, "everything"),
         ({"additionalModelRequestFields": {"output_config": {"effort": "high"}}}, "everything"),
         ({"inferenceConfig": {"temperature": 0.5, "maxTokens": 64}}, "everything"),
+        ({"additionalModelRequestFields": {"speed": "fast"}}, "tools"),
+        ({"additionalModelRequestFields": {"speed": "standard"}}, "everything"),
+        ({"additionalModelRequestFields": {"system": "Be brief."}}, "tools"),
+        ({"additionalModelRequestFields": {"context_management": {"edits": []}}}, "system"),
+        ({"additionalModelRequestFields": {"tools": [{"type": "bash_20250124", "name": "bash"}]}}, "nothing"),
+        ({"additionalModelRequestFields": {"anthropic_beta": ["computer-use-2025-11-24"]}}, "nothing"),
+        ({"promptVariables": {"topic": {"text": "lamps"}}}, "nothing"),
     ],
-    ids=["tool choice", "another tool", "thinking on", "thinking off", "the default effort", "temperature"],
+    ids=[
+        "tool choice",
+        "another tool",
+        "thinking on",
+        "thinking off",
+        "the default effort",
+        "temperature",
+        "fast mode",
+        "standard speed",
+        "system text in the fields",
+        "context management",
+        "tools in the fields",
+        "a beta",
+        "variables of a stored prompt",
+    ],
 )
 def test_a_change_loses_the_sections_that_depend_on_it(client: Any, change: dict[str, Any], kept: str) -> None:
     request = {
@@ -107,17 +128,82 @@ def test_a_change_loses_the_sections_that_depend_on_it(client: Any, change: dict
         "messages": [{"role": "user", "content": [{"text": LONG_TEXT}, {"cachePoint": {"type": "default"}}]}],
         "toolConfig": {"tools": ["lamp"]},
     }
-    _, written = read_and_written(client, **with_tools(request))
-    read, _ = read_and_written(client, **with_tools({**request, **change}))
-    assert {"nothing": read == 0, "system": 0 < read < written, "everything": read == written}[kept]
+    written = {}
+    for sections in ("tools", "system", "everything"):
+        sent = {**request, "messages": ask()} if sections != "everything" else request
+        sent = {**sent, "system": [{"text": "Be fair."}]} if sections == "tools" else sent
+        written[sections] = sum(read_and_written(client, **with_tools(sent, point=True)))
+    read, _ = read_and_written(client, **with_tools({**request, **change}, point=True))
+    assert read == {"nothing": 0, **written}[kept]
 
 
-def with_tools(request: dict[str, Any]) -> dict[str, Any]:
-    """The request with its tools' names spelt out as specifications."""
+@pytest.mark.parametrize(
+    ("model", "absent"),
+    [("claude-sonnet-5", "adaptive"), ("claude-opus-4-8", "disabled")],
+)
+def test_thinking_left_out_is_the_models_default(client: Any, model: str, absent: str) -> None:
+    model = f"us.anthropic.{model}"
+    _, written = read_and_written(client, model, system=cached_system())
+    read = {}
+    for kind in ("adaptive", "disabled"):
+        fields = {"thinking": {"type": kind}}
+        read[kind], _ = read_and_written(client, model, system=cached_system(), additionalModelRequestFields=fields)
+    assert read == {"adaptive": 0, "disabled": 0, absent: written}
+
+
+def test_where_thinking_cannot_be_turned_off_it_is_the_default(client: Any) -> None:
+    model = "us.anthropic.claude-opus-5-5"
+    _, written = read_and_written(client, model, system=cached_system())
+    fields = {"thinking": {"type": "adaptive"}}
+    assert read_and_written(client, model, system=cached_system(), additionalModelRequestFields=fields) == (written, 0)
+
+
+def test_effort_left_out_is_the_models_default(client: Any) -> None:
+    model = "us.anthropic.claude-opus-5-5"  # medium; most others think with high effort
+    _, written = read_and_written(client, model, system=cached_system())
+    efforts = [{"output_config": {"effort": effort}} for effort in ("medium", "high")]
+    read = [
+        read_and_written(client, model, system=cached_system(), additionalModelRequestFields=fields)[0]
+        for fields in efforts
+    ]
+    assert read == [written, 0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"additionalModelRequestFields": {"tools": [{"type": "custom", "name": "lamp", "description": LONG_TEXT}]}},
+        {"promptVariables": {"chapter": {"text": LONG_TEXT}}},
+    ],
+    ids=["tools in the fields", "variables of a stored prompt"],
+)
+def test_text_outside_the_blocks_counts_towards_the_minimum(client: Any, fields: dict[str, Any]) -> None:
+    short = cached_system("You are brief.")
+    assert read_and_written(client, system=short) == (0, 0)
+    assert read_and_written(client, system=short, **fields)[1] > 1024
+
+
+@pytest.mark.parametrize(("after", "alive"), [(59, True), (61, False)])
+def test_a_long_answer_uses_up_the_life_of_what_its_request_wrote(
+    emulator: BedrockEmulator, client: Any, after: int, alive: bool
+) -> None:
+    """The life counts from the request (R3.8): of 300 seconds four minutes of streaming leave 60."""
+    stream = iter(client.converse_stream(modelId=SONNET, system=cached_system(), messages=ask())["stream"])
+    next(stream)
+    emulator.clock.advance(240)
+    written = list(stream)[-1]["metadata"]["usage"]["cacheWriteInputTokens"]
+    emulator.clock.advance(after)
+    assert read_and_written(client, system=cached_system()) == ((written, 0) if alive else (0, written))
+
+
+def with_tools(request: dict[str, Any], *, point: bool = False) -> dict[str, Any]:
+    """The request with its tools' names spelt out as specifications, long enough for a checkpoint after them."""
     schema = {"json": {"type": "object", "properties": {"on": {"type": "boolean"}}}}
     config = request["toolConfig"]
-    tools = [{"toolSpec": {"name": name, "inputSchema": schema}} for name in config["tools"]]
-    return {**request, "toolConfig": {**config, "tools": tools}}
+    tools: list[dict[str, Any]] = [
+        {"toolSpec": {"name": name, "description": LONG_TEXT, "inputSchema": schema}} for name in config["tools"]
+    ]
+    return {**request, "toolConfig": {**config, "tools": tools + [{"cachePoint": {"type": "default"}}] * point}}
 
 
 def test_an_image_anywhere_loses_the_messages_only(client: Any) -> None:

@@ -42,8 +42,8 @@ def once(emulator: BedrockEmulator) -> Any:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether a condition comes true within two seconds: the server learns a moment later that a caller left."""
-    deadline = time.monotonic() + 2
+    """Whether a condition comes true in time: the server learns a moment later that a caller left."""
+    deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -136,8 +136,7 @@ def test_an_abandoned_stream_is_unreported(emulator: BedrockEmulator, once: Any)
     stream = once.converse_stream(modelId=SONNET, messages=ask())["stream"]
     next(iter(stream))
     stream.close()
-    time.sleep(0.3)
-    assert len(emulator.bill().unreported) == 1
+    assert eventually(lambda: len(emulator.bill().unreported) == 1)
 
 
 def test_a_stream_whose_rest_stays_unread_in_the_connection_is_unreported(emulator: BedrockEmulator, once: Any) -> None:
@@ -150,11 +149,10 @@ def test_a_stream_whose_rest_stays_unread_in_the_connection_is_unreported(emulat
 
 def test_a_call_that_times_out_is_unreported(emulator: BedrockEmulator) -> None:
     impatient = emulator.client(config=NO_RETRIES.merge(Config(read_timeout=0.2)))
-    emulator.fail_next(slow(0.6))
+    emulator.fail_next(slow(2.0))
     with pytest.raises(ReadTimeoutError):
         converse(impatient)
-    time.sleep(0.6)
-    assert len(emulator.bill().unreported) == 1
+    assert eventually(lambda: len(emulator.bill().unreported) == 1)
 
 
 def test_a_fault_waits_for_its_operation_and_model(emulator: BedrockEmulator, once: Any) -> None:

@@ -1,19 +1,18 @@
-"""The emulator as a server: where it listens, how it starts and stops, its time, its logs, and its pytest plugin."""
+"""The emulator as a server: where it listens, how it starts and stops, its time, and its pytest plugin."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
+import tracemalloc
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator.conftest import LONG_TEXT, SONNET, ask, cached_system
+from emulator.conftest import SONNET, ask, cached_system
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator, Clock, Latency
@@ -114,41 +113,6 @@ class TestTime:
         assert first > second > 200
 
 
-class TestInvocationLogs:
-    def records(self, folder: Path) -> list[dict[str, Any]]:
-        (file,) = folder.rglob("*.json.gz")
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
-
-    def call(self, folder: Path, **settings: Any) -> list[dict[str, Any]]:
-        with BedrockEmulator(clock=Clock(lambda: 1_750_000_000.0), log_folder=folder, **settings) as emulator:
-            client = emulator.client()
-            for _ in range(2):
-                client.converse(modelId=SONNET, system=cached_system(), messages=ask(), requestMetadata={"tenant": "a"})
-            with pytest.raises(client.exceptions.ValidationException):
-                client.converse(modelId=SONNET, messages=ask(" "))
-        return self.records(folder)
-
-    def test_they_have_bedrocks_fields_and_no_text(self, tmp_path: Path) -> None:
-        write, read, refused = self.call(tmp_path)
-        assert write["schemaType"] == "ModelInvocationLog"
-        assert write["schemaVersion"] == "1.0"
-        assert write["timestamp"] == "2025-06-15T15:06:40Z"
-        assert (write["operation"], write["modelId"], write["region"]) == ("Converse", SONNET, "us-east-1")
-        assert write["requestMetadata"] == {"tenant": "a"}
-        assert read["input"]["cacheReadInputTokenCount"] == write["input"]["cacheWriteInputTokenCount"] > 1024
-        assert read["output"]["outputTokenCount"] == write["output"]["outputTokenCount"] > 0
-        assert refused["errorCode"] == "ValidationException"
-        assert LONG_TEXT[:20] not in json.dumps([write, read, refused])
-
-    def test_they_keep_text_when_asked_and_never_tell_the_ttl(self, tmp_path: Path) -> None:
-        write, _, _ = self.call(tmp_path, keep_text=True)
-        assert write["input"]["inputBodyJson"]["messages"] == ask()
-        usage = write["output"]["outputBodyJson"]["usage"]
-        assert usage["cacheWriteInputTokens"] == write["input"]["cacheWriteInputTokenCount"]
-        assert "cacheDetails" not in usage
-
-
 def test_the_fixture_serves_boto3(bedrock_emulator: BedrockEmulator) -> None:
     assert bedrock_emulator.client().converse(modelId=SONNET, messages=ask())["stopReason"] == "end_turn"
 
@@ -169,3 +133,62 @@ def test_serve_prints_the_line_that_connects_boto3() -> None:
         line = server.stdout.readline()
         assert eval(line, {"boto3": __import__("boto3")}).converse(modelId=SONNET, messages=ask())
         server.terminate()
+
+
+class Served:
+    """An emulator to which calls come a second apart, each with a prefix of its own, every tenth one refused."""
+
+    def __init__(self, keep_calls: int | None) -> None:
+        # One reply and few words, so that the bounded memory of token counts is full from the start.
+        self.emulator = BedrockEmulator(clock=Clock(lambda: 0.0), replies=lambda _: "Yes.", keep_calls=keep_calls)
+        self.came = 0
+
+    def call(self, times: int) -> None:
+        headers = {"authorization": "AWS4-HMAC-SHA256 Credential=ME/20261001/us-east-1/bedrock/aws4_request"}
+        for _ in range(times):
+            self.emulator.clock.advance(1)
+            self.came += 1
+            number = [{"text": f"digit {digit}"} for digit in str(self.came)]
+            messages = [{"role": "user", "content": [*number, {"cachePoint": {"type": "default"}}]}]
+            body = {"system": cached_system(), "messages": messages if self.came % 10 else []}
+            exchange = self.emulator._service.respond(f"/model/{SONNET}/converse", headers, json.dumps(body).encode())
+            exchange.begin()
+            exchange.arrived()
+
+
+class TestCallsKept:
+    def test_a_bill_counts_the_calls_it_no_longer_lists(self) -> None:
+        all_kept, last_kept = Served(None), Served(3)
+        for served in (all_kept, last_kept):
+            served.call(25)
+        everything, bounded = all_kept.emulator.bill(), last_kept.emulator.bill()
+        assert (bounded.total, bounded.usage) == (everything.total, everything.usage)
+        assert bounded.lines == everything.lines[-3:]
+        assert last_kept.emulator.requests == all_kept.emulator.requests[-3:]
+        assert bounded.earlier.calls == 25 - 2 - 3  # two were refused
+
+    def test_an_answer_that_arrives_when_its_call_is_gone_is_no_matter(self) -> None:
+        emulator = BedrockEmulator(keep_calls=1)
+        streams = [emulator.local_client().converse_stream(modelId=SONNET, messages=ask())["stream"] for _ in range(3)]
+        for stream in streams:
+            list(stream)
+        assert [line.call.delivered for line in emulator.bill().lines] == [True]
+        assert emulator.bill().earlier.calls == 2
+
+    def test_a_server_that_keeps_the_last_calls_does_not_grow(self) -> None:
+        """With every call kept, and every entry of the cache, this grows by 0.9 kB and more a call."""
+        served = Served(100)
+        tracemalloc.start()
+        try:
+            served.call(2049)  # dead entries are dropped with every 1,024th call
+            before, _ = tracemalloc.get_traced_memory()
+            served.call(1024)
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 100 * 1024
+
+    @pytest.mark.parametrize("keep", [0, -1])
+    def test_nothing_kept_is_refused_with_the_remedy(self, keep: int) -> None:
+        with pytest.raises(EmulatorError, match=f"keep_calls is {keep}; give 1 or more, or None"):
+            BedrockEmulator(keep_calls=keep)

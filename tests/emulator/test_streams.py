@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from botocore.eventstream import EventStreamBuffer
 from emulator.conftest import SONNET, ask, cached_system
 from hypothesis import given
@@ -128,6 +129,23 @@ class TestInvokeModel:
         assert kinds.count("content_block_delta") > 3
         assert metrics["cacheWriteInputTokenCount"] == started["cache_creation_input_tokens"] > 1024
         assert metrics["outputTokenCount"] == events[-2]["usage"]["output_tokens"] > started["output_tokens"]
+
+    @pytest.mark.parametrize(
+        ("model_id", "name"),
+        [
+            ("eu.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5"),
+            ("anthropic.claude-3-5-haiku-20241022-v1:0", "claude-3-5-haiku"),
+            ("global.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
+            ("us.anthropic.claude-sonnet-4-6", "claude-sonnet-4-6"),
+        ],
+    )
+    def test_an_answer_names_its_model_as_the_recorded_ones_do(self, client: Any, model_id: str, name: str) -> None:
+        request = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9}
+        body = json.dumps({**request, "messages": [{"role": "user", "content": "Hi"}]})
+        assert json.loads(client.invoke_model(modelId=model_id, body=body)["body"].read())["model"] == name
+        stream = client.invoke_model_with_response_stream(modelId=model_id, body=body)["body"]
+        started, *_ = [json.loads(event["chunk"]["bytes"]) for event in stream]
+        assert started["message"]["model"] == name
 
     def test_it_shares_no_entries_with_converse(self, client: Any) -> None:
         client.converse(modelId=SONNET, system=cached_system(), messages=ask())

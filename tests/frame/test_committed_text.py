@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,16 @@ REGISTRY = re.compile("pythonhoste" + "d|pypi.or" + "g/simple|registry.npmj" + "
 
 
 def committed() -> Iterator[Path]:
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in SUFFIXES)
-    for folder in FOLDERS:
-        for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in SUFFIXES and "__pycache__" not in path.parts:
-                yield path
+    """What git keeps; where there is no git, as in a source distribution, what lies in the folders it would keep."""
+    try:
+        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        folders = [ROOT / folder for folder in FOLDERS]
+        paths = [path for path in ROOT.iterdir() if path.name != ".git"]
+        paths += [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    else:
+        paths = [ROOT / name for name in listing.split("\0") if name]
+    yield from (path for path in paths if path.is_file() and path.suffix in SUFFIXES)
 
 
 def found(pattern: re.Pattern[str]) -> list[str]:

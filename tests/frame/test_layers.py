@@ -35,9 +35,9 @@ PUBLIC = {
 }  # fmt: skip
 PRIVATE_ROOMS = {"core", "catalogue", "bedrock", "audit", "cli", "__main__"}
 # What the emulator judges with is its own, but for what recordings and outside sources pin.
-SHARED_WITH_THE_EMULATOR = {
-    f"cachepoint.core.provider.{name}" for name in ("cache_model", "prices", "rules", "usage")
-} | {"cachepoint.catalogue.table"}
+SHARED_WITH_THE_EMULATOR = {f"cachepoint.core.provider.{name}" for name in ("cache_model", "rules", "usage")} | {
+    "cachepoint.catalogue.table"
+}
 HEIGHT = {name: -depth for depth, names in enumerate(FLOORS) for name in names}
 
 LONGEST_FUNCTION = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 import cachepoint
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.emulator import BedrockEmulator, Latency, failed
+from cachepoint.emulator.replies import Question
 from cachepoint.errors import ConfigurationError
 from cachepoint.langchain import CacheAwareChatBedrockConverse
 
@@ -60,12 +62,22 @@ def test_results_as_completed_come_all(slow_bedrock: BedrockEmulator) -> None:
 
 
 async def test_async_followers_wait_on_the_loop_and_leave_the_threads_free() -> None:
-    with BedrockEmulator(latency=Latency(fixed=1.0, sleep=True)) as bedrock:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    asked, answer_now = threading.Event(), threading.Event()
+
+    def reply(_: Question) -> str:
+        asked.set()
+        answer_now.wait(60)
+        return "noon"
+
+    with BedrockEmulator(replies=reply) as bedrock:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
         model = model_on(bedrock)
         batch = asyncio.ensure_future(model.abatch(questions(6)))
-        await asyncio.sleep(0.5)  # the leader is under way in one of the two threads
-        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 0.4) == "free"
+        with ThreadPoolExecutor(1) as outside:
+            assert await loop.run_in_executor(outside, asked.wait, 60)  # the leader is under way in one of the two
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 30) == "free"
+        answer_now.set()
         assert len(await batch) == 6
     assert full_writes(model) == 1
     assert model.ledger.totals().calls == 6

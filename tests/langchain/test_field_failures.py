@@ -13,18 +13,14 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.tools import tool
 from langchain_kit import EPHEMERAL, EPHEMERAL_1H, LONG, MODEL, NOVA, POINT, Json, MakeModel, sent
 
-from cachepoint.bedrock import warn as notices
 from cachepoint.emulator import BedrockEmulator, failed
 from cachepoint.errors import CachepointWarning
 from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheMiddleware
 
+pytestmark = pytest.mark.usefixtures("nothing_warned_of")
+
 Model = CacheAwareChatBedrockConverse
 MOST_POINTS = 4
-
-
-@pytest.fixture(autouse=True)
-def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "_said", set())
 
 
 @tool

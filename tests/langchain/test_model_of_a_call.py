@@ -80,3 +80,19 @@ def test_a_profile_is_planned_and_priced_by_its_base_model() -> None:
     assert answer.response_metadata["model_name"] == MODEL
     assert answer.response_metadata["inference_profile_id"] == PROFILE
     assert LONG[:30] not in repr(model.ledger.records)
+
+
+@pytest.mark.parametrize("name", ["fable-5-1", "fable-5-2", "mythos-5-1", "mythos-5-2", "opus-5-5", "sonnet-5-5"])
+def test_structured_output_forces_no_tool_on_a_model_that_refuses_it(
+    name: str, make_model: MakeModel, emulator: BedrockEmulator
+) -> None:
+    schema = {"title": "City", "type": "object", "properties": {"name": {"type": "string"}}}
+    make_model(model=f"us.anthropic.claude-{name}").with_structured_output(schema).invoke("Where?")
+
+    assert "toolChoice" not in sent(emulator)[-1]["toolConfig"]
+
+
+def test_a_users_own_tool_choices_win_over_the_models(make_model: MakeModel) -> None:
+    model = make_model(model="us.anthropic.claude-fable-5-2", supports_tool_choice_values=("auto", "any"))
+
+    assert model.supports_tool_choice_values == ("auto", "any")

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_kit import CONNECTION, MODEL
 
 from cachepoint.langchain import CacheAwareChatBedrockConverse
+from cachepoint.langchain._request.carried import marker
 
 
 class Wire:
@@ -68,12 +69,12 @@ def test_a_usage_without_numbers_becomes_zeros(parent: ChatBedrockConverse) -> N
 
 
 def test_blocks_without_a_type_pass_untouched(parent: ChatBedrockConverse, wire: Wire) -> None:
-    marker = {"cachepoint": "system turn"}
+    note = marker("system_turn")
 
-    parent.invoke([HumanMessage("Hello"), HumanMessage([marker, {"text": "x"}, {"cachePoint": {"type": "default"}}])])
+    parent.invoke([HumanMessage("Hello"), HumanMessage([note, {"text": "x"}, {"cachePoint": {"type": "default"}}])])
 
     assert wire.request["messages"][0]["content"] == [
-        {"text": "Hello"}, marker, {"text": "x"}, {"cachePoint": {"type": "default"}},
+        {"text": "Hello"}, note, {"text": "x"}, {"cachePoint": {"type": "default"}},
     ]  # fmt: skip
 
 

@@ -55,11 +55,12 @@ def test_it_caches_by_default(make_model: MakeModel) -> None:
     assert made.ledger is not make_model().ledger
 
 
-def test_a_policy_may_be_a_dict(make_model: MakeModel) -> None:
-    assert make_model(prompt_cache={"ttl": "1h"}).prompt_cache == CachePolicy(ttl="1h")
+@pytest.mark.parametrize("short", [{"ttl": "1h"}, "1h"])
+def test_a_policy_may_be_written_in_short(short: Any, make_model: MakeModel) -> None:
+    assert make_model(prompt_cache=short).prompt_cache == CachePolicy(ttl="1h")
 
 
-@pytest.mark.parametrize("wrong", [{"tll": "1h"}, {"ttl": "2h"}, {"mode": "on"}, "auto"])
+@pytest.mark.parametrize("wrong", [{"tll": "1h"}, {"ttl": "2h"}, {"mode": "on"}, "on"])
 def test_a_wrong_policy_is_refused_when_the_model_is_made(wrong: Any, make_model: MakeModel) -> None:
     with pytest.raises(ValidationError):
         make_model(prompt_cache=wrong)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cachepoint.bedrock.wire import converse
-from cachepoint.core import exchange as sending
-from cachepoint.core.planning import planner
+from cachepoint.core.exchange import Effects, Exchange, Target
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Prompt
@@ -16,7 +15,6 @@ from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Point
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.boundaries import steps
 from cachepoint.store._memory import MemoryStore
 
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
@@ -65,16 +63,24 @@ class Caller:
     def call(self, request: Request, after: float = 10.0) -> tuple[Plan, Usage]:
         """Send a request so many seconds after the one before; its plan and usage."""
         self.now += after
-        prompt = self.read(request)
-        boundaries = steps(prompt)
-        view = self.store.visit(SCOPE, boundaries, history_of(prompt), self.now)
-        plan = planner.plan(prompt, self.rule, self.policy, view, RATES, self.now)
-        sent = sending.sent_record(prompt, plan, self.rule, RATES, view, boundaries)
-        self.store.sent(SCOPE, sent, self.now)
-        usage = self.served(converse.apply(request, plan))
-        self.store.began(SCOPE, sent)
-        self.store.settled(SCOPE, sent, usage, self.now)
-        return plan, usage
+        exchange = Exchange(converse, request, self.policy)
+        target = Target("model", "model", scope=SCOPE, rule=self.rule, rates=RATES)
+        self._learn(exchange.read(target, self.store.key, self.now))
+        question = exchange.question
+        assert question is not None
+        view = self.store.visit(SCOPE, question.steps, question.history, self.now)
+        self._learn(exchange.known(view, self.now))
+        self._learn(exchange.send())
+        usage = self.served(exchange.request)
+        self._learn(exchange.began())
+        self._learn(exchange.answered(as_reported(usage), 1.0, lambda _: None))
+        return exchange.plan, usage
+
+    def _learn(self, effects: Effects) -> None:
+        """Do what a step leaves to do."""
+        assert not effects.faults
+        for lesson in effects.lessons:
+            lesson.teach(self.store)
 
     def calls(self, requests: Iterable[Request], after: float = 10.0) -> list[Usage]:
         """Send many; their usages."""
@@ -82,11 +88,11 @@ class Caller:
 
     def read(self, request: Request) -> Prompt:
         """The request as the planner sees it."""
-        return converse.read(request, self.store.key, self.rule.tokenizer)
+        return converse.read(request, self.store.key, self.rule)
 
     def served(self, request: Request) -> Usage:
         """What the provider's cache makes of a request as sent."""
-        prompt = converse.read(request, b"provider", self.rule.tokenizer)
+        prompt = converse.read(request, b"provider", self.rule)
         ends = [prompt.end(block) for block in range(len(prompt.blocks))]
         positions = [Position(end.digest, self._exact(end.tokens)) for end in ends]
         points = [Point(mark.block, mark.ttl or "5m") for mark in prompt.marks if mark.block is not None]
@@ -101,6 +107,20 @@ class Caller:
 
     def _exact(self, estimated: float) -> int:
         return round(estimated * self.tokens_per_estimate)
+
+
+def as_reported(usage: Usage) -> dict[str, object]:
+    """A usage as Converse reports it."""
+    return {
+        "inputTokens": usage.input,
+        "outputTokens": usage.output,
+        "cacheReadInputTokens": usage.cache_read,
+        "cacheWriteInputTokens": usage.cache_write,
+        "cacheDetails": [
+            {"ttl": "1h", "inputTokens": usage.cache_write_1h},
+            {"ttl": "5m", "inputTokens": usage.cache_write_5m},
+        ],
+    }
 
 
 def history_of(prompt: Prompt) -> bytes | None:

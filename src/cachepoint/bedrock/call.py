@@ -1,291 +1,237 @@
-"""One call from request to record: the pure step that the sync and async clients drive.
+"""One call of a wrapped client: asks the store, the clock and what is known of the model, for its `Exchange`.
 
-A driver makes a `Call`, sends `call.request`, and tells the call what happened: `refused`, `failed`,
-`answered`, or for a stream `began`, `event` and `ended`. Nothing here does I/O, and nothing here may
-make the user's call fail: on any error inside cachepoint the request goes out as the user wrote it.
+The life of the call is `core/exchange.py`; what stands here is what that needs from outside. The sync and async clients
+are thin: they answer what `departure` yields, send `request`, and say what happened. Nothing here may make the user's
+call fail.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from cachepoint.bedrock.fan_out import FanOut, Flight, current_fan_out
+from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.opaque_models import base_model
-from cachepoint.bedrock.request_metadata import with_request_metadata
 from cachepoint.bedrock.settings import Settings, scope_of
-from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.swallowed import deliver, forgive, swallow
+from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter
-from cachepoint.bedrock.wire.refusals import refused_section, refuses_long_ttl
+from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.catalogue.table import rates_of
-from cachepoint.core import exchange as sending
-from cachepoint.core.accounts.misses import diagnose
-from cachepoint.core.accounts.record import CallRecord, Miss, status_of
-from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
-from cachepoint.core.planning import planner
-from cachepoint.core.planning.legality import LONG_TTL
-from cachepoint.core.planning.plan import Checkpoint, Plan
-from cachepoint.core.planning.policy import CachePolicy
-from cachepoint.core.prompt.prompt import Prompt
-from cachepoint.core.prompt.tokens import PROFILES
-from cachepoint.core.provider.prices import Cost, Rates
-from cachepoint.core.provider.rules import SECTIONS, ModelRule, parse_model_id
+from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
+from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.boundaries import steps
-from cachepoint.core.traffic.view import Sent, Step, View
+from cachepoint.core.traffic.view import View
 from cachepoint.errors import ConfigurationError
 
 ABANDONED = "abandoned"
-_DIGITS = re.compile(r"\d+")
 _R = TypeVar("_R")
 
 
+class Need(Protocol):
+    """Something a call has to have before it goes out; either way of waiting gives the same answer."""
+
+    def wait(self) -> Any:
+        """Block this thread until it is there."""
+
+    async def wait_async(self) -> Any:
+        """The same on the event loop."""
+
+
+class _Count:
+    """How many tokens the service counts; None where it does not, for it is a help and no need."""
+
+    def __init__(self, client: Any, question: Mapping[str, Any]) -> None:
+        self._client, self._question = client, question
+
+    def wait(self) -> int | None:
+        try:
+            return _counted(self._client.count_tokens(**self._question))
+        except Exception as error:  # noqa: BLE001 - some models and policies do not have CountTokens
+            forgive(error, "CountTokens")
+            return None
+
+    async def wait_async(self) -> int | None:
+        try:
+            return _counted(await self._client.count_tokens(**self._question))
+        except Exception as error:  # noqa: BLE001 - some models and policies do not have CountTokens
+            forgive(error, "CountTokens")
+            return None
+
+
+def _counted(answer: Mapping[str, Any]) -> int:
+    tokens: int = answer["inputTokens"]
+    return tokens
+
+
 class Call:
-    """One call; see the module for its life. `request` is what to send."""
+    """One call; `departure` leads to `request`, which is what to send."""
 
     def __init__(self, settings: Settings, client: Any, dialect: Dialect, request: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._dialect = dialect
-        self.tags = dict(current_tags())
-        self.policy = settings.policy
-        self._original = with_request_metadata(request, self.policy.request_metadata, self.tags)
         self._client = client
-        self.request: dict[str, Any] = dict(self._original)
-        self.model = str(request.get("modelId", ""))
-        self.base: str | None = None
-        self.rule: ModelRule | None = None
-        self.prompt: Prompt | None = None
-        self.plan = Plan()
-        self._observed = Plan()
-        self._mistake: ConfigurationError | None = None
-        self.view = View()
-        self._steps: Sequence[Step] = ()
-        self.sent = Sent()
-        self.rates = Rates()
-        self.scope = ""
-        self.started = settings.clock()
+        self._dialect = dialect
+        tags, policy = dict(current_tags()), settings.policy
+        self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
+        self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
         self._clock_started = time.monotonic()
-        self._recorded: CallRecord | None = None
-        self._in_flight = False
-        self._repeated = False
         self._flight: Flight | None = None
         # A stream may be read and closed by two threads, and closed again when it is collected.
-        self._settling = threading.RLock()
-        self._safely(self._read)
+        self._lock = threading.RLock()
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What to send."""
+        return self.exchange.request
 
     # -- before sending ---------------------------------------------------------------------------
 
-    def count_request(self) -> dict[str, Any] | None:
-        """Arguments for CountTokens where the policy asks for it and the estimate straddles the minimum."""
-        if not (self.policy.count_tokens and self.prompt and self.rule and self.rule.explicit and self.base):
-            return None
-        if self.view.calibration.samples:  # exact totals have come in, which tell as much
-            return None
-        band = self.view.calibration.band(self.prompt.tokens, PROFILES[self.prompt.tokenizer])
-        if not band.low < self.rule.minimum <= band.high:
-            return None
-        # Inference profiles do not count, only the model behind them (T1).
-        return {"modelId": parse_model_id(self.base).base, "input": self._dialect.count_input(self._original)}
+    def departure(self) -> Generator[Need, Any, None]:
+        """Read, plan and hand over the request; yields what to wait for, and is sent what came of it.
 
-    def counted(self, tokens: int) -> None:
-        """What CountTokens answered."""
-        if self.prompt is not None:
-            self.view = self.view.calibrated(self.view.calibration.updated(self.prompt.tokens, tokens))
+        Raises ConfigurationError for a mark of the user's that the service would refuse.
+        """
+        try:
+            yield from self._departure()
+        except ConfigurationError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
+            swallow(problem, "departure")
+            self.exchange.leave_as_written()
+        if not self._done(self.exchange.send()):
+            self.exchange.leave_as_written()
+            self._done(self.exchange.send())
 
-    def prepare(self) -> None:
-        """Plan; raises ConfigurationError for a mark of the user's that the service would refuse."""
-        if self._mistake is not None and self.policy.mode != "observe":
-            raise self._mistake
-        self._safely(self._plan)
+    def _departure(self) -> Generator[Need, Any, None]:
+        exchange, clock = self.exchange, self._settings.clock
+        now = clock()
+        self._target = self._safely(self._look_up) or self._target
+        key = self._safely(lambda: self._settings.store.key)
+        if key is None:
+            self._done(exchange.leave_as_written())
+        else:
+            self._done(exchange.read(self._target, key, now, self._settings.hints))
+        if exchange.question is not None:
+            self._plan(partial(self._ask, exchange.question, now), now)
+            question = exchange.count_question()
+            if question is not None:
+                tokens = yield _Count(self._client, question)
+                if tokens is not None:
+                    self._done(exchange.counted(tokens))
+            yield from self._waits()
 
-    def waits(self) -> Iterator[Flight]:
+    def _look_up(self) -> Target:
+        settings, model = self._settings, self._target.model
+        base = base_model(model, settings.base_models, settings.control_client)
+        rule = settings.rules.resolve(base) if base else None
+        if settings.policy.mode == "off" or rule is None:
+            return Target(model, base, self._target.region)
+        scope = scope_of(self._client, model, self._dialect.API)
+        return Target(model, base, self._target.region, scope, rule, rates_of(base or model))
+
+    def _ask(self, question: Question, now: float) -> View:
+        store, scope = self._settings.store, self._target.scope
+        if question.remember:
+            return store.visit(scope, question.steps, question.history, now)
+        return store.peek(scope, (), now)
+
+    def _plan(self, ask: Callable[[], View], now: float) -> None:
+        view = self._safely(ask)
+        self._done(self.exchange.leave_as_written() if view is None else self.exchange.known(view, now))
+
+    def _plan_anew(self) -> None:
+        question, now = self.exchange.question, self._settings.clock()
+        steps = question.steps if question else ()
+        self._plan(partial(self._settings.store.peek, self._target.scope, steps, now), now)
+
+    def _waits(self) -> Iterator[Need]:
         """Leaders to wait for, one after the other, inside a `fan_out()` block; this call may become one."""
-        fan_out = current_fan_out()
-        stale = any(not entry.readable for entry in self.view.entries.values())
-        while fan_out is not None and self.prompt is not None and self.policy.mode in ("auto", "explicit"):
-            joined = self._safely(partial(self._join, fan_out))
+        fan_out, exchange = current_fan_out(), self.exchange
+        outdated = exchange.outdated
+        while fan_out is not None:
+            joined = fan_out.join(self._target.scope, *exchange.shared_prefixes())
             if joined is None:
-                if stale:  # planned while a leader was under way that has landed since
-                    self._safely(self._plan_anew)
+                if outdated:  # planned while a leader was under way that has landed since
+                    self._plan_anew()
                 return
             flight, leads = joined
             if leads:
                 self._flight = flight
                 return
+            exchange.wait()
             yield flight
-            stale = False
-            if not self.policy.learn:  # the leader's entry is not known of, but it is there
+            outdated = False
+            self._plan_anew()
+            if not self._settings.policy.learn:  # the leader's entry is not known of, but it is there
                 return
-            self._safely(self._plan_anew)
-
-    def resume(self) -> None:
-        """Plan anew after a wait that somebody else did."""
-        self._safely(self._plan_anew)
-
-    def depart(self) -> None:
-        """Put the planned request into `request`: it goes out now."""
-        if not self._safely(self._apply):
-            self.request, self.plan = dict(self._original), Plan()
-
-    def _read(self) -> None:
-        settings = self._settings
-        self.base = base_model(self.model, settings.base_models, settings.control_client)
-        self.rule = settings.rules.resolve(self.base) if self.base else None
-        if self.policy.mode == "off" or self.rule is None:
-            return
-        self.scope = scope_of(self._client, self.model, self._dialect.API)
-        self.rates = rates_of(self.base or self.model)
-        try:
-            prompt = self._dialect.read(self._original, settings.store.key, self.rule.tokenizer, settings.hints)
-        except ConfigurationError as mistake:
-            self._mistake = mistake
-            return
-        if prompt is None:
-            return
-        self._steps = steps(prompt)
-        if self.policy.learn:
-            history = prompt.end(prompt.history_end).digest if prompt.has_turns and prompt.history_end >= 0 else None
-            self.view = settings.store.visit(self.scope, self._steps, history, self.started)
-        else:  # what the service refused holds whether or not traffic is learned
-            self.view = View(refused=settings.store.peek(self.scope, (), self.started).refused)
-        self.prompt = prompt
-
-    def _plan(self) -> None:
-        if self.prompt is None or self.policy.mode == "off":
-            return
-        self.plan = self._planned(self.prompt, self.policy)
-        if self.policy.mode == "observe":
-            self._observed = self._planned(self.prompt, self.policy.in_mode("explicit"))
-
-    def _planned(self, prompt: Prompt, policy: CachePolicy) -> Plan:
-        return planner.plan(prompt, self.rule, policy, self.view, self.rates, self.started)
-
-    @property
-    def _sends(self) -> Plan:
-        """What goes out: the plan, or in mode "observe" the checkpoints the user wrote."""
-        return self._observed if self.policy.mode == "observe" else self.plan
-
-    def _plan_anew(self) -> None:
-        if self.prompt is not None:
-            self.started = self._settings.clock()
-            if self.policy.learn:
-                fresh = self._settings.store.peek(self.scope, self._steps, self.started)
-                self.view = self.view.refreshed(fresh)
-            self._plan()
-
-    def _join(self, fan_out: FanOut) -> tuple[Flight, bool] | None:
-        if self.prompt is None or self.rule is None:
-            return None
-        return fan_out.join(self.scope, *sending.fan_out_digests(self.prompt, self.plan, self.rule, self.view))
-
-    def _apply(self) -> bool:
-        if self.prompt is None or self.policy.mode == "off":
-            return True
-        if self.policy.mode != "observe":
-            self.request = self._dialect.apply(self._original, self.plan)
-            self._say()
-        self._track()
-        return True
-
-    def _say(self) -> None:
-        if self.policy.split_text and not self.view.splits_trusted:
-            warn_once(
-                f"splits:{self.scope}",
-                f"cachepoint stopped splitting text for {self.model!r}: what it reads or counts does not bear it out",
-            )
-        for warning in self.plan.warnings:
-            # Once for each kind of repair, not for each message of a growing conversation.
-            warn_once(f"plan:{self.scope}:{_DIGITS.sub('', warning)}", f"cachepoint: {warning}")
-
-    def _track(self) -> None:
-        if self.prompt is None:
-            return
-        self.sent = sending.sent_record(self.prompt, self._sends, self.rule, self.rates, self.view, self._steps)
-        if self.policy.learn:
-            self._settings.store.sent(self.scope, self.sent, self.started)
-            self._in_flight = True
 
     # -- what happened ----------------------------------------------------------------------------
 
     def refused(self, error: BaseException) -> bool:
         """Whether the service refused a checkpoint; then `request` is the one to repeat, with fewer checkpoints."""
-        if self.policy.mode == "observe" or not self.plan.checkpoints:
+        exchange = self.exchange
+        refusal = self._safely(lambda: refusal_in(error, exchange.plan))
+        if refusal is None:
             return False
-        return bool(self._safely(lambda: self._withdraw(error)))
-
-    def _withdraw(self, error: BaseException) -> bool:
-        details = (getattr(error, "response", None) or {}).get("Error", {})
-        code, message, points = details.get("Code"), details.get("Message", ""), self.plan.checkpoints
-        if code not in ("ValidationException", "AccessDeniedException"):
+        self._done(exchange.refused(refusal))
+        if not exchange.can_withdraw:
             return False
-        if refuses_long_ttl(message) and any(point.ttl == "1h" for point in points):
-            self._repeat_with((LONG_TTL,), [replace(point, ttl="5m") for point in points])
-            warn_once(
-                f"refused:{self.scope}:{LONG_TTL}",
-                f"cachepoint: {self.model!r} refused a TTL of 1h; the call was repeated with 5m, and 1h will not be "
-                "asked of it again",
-            )
-            return True
-        section = refused_section(message, self.plan)
-        if section is None:
-            return False
-        unsupported = code == "AccessDeniedException"
-        everywhere = unsupported or self._repeated
-        self._repeated = True
-        kept = [point for point in points if not everywhere and point.where.section != section]
-        if len(kept) == len(points):
-            return False
-        self._repeat_with(SECTIONS if unsupported else (section,), kept)
-        warn_once(
-            f"refused:{self.scope}:{section}",
-            f"cachepoint: {self.model!r} refused a checkpoint in {'the request' if everywhere else section}; "
-            "the call was repeated without it and none will be placed there again",
-        )
+        self._done(exchange.withdraw())
+        self._done(exchange.send())
         return True
-
-    def _repeat_with(self, refused: Sequence[str], points: Sequence[Checkpoint]) -> None:
-        self._safely(lambda: self._remember_refused(refused))
-        self.plan = sending.with_points(self.prompt, self.plan, points) if self.prompt else Plan()
-        self.request = self._dialect.apply(self._original, self.plan)
-        self._safely(self._track)
-
-    def _remember_refused(self, refused: Sequence[str]) -> None:
-        self._forget()
-        for what in refused:
-            self._settings.store.refuse(self.scope, what)
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
-        self._safely(self._forget)
+        with self._lock:
+            if not self.exchange.over:
+                end = self.exchange.failed if isinstance(error, Exception) else self.exchange.cancelled
+                self._done(end(type(error).__name__, self._seconds))
         self._land()
-        with self._settling:
-            self._record(None, type(error).__name__)
 
     def began(self) -> None:
-        """The response began: what was written can be read, and those who wait for it are told after that."""
-        if self._in_flight:
-            self._safely(lambda: self._settings.store.began(self.scope, self.sent))
+        """The response began: what was written can be read, and those who wait for it go on after that."""
+        with self._lock:
+            if self.exchange.state == "sent":
+                self._done(self.exchange.began())
         self._land()
 
     def answered(self, reported: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """The answer's usage came; returns what the call tells (`promptCache`), None if nothing can be told."""
+        """The answer is complete; returns what the call tells (`promptCache`), None if nothing can be told."""
         self.began()
-        return self._settle(reported, None)
+        with self._lock:
+            if not self.exchange.over:
+                self._done(self.exchange.answered(reported, self._seconds, self._price))
+            record = self.exchange.record
+        return self._safely(record.contract) if record else None
 
-    def ended(self, error: str | None = None) -> None:
-        """A stream ended; recorded here when its usage never came."""
-        self._settle(None, error)
+    def heard(self, reported: Mapping[str, Any]) -> None:
+        """A part of the usage came, in a stream that may never come to its end."""
+        with self._lock:
+            if not self.exchange.over:
+                self._done(self.exchange.heard(reported))
+
+    def ended(self, how: Ending, error: str) -> None:
+        """The response did not come to its end."""
+        with self._lock:
+            if not self.exchange.over:
+                self._done(self.exchange.ended(how, error, self._seconds))
+
+    def broke(self, error: BaseException) -> None:
+        """Reading the response raised this."""
+        self.ended("cut" if isinstance(error, Exception) else "cancelled", type(error).__name__)
+
+    def abandoned(self) -> None:
+        """The response was left before its end."""
+        self.ended("abandoned", ABANDONED)
 
     def reporter(self) -> Reporter:
         """What the events of this call's stream pass through."""
-        return self._dialect.reporter(self.answered)
+        return self._dialect.reporter(self.answered, self.heard)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -294,7 +240,7 @@ class Call:
         try:
             yield
         except BaseException as error:
-            self.ended(type(error).__name__)
+            self.broke(error)
             raise
 
     def _land(self) -> None:
@@ -303,97 +249,41 @@ class Call:
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _settle(self, reported: Mapping[str, Any] | None, error: str | None) -> dict[str, Any] | None:
-        with self._settling:
-            if self._recorded is None:
-                usage = self._safely(lambda: self._usage(reported))
-                if self._in_flight:
-                    self._in_flight = False
-                    self._safely(lambda: self._settings.store.settled(self.scope, self.sent, usage, self.started))
-                self._record(usage, error)
-            recorded = self._recorded
-        return self._safely(recorded.contract) if recorded else None
-
-    def _usage(self, reported: Mapping[str, Any] | None) -> Usage | None:
-        ttls = {point.ttl for point in self._sends.checkpoints}
-        return self._dialect.usage(reported, "1h" if ttls == {"1h"} else "5m")
-
-    def _forget(self) -> None:
-        if self._in_flight:
-            self._in_flight = False
-            self._settings.store.failed(self.scope, self.sent)
-
-    def _record(self, usage: Usage | None, error: str | None) -> None:
-        if self._recorded is not None:
-            return
-        # Each part on its own: whatever fails in it, the call is recorded.
-        self._recorded = CallRecord(
-            started=self.started,
-            seconds=time.monotonic() - self._clock_started,
-            model=self.model,
-            base_model=self.base,
-            region=self._region,
-            api=self._dialect.API,
-            mode=self.policy.mode,
-            status=status_of(usage) if usage else None,
-            usage=usage,
-            cost=self._safely(lambda: self._price(usage)) if usage else None,
-            checkpoints=self.plan.checkpoints,
-            miss=self._safely(lambda: self._miss(usage)) if usage else None,
-            tags=self.tags,
-            session=self.tags.get("session"),
-            error=error,
-            prefix=(self._safely(lambda: self._prefix(usage)) if usage else None) or PrefixUse(),
-        )
-        self._deliver(self._recorded)
-
-    def _deliver(self, record: CallRecord) -> None:
-        try:
-            self._settings.ledger.add(record)
-        except Exception as problem:  # noqa: BLE001 - a sink that fails must not make the call fail
-            warn_once(
-                f"sink:{type(problem).__name__}",
-                f"cachepoint: the ledger's on_call raised {type(problem).__name__}; the call is in the ledger, but not "
-                "where on_call keeps it",
-            )
-
     @property
-    def _region(self) -> str | None:
-        return getattr(getattr(self._client, "meta", None), "region_name", None)
+    def _seconds(self) -> float:
+        return time.monotonic() - self._clock_started
 
     def _price(self, usage: Usage) -> Cost | None:
-        tier = self._dialect.service_tier(self._original)
-        prices = self._settings.prices
-        return prices.price(self.base or self.model, usage, at=self.started, service_tier=tier, region=self._region)
+        tier = self._dialect.service_tier(self.exchange.original)
+        target, at = self._target, self.exchange.started
+        return self._settings.prices.price(
+            target.base_model or target.model, usage, at=at, service_tier=tier, region=target.region
+        )
 
-    def _miss(self, usage: Usage) -> Miss | None:
-        if self.prompt is None:
-            return None
-        miss = diagnose(self.prompt, self._sends, self.view, usage, self.rule, self.started)
-        if miss is None or not miss.lost_tokens:
-            return miss
-        return miss.priced(self._price(Usage(cache_read=miss.lost_tokens)))
+    def _done(self, effects: Effects) -> bool:
+        """Do what a step leaves to do; whether the store learned all of it."""
+        for fault in effects.faults:
+            swallow(fault.problem, fault.where)
+        for warning in effects.warnings:
+            warn_once(*warning)
+        learned = True
+        for lesson in effects.lessons:
+            try:
+                lesson.teach(self._settings.store)
+            except Exception as problem:  # noqa: BLE001 - a store that fails must not make the call fail
+                swallow(problem, f"the store's {lesson.what}")
+                learned = False
+        if self.exchange.over and self.exchange.record is not None:
+            deliver(self._settings.ledger, self.exchange.record)
+        return learned
 
-    def _prefix(self, usage: Usage) -> PrefixUse:
-        if self.prompt is None or not usage.cache_read + usage.cache_write:
-            return PrefixUse()
-        sent = [point.digest for point in self.sent.points]
-        known = {*sent, *self.view.entries}
-        ends = {boundary.digest: boundary.tokens for boundary in self.prompt.boundaries if boundary.digest in known}
-        return prefix_use(self.scope, ends, sent, usage, self.prompt.tokens)
-
-    def _safely(self, step: Callable[[], _R]) -> _R | None:
+    def _safely(self, part: Callable[[], _R]) -> _R | None:
         try:
-            return step()
+            return part()
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
-            warn_once(
-                f"internal:{type(problem).__name__}",
-                f"cachepoint failed inside ({type(problem).__name__} in {_name_of(step)}) and left a call as it was "
-                "written; please report it",
-            )
+            swallow(problem, getattr(part, "__qualname__", type(part).__name__))
             return None
 
 
-def _name_of(step: Callable[..., object]) -> str:
-    step = step.func if isinstance(step, partial) else step
-    return getattr(step, "__qualname__", type(step).__name__)
+def _region_of(client: Any) -> str | None:
+    return getattr(getattr(client, "meta", None), "region_name", None)

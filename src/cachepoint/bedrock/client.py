@@ -6,11 +6,12 @@ The sync and async clients are thin drivers of `call.Call`; every other attribut
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import Any, Self, Unpack
 
-from cachepoint.bedrock.call import ABANDONED, Call
-from cachepoint.bedrock.fan_out import Flight
+from cachepoint.bedrock.call import Call
+from cachepoint.bedrock.fan_out import Paused
 from cachepoint.bedrock.settings import Options, Settings, settings
 from cachepoint.bedrock.wire import converse, invoke_model
 from cachepoint.bedrock.wire.dialect import Dialect, told
@@ -115,11 +116,7 @@ class CacheClient(_Wrapped):
 
     def _send(self, call: Call, operation: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         try:
-            self._count(call)
-            call.prepare()
-            for flight in call.waits():
-                self._wait(flight, call)
-            call.depart()
+            self._depart(call)
             while True:  # each refusal leaves fewer checkpoints
                 try:
                     return operation(**call.request)
@@ -132,47 +129,11 @@ class CacheClient(_Wrapped):
             call.failed(error)
             raise
 
-    def _wait(self, flight: Flight, call: Call) -> None:  # noqa: ARG002 - an adapter with a loop of its own needs it
-        flight.wait()
-
-    def _count(self, call: Call) -> None:
-        question = call.count_request()
-        if question is None:
-            return
-        try:
-            call.counted(self._client.count_tokens(**question)["inputTokens"])
-        except Exception:  # noqa: BLE001 - CountTokens is a help, not a need: some models and policies do not have it
-            return
-
-
-class Paused(Exception):
-    """A call in a worker thread has a leader to wait for; repeat it once `flight` is over."""
-
-    def __init__(self, flight: Flight) -> None:
-        super().__init__("wait for the leader, then make the same call again")
-        self.flight = flight
-
-
-class PausingClient(CacheClient):
-    """For one call that an event loop runs in a worker thread: it raises `Paused` instead of blocking the thread.
-
-    The same call made again goes on where it was, so that it is planned and recorded once.
-    """
-
-    def __init__(self, client: CacheClient) -> None:
-        super().__init__(client.wrapped, client._settings)
-        self._paused: Call | None = None
-
-    def _call(self, dialect: Dialect, request: Mapping[str, Any]) -> Call:
-        call, self._paused = self._paused, None
-        if call is None:
-            return super()._call(dialect, request)
-        call.resume()
-        return call
-
-    def _wait(self, flight: Flight, call: Call) -> None:
-        self._paused = call
-        raise Paused(flight)
+    def _depart(self, call: Call) -> None:
+        needs, answer = call.departure(), None
+        with suppress(StopIteration):
+            while True:
+                answer = needs.send(answer).wait()
 
 
 class AsyncCacheClient(_Wrapped):
@@ -215,11 +176,7 @@ class AsyncCacheClient(_Wrapped):
 
     async def _send(self, call: Call, operation: Callable[..., Any]) -> dict[str, Any]:
         try:
-            await self._count(call)
-            call.prepare()
-            for flight in call.waits():
-                await flight.wait_async()
-            call.depart()
+            await self._depart(call)
             while True:
                 try:
                     return dict(await operation(**call.request))
@@ -230,14 +187,11 @@ class AsyncCacheClient(_Wrapped):
             call.failed(error)
             raise
 
-    async def _count(self, call: Call) -> None:
-        question = call.count_request()
-        if question is None:
-            return
-        try:
-            call.counted((await self._client.count_tokens(**question))["inputTokens"])
-        except Exception:  # noqa: BLE001 - CountTokens is a help, not a need: some models and policies do not have it
-            return
+    async def _depart(self, call: Call) -> None:
+        needs, answer = call.departure(), None
+        with suppress(StopIteration):
+            while True:
+                answer = await needs.send(answer).wait_async()
 
     async def __aenter__(self) -> Self:
         if not hasattr(self._client, "converse"):
@@ -259,7 +213,7 @@ class _Recorded:
 
     def close(self) -> Any:
         """Close the stream; recorded as abandoned if its usage has not come."""
-        self._call.ended(ABANDONED)
+        self._call.abandoned()
         close = getattr(self._stream, "close", None)
         return close() if close is not None else None
 
@@ -271,7 +225,7 @@ class _Recorded:
     def __del__(self) -> None:
         call = self.__dict__.get("_call")
         if call is not None:
-            call.ended(ABANDONED)
+            call.abandoned()
 
 
 class RecordedStream(_Recorded):
@@ -284,9 +238,9 @@ class RecordedStream(_Recorded):
         except GeneratorExit:  # the loop ended, not the stream: another may go on where it stopped
             raise
         except BaseException as error:
-            self._call.ended(type(error).__name__)
+            self._call.broke(error)
             raise
-        self._call.ended()
+        self._call.answered(None)
 
 
 class AsyncRecordedStream(_Recorded):
@@ -299,9 +253,9 @@ class AsyncRecordedStream(_Recorded):
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._call.ended(type(error).__name__)
+            self._call.broke(error)
             raise
-        self._call.ended()
+        self._call.answered(None)
 
 
 def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> CacheClient:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.errors import ConfigurationError
 
 TIMEOUT_SECONDS = 60.0
@@ -57,6 +58,18 @@ class Flight:
             self._waiting.append((loop, future))
         with suppress(TimeoutError):
             await asyncio.wait_for(future, max(self._deadline - time.monotonic(), 0.0))
+
+
+class Paused(Exception):
+    """A call that must not block its thread has a leader to wait for; made again once `flight` is over, it goes on.
+
+    `give_up` is for who does not make it again, with the reason.
+    """
+
+    def __init__(self, flight: Flight, give_up: Callable[[BaseException], None]) -> None:
+        super().__init__("wait for the leader, then make the same call again")
+        self.flight = flight
+        self.give_up = give_up
 
 
 def _settle(future: asyncio.Future[None]) -> None:
@@ -106,12 +119,8 @@ def fan_out(timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
     if _FAN_OUT.get() is not None:
         yield
         return
-    token = _FAN_OUT.set(FanOut(timeout))
-    try:
+    with in_block(_FAN_OUT, FanOut(timeout)):
         yield
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            _FAN_OUT.reset(token)
 
 
 def current_fan_out() -> FanOut | None:

@@ -7,13 +7,18 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from cachepoint.bedrock.bounded import Bounded
+from cachepoint.bedrock.swallowed import forgive
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.core.provider.rules import parse_model_id
 
 ASK_AGAIN_SECONDS = 120.0
 """A control plane that failed is asked again after this time: it may have throttled, or permission come since."""
-_asked: dict[str, str | None] = {}
-_failed: dict[str, float] = {}
+ARNS_KEPT = 1_000
+"""A gateway that makes a profile for each of its tenants sees ever more of them; one forgotten is asked for again."""
+
+_asked: Bounded[str, str | None] = Bounded(ARNS_KEPT)
+_failed: Bounded[str, float] = Bounded(ARNS_KEPT)
 _lock = threading.Lock()
 
 
@@ -51,7 +56,8 @@ def _ask(arn: str, control_client: Any) -> str | None:
             return None
     try:
         found = _answer(arn, control_client)
-    except Exception:  # noqa: BLE001 - no permission, no endpoint, no such profile: the caller is told what to pass instead
+    except Exception as error:  # noqa: BLE001 - no permission, no endpoint, no such profile: the user is told what to pass
+        forgive(error, "control plane")
         with _lock:
             _failed[arn] = time.monotonic()
         return None

@@ -1,1 +1,4 @@
-"""What was looked up about models: the model table and the prices, each with its source."""
+"""What was looked up about models: the model table and the prices, each with its source.
+
+Ids such as P2 are entries of docs/rules.md.
+"""

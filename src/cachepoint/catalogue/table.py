@@ -1,4 +1,4 @@
-"""The model table: `data/models.toml`, and the rows a user adds or overrides.
+"""The model table: `data/models.toml` with every fact about a model, and the rows a user adds or overrides.
 
 A user's file, named in CACHEPOINT_RULES, has the same format. A row with the name of a shipped row
 changes the fields it gives, where that row stands; any other row comes before the shipped ones.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cachepoint.core.provider.prices import ModelPrices, Rates, TokenPrices
-from cachepoint.core.provider.rules import ModelRef, ModelRule, Rules, Tokenizer, parse_model_id
+from cachepoint.core.provider.rules import ModelFacts, ModelRef, ModelRule, Rules, Tokenizer, parse_model_id
 from cachepoint.errors import ConfigurationError, RulesError
 
 RULES_VARIABLE = "CACHEPOINT_RULES"
@@ -25,10 +25,20 @@ PriceZone = Literal["global", "regional", "us-gov"]
 # litellm's map prices GovCloud 20% above list, and list is what `global.` profiles cost (P2).
 _GOVCLOUD = Decimal("1.2")
 
-_FIELD_TYPES: Mapping[str, type] = {
-    each.name: str if each.default is MISSING else int if each.default is None else type(each.default)
-    for each in fields(ModelRule)
-}
+
+def _types(row: type[ModelRule | ModelFacts]) -> dict[str, type]:
+    """The type of each field; what is None by default is a number that may be unknown."""
+    return {
+        each.name: str if each.default is MISSING else int if each.default is None else type(each.default)
+        for each in fields(row)
+        if each.name != "facts"
+    }
+
+
+# In a file the fields of both stand side by side.
+_RULE_FIELDS, _FACT_FIELDS = _types(ModelRule), _types(ModelFacts)
+_FIELD_TYPES: Mapping[str, type] = _RULE_FIELDS | _FACT_FIELDS
+_DATES = ("checked", "end_of_life")
 _TYPE_NAMES: Mapping[type, str] = {
     str: "a string",
     bool: "true or false",
@@ -51,7 +61,7 @@ class LongPrompt:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: a model's rule and what its tokens cost.
+    """One row: a model's rule, with the facts about it, and what its tokens cost.
 
     `service_tiers` says how many times the price a tier costs, where that is known.
     `users_zones` are the price zones whose prices a user's file gave.
@@ -220,12 +230,8 @@ def _row(raw: Mapping[str, Any], where: str, base: TableRow | None = None, users
             raise RulesError(f"{where}: unknown field {name!r}; use any of {', '.join(known)}")
     if base is None and "pattern" not in raw:
         raise RulesError(f"{where}: no shipped row has this name and it has no pattern; give it one")
-    given: dict[str, Any] = {name: _field(name, value, where) for name, value in raw.items() if name in _FIELD_TYPES}
     prices = _prices(raw.get("prices", {}), where)
-    try:
-        rule = ModelRule(**given) if base is None else replace(base.rule, **given)
-    except RulesError as problem:
-        raise RulesError(f"{where}: {problem}") from None
+    rule = _rule(raw, where, None if base is None else base.rule)
     row = base or TableRow(rule)
     return TableRow(
         rule=rule,
@@ -238,11 +244,22 @@ def _row(raw: Mapping[str, Any], where: str, base: TableRow | None = None, users
     )
 
 
+def _rule(raw: Mapping[str, Any], where: str, base: ModelRule | None) -> ModelRule:
+    given: dict[str, Any] = {name: _field(name, value, where) for name, value in raw.items() if name in _FIELD_TYPES}
+    facts = {name: given.pop(name) for name in _FACT_FIELDS if name in given}
+    try:
+        if base is None:
+            return ModelRule(**given, facts=ModelFacts(**facts))
+        return replace(base, **given, facts=replace(base.facts, **facts))
+    except RulesError as problem:
+        raise RulesError(f"{where}: {problem}") from None
+
+
 def _field(name: str, value: object, where: str) -> object:
     kind = _FIELD_TYPES[name]
     if kind is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
         return tuple(value)
-    if name == "checked" and isinstance(value, date):
+    if name in _DATES and isinstance(value, date):
         return value.isoformat()
     if name == "tokenizer" and value not in get_args(Tokenizer):
         raise RulesError(f"{where}: tokenizer is {value!r}; use any of {', '.join(get_args(Tokenizer))}")

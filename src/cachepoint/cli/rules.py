@@ -1,4 +1,4 @@
-"""`cachepoint rules`: the model table, or one model's row with its source."""
+"""`cachepoint rules`: the model table, or one model's row with every fact and its source."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def _row(model: str) -> TableRow:
 def _overview(rows: tuple[TableRow, ...]) -> str:
     from cachepoint.cli.columns import columns
 
-    header = ("model", "minimum", "points", "TTL", "sections", "lookback", "confidence", "checked")
+    header = ("model", "minimum", "points", "TTL", "sections", "lookback", "confidence", "checked", "ends")
     return columns((_cells(row) for row in rows), header=header)
 
 
 def _cells(row: TableRow) -> tuple[str, ...]:
     rule = row.rule
     if not rule.explicit:
-        return (rule.name, "-", "-", "-", "no checkpoints", "-", rule.confidence, rule.checked)
+        return (rule.name, "-", "-", "-", "no checkpoints", "-", rule.confidence, rule.checked, rule.facts.end_of_life)
     return (
         rule.name,
         f"{rule.minimum:,}",
@@ -86,6 +86,7 @@ def _cells(row: TableRow) -> tuple[str, ...]:
         str(rule.lookback),
         rule.confidence,
         rule.checked,
+        rule.facts.end_of_life,
     )
 
 
@@ -93,15 +94,21 @@ def _details(row: TableRow) -> str:
     from cachepoint.cli.columns import columns, paragraph
     from cachepoint.core.provider.prices import plain
 
-    rule = row.rule
-    facts = asdict(rule)
-    sentences = {name: facts.pop(name) for name in ("source", "disagreement")}
-    lines = [columns((name, _text(value)) for name, value in facts.items())]
+    told = _told(row)
+    sentences = {name: told.pop(name) for name in ("source", "disagreement")}
+    lines = [columns((name, _text(value)) for name, value in told.items())]
     lines += [paragraph(f"{name}: {text}", indent="  ") for name, text in sentences.items() if text]
     for zone, prices in row.prices.items():
         amounts = ", ".join(f"{name} {plain(price)}" for name, price in asdict(prices).items() if price is not None)
         lines.append(f"USD per million tokens, {zone}: {amounts}")
     return "\n".join(lines)
+
+
+def _told(row: TableRow) -> dict[str, Any]:
+    """The fields of a row by the names that a file gives them."""
+    told = asdict(row.rule)
+    facts: dict[str, Any] = told.pop("facts")
+    return told | facts
 
 
 def _text(value: object) -> str:
@@ -113,4 +120,4 @@ def _text(value: object) -> str:
 
 
 def _plain(row: TableRow) -> dict[str, Any]:
-    return asdict(row.rule) | {"prices": {zone: asdict(prices) for zone, prices in row.prices.items()}}
+    return _told(row) | {"prices": {zone: asdict(prices) for zone, prices in row.prices.items()}}

@@ -1,30 +1,596 @@
-"""From a plan to what goes out: the places checkpoints take in the lists sent, and what a store keeps of it."""
+"""One call, from the request to its record, as a pure protocol: no I/O, no lock, no clock, no warning.
+
+Whoever makes, replays or simulates calls drives an `Exchange`: it asks the store, the clock and the service, and hands
+in what they answered. Each step gives back `Effects`: what the store is to learn, what to warn of, and the errors of
+our own that a step survived. The picture is in docs/exchange.md.
+
+    new ─ read → read ─ plan → planned ─ send → sent ─ begin → began ─ answer → settled
+                      waiting ⇄            ⇅ refuse, withdraw       ├─ cut, abandon, give up
+                                        refused                     ·
+          before the response begins: fail → failed, cancel → cancelled
+
+An error inside leaves the call as the user wrote it and comes out among the effects: caching never makes a call fail.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, _cut_index, with_paths
-from cachepoint.core.prompt.prompt import Prompt
+from cachepoint.core.accounts.misses import diagnose
+from cachepoint.core.accounts.record import CallRecord, Miss, status_of
+from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
+from cachepoint.core.planning import planner
+from cachepoint.core.planning.legality import LONG_TTL
+from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, with_paths
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.planning.reasons import Rejected
+from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
-from cachepoint.core.provider.prices import Rates
-from cachepoint.core.provider.rules import TTL, ModelRule
-from cachepoint.core.traffic.boundaries import turn_before
-from cachepoint.core.traffic.view import Sent, SentPoint, Shape, Step, View
+from cachepoint.core.provider.prices import Cost, Rates
+from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
+from cachepoint.core.provider.usage import Usage
+from cachepoint.core.traffic.boundaries import steps, turn_before
+from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.view import Step, View
+from cachepoint.errors import ConfigurationError, IllegalStep
+
+State = Literal[
+    "new", "read", "planned", "waiting", "sent", "refused", "began",
+    "settled", "failed", "cut", "abandoned", "cancelled",
+]  # fmt: skip
+Ending = Literal["cut", "abandoned", "cancelled"]
+"""How a response ends that does not come to its end: it broke off, was left unread, or its caller was cancelled."""
+
+_BEFORE_SENDING: frozenset[State] = frozenset({"new", "read", "planned", "waiting"})
+_UNDER_WAY: frozenset[State] = _BEFORE_SENDING | {"sent", "refused", "began"}
+STEPS: Mapping[str, tuple[frozenset[State], State]] = {
+    "read": (frozenset({"new"}), "read"),
+    "plan": (frozenset({"read", "planned", "waiting"}), "planned"),
+    "leave as written": (_BEFORE_SENDING | {"sent", "refused"}, "planned"),
+    "wait": (frozenset({"planned"}), "waiting"),
+    "send": (frozenset({"read", "planned"}), "sent"),
+    "refuse": (frozenset({"sent"}), "refused"),
+    "withdraw": (frozenset({"refused"}), "planned"),
+    "begin": (frozenset({"sent"}), "began"),
+    "hear": (frozenset({"began"}), "began"),
+    "answer": (frozenset({"began"}), "settled"),
+    "fail": (_UNDER_WAY - {"began"}, "failed"),
+    "cut": (frozenset({"began"}), "cut"),
+    "abandon": (frozenset({"began"}), "abandoned"),
+    "give up": (frozenset({"began"}), "cancelled"),
+    "cancel": (_UNDER_WAY - {"began"}, "cancelled"),
+}
+"""Every step: the states it may be taken in, and the state it leads to."""
+
+_R = TypeVar("_R")
+Price = Callable[[Usage], Cost | None]
+"""What tokens of this call cost, None where that is not known."""
+
+
+# -- what goes in ---------------------------------------------------------------------------------
+
+
+class Wire(Protocol):
+    """What an exchange asks of an API's wire format; every function of it is pure."""
+
+    API: str
+
+    def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
+        """The request in wire order, as the model of `rule` takes it; None where it is passed on as it is."""
+
+    def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+        """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
+
+    def usage(self, reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
+        """Tokens by class; None when no usage was sent."""
+
+    def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What CountTokens is asked about a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a call goes and what is known of the model there.
+
+    `base_model` is the id whose rules and prices apply, None where nobody can tell; `rule` is None then too. `scope`
+    is what cache entries are kept apart by, `rates` are the model's prices relative to uncached input.
+    """
+
+    model: str
+    base_model: str | None = None
+    region: str | None = None
+    scope: str = ""
+    rule: ModelRule | None = None
+    rates: Rates = Rates()
+
+
+class Refusal(NamedTuple):
+    """What the service said when it refused a request: the section of the checkpoint, a 1h TTL, or all checkpoints."""
+
+    section: Section
+    long_ttl: bool = False
+    everywhere: bool = False
+
+
+# -- what comes out -------------------------------------------------------------------------------
+
+
+class Learner(Protocol):
+    """What a store of traffic does with the lessons of an exchange."""
+
+    def sent(self, scope: str, sent: Sent, now: float) -> None:
+        """A planned request goes out."""
+
+    def began(self, scope: str, sent: Sent) -> None:
+        """Its response began."""
+
+    def failed(self, scope: str, sent: Sent) -> None:
+        """It failed before its response began."""
+
+    def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+        """Its answer is complete; `usage` is None when it never arrived."""
+
+    def refuse(self, scope: str, refused: str) -> None:
+        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
+
+
+class Question(NamedTuple):
+    """What to ask the store about a request: a visit where it is to be remembered, else only what was refused."""
+
+    steps: Sequence[Step]
+    history: bytes | None
+    remember: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One thing for the store to learn, by the name of the method that takes it."""
+
+    what: Literal["sent", "began", "failed", "settled", "refuse"]
+    scope: str
+    about: tuple[Any, ...]
+
+    def teach(self, store: Learner) -> None:
+        """Hand it to a store."""
+        getattr(store, self.what)(self.scope, *self.about)
+
+
+class Warn(NamedTuple):
+    """Something the user should know, once for each key."""
+
+    key: str
+    message: str
+
+
+class Fault(NamedTuple):
+    """An error of cachepoint's own that a step survived, and in which part of it."""
+
+    problem: Exception
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a step leaves to do."""
+
+    lessons: tuple[Lesson, ...] = ()
+    warnings: tuple[Warn, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+# -- the protocol ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Exchange:
+    """One call; see the module for its life.
+
+    `request` is what to send, `record` what is left of the call once it is over. `started` is the wall time, in
+    seconds, from which the life of its cache entries counts: a wait for another call moves it.
+    """
+
+    wire: Wire
+    original: Mapping[str, Any]
+    policy: CachePolicy = field(default_factory=CachePolicy)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    state: State = field(default="new", init=False)
+    target: Target = field(init=False, default_factory=lambda: Target(""))
+    prompt: Prompt | None = field(default=None, init=False)
+    view: View = field(init=False, default_factory=View)
+    plan: Plan = field(init=False, default_factory=Plan)
+    sent: Sent = field(init=False, default_factory=Sent)
+    request: dict[str, Any] = field(init=False, default_factory=dict)
+    record: CallRecord | None = field(default=None, init=False)
+    started: float = field(default=0.0, init=False)
+    question: Question | None = field(default=None, init=False)
+    _observed: Plan = field(init=False, default_factory=Plan)
+    _refusal: Refusal | None = field(default=None, init=False)
+    _refused_before: bool = field(default=False, init=False)
+    _in_flight: bool = field(default=False, init=False)
+    _half: Mapping[str, Any] | None = field(default=None, init=False)
+    _lessons: list[Lesson] = field(init=False, default_factory=list)
+    _warnings: list[Warn] = field(init=False, default_factory=list)
+    _faults: list[Fault] = field(init=False, default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can happen to it."""
+        return self.state not in _UNDER_WAY
+
+    # -- before sending ---------------------------------------------------------------------------
+
+    def read(self, target: Target, key: bytes, now: float, hints: Hints = NO_HINTS) -> Effects:
+        """Read the request; `question` then says what to ask the store, None where nothing is to be planned.
+
+        `key` keys the digests. Raises ConfigurationError for a mark of the user's that the service would refuse.
+        """
+        self._step("read")
+        self.target, self.started = target, now
+        if self.policy.mode != "off" and target.rule is not None:
+            self._try("reading", partial(self._read, target.rule, key, hints))
+        return self._effects()
+
+    def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> None:
+        try:
+            prompt = self.wire.read(self.original, key, rule, hints)
+        except ConfigurationError:
+            if self.policy.mode == "observe":
+                return
+            raise
+        if prompt is None:
+            return
+        history = prompt.end(prompt.history_end).digest if prompt.has_turns and prompt.history_end >= 0 else None
+        self.question = Question(steps(prompt), history, self.policy.learn)
+        self.prompt = prompt
+
+    def known(self, view: View, now: float) -> Effects:
+        """Plan by what the store knows; after a wait, by what it knows since."""
+        fresh = self.state == "read"
+        self._step("plan")
+        self.started = now
+        if self.policy.learn:
+            self.view = view if fresh else self.view.refreshed(view)
+        elif fresh:  # what the service refused holds whether or not traffic is learned
+            self.view = View(refused=view.refused)
+        self._try("planning", self._plan)
+        return self._effects()
+
+    def count_question(self) -> dict[str, Any] | None:
+        """Arguments for CountTokens where the policy asks for it and the estimate straddles the minimum."""
+        return self._try("the question to CountTokens", self._count_question)
+
+    def _count_question(self) -> dict[str, Any] | None:
+        rule, base = self.target.rule, self.target.base_model
+        if not (self.policy.count_tokens and self.prompt and rule and rule.explicit and base):
+            return None
+        if self.view.calibration.samples:  # exact totals have come in, which tell as much
+            return None
+        band = self.view.calibration.band(self.prompt.tokens, PROFILES[self.prompt.tokenizer])
+        if not band.low < rule.minimum <= band.high:
+            return None
+        # Inference profiles do not count, only the model behind them.
+        return {"modelId": parse_model_id(base).base, "input": self.wire.count_input(self.original)}
+
+    def counted(self, tokens: int) -> Effects:
+        """Plan anew with what CountTokens answered."""
+        self._step("plan")
+        if self.prompt is not None:
+            self.view = self.view.calibrated(self.view.calibration.updated(self.prompt.tokens, tokens))
+            self._try("planning", self._plan)
+        return self._effects()
+
+    def _plan(self) -> None:
+        if self.prompt is None:
+            return
+        self.plan = self._planned(self.prompt, self.policy)
+        if self.policy.mode == "observe":
+            self._observed = self._planned(self.prompt, self.policy.in_mode("explicit"))
+
+    def _planned(self, prompt: Prompt, policy: CachePolicy) -> Plan:
+        return planner.plan(prompt, self.target.rule, policy, self.view, self.target.rates, self.started)
+
+    def shared_prefixes(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        """The prefixes this call could wait for, deepest first, and those it is about to write.
+
+        Nothing is waited for up to what is read already, nor below the minimum.
+        """
+        return self._try("the prefixes shared", self._shared_prefixes) or ((), ())
+
+    def _shared_prefixes(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        prompt, rule, view = self.prompt, self.target.rule, self.view
+        if prompt is None or rule is None or self.policy.mode == "observe":
+            return (), ()
+        read = self.plan.expected.read_boundary if self.plan.expected.read_boundary is not None else -1
+        minimum = max(rule.minimum, view.learned_minimum)
+        band = partial(view.calibration.band, profile=PROFILES[prompt.tokenizer])
+        cold = [b for i, b in enumerate(prompt.boundaries) if i > read and band(b.tokens).mid >= minimum]
+        writes = [prompt.boundaries[point.boundary].digest for point in self.plan.checkpoints if point.boundary > read]
+        return [b.digest for b in reversed(cold)], writes
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it was planned while another call was writing what it could read."""
+        return any(not entry.readable for entry in self.view.entries.values())
+
+    def wait(self) -> Effects:
+        """The call waits for another that writes its prefix."""
+        self._step("wait")
+        return self._effects()
+
+    def leave_as_written(self) -> Effects:
+        """The request is to go out as the user wrote it: something failed, or the service refused what was changed."""
+        self._step("leave as written")
+        self._forget()
+        self._drop()
+        return self._effects()
+
+    def send(self) -> Effects:
+        """The planned request goes out; `request` is what to send."""
+        self._step("send")
+        self.request = dict(self.original)
+        if self.prompt is not None:
+            self._try("applying the plan", partial(self._send, self.prompt))
+        return self._effects()
+
+    def _send(self, prompt: Prompt) -> None:
+        if self.policy.mode != "observe":
+            self.request = self.wire.apply(self.original, self.plan)
+            self._warn_of_the_plan()
+        rule, rates = self.target.rule, self.target.rates
+        self.sent = sent_record(
+            prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
+        )
+        if self.policy.learn:
+            self._in_flight = True
+            self._learn("sent", self.sent, self.started)
+
+    @property
+    def _sends(self) -> Plan:
+        """What goes out: the plan, or in mode "observe" the checkpoints the user wrote."""
+        return self._observed if self.policy.mode == "observe" else self.plan
+
+    def _warn_of_the_plan(self) -> None:
+        scope, model = self.target.scope, self.target.model
+        if self.policy.split_text and not self.view.splits_trusted:
+            self._warn(
+                f"splits:{scope}",
+                f"cachepoint stopped splitting text for {model!r}: what it reads or counts does not bear it out",
+            )
+        for warning in self.plan.warnings:
+            # Once for each kind of repair, not for each message of a growing conversation.
+            self._warn(f"plan:{scope}:{warning.key}", f"cachepoint: {warning}")
+
+    # -- what happened ----------------------------------------------------------------------------
+
+    def refused(self, refusal: Refusal | None) -> Effects:
+        """The service refused the request; `refusal` is None where it does not say that a checkpoint was the reason."""
+        self._step("refuse")
+        self._refusal = refusal
+        self._forget()
+        return self._effects()
+
+    @property
+    def can_withdraw(self) -> bool:
+        """Whether fewer or shorter checkpoints would be another request than the one refused."""
+        return self.policy.mode != "observe" and self._refusal is not None and self._kept(self._refusal) is not None
+
+    def withdraw(self) -> Effects:
+        """Take what was refused out of the plan, and remember it; `send` then sends the request again.
+
+        Where nothing can be taken out the request is sent again as the user wrote it.
+        """
+        self._step("withdraw")
+        kept = self._kept(self._refusal) if self._refusal else None
+        if self.prompt is None or self._refusal is None or kept is None:
+            self._drop()
+        else:
+            self._remember(self._refusal)
+            self._refused_before = self._refused_before or not self._refusal.long_ttl
+            self.plan = with_points(self.prompt, self.plan, kept)
+        return self._effects()
+
+    def _kept(self, refusal: Refusal) -> list[Checkpoint] | None:
+        """What may stay of the checkpoints sent; None where taking out what was refused changes nothing."""
+        points = self.plan.checkpoints
+        if refusal.long_ttl:
+            return [replace(p, ttl="5m") for p in points] if any(p.ttl == "1h" for p in points) else None
+        everywhere = self._refused_everywhere(refusal)
+        kept = [point for point in points if not everywhere and point.where.section != refusal.section]
+        return kept if len(kept) < len(points) else None
+
+    def _refused_everywhere(self, refusal: Refusal) -> bool:
+        # At a second refusal the service means something else than the section that was taken out.
+        return refusal.everywhere or self._refused_before
+
+    def _remember(self, refusal: Refusal) -> None:
+        scope, model = self.target.scope, self.target.model
+        if refusal.long_ttl:
+            self._learn("refuse", LONG_TTL)
+            self._warn(
+                f"refused:{scope}:{LONG_TTL}",
+                f"cachepoint: {model!r} refused a TTL of 1h; the call was repeated with 5m, and 1h will not be asked "
+                "of it again",
+            )
+            return
+        for section in SECTIONS if refusal.everywhere else (refusal.section,):
+            self._learn("refuse", section)
+        place = "the request" if self._refused_everywhere(refusal) else refusal.section
+        self._warn(
+            f"refused:{scope}:{refusal.section}",
+            f"cachepoint: {model!r} refused a checkpoint in {place}; the call was repeated without it and none will be "
+            "placed there again",
+        )
+
+    def began(self) -> Effects:
+        """The response began: what the request wrote can be read from now on."""
+        self._step("begin")
+        if self._in_flight:
+            self._learn("began", self.sent)
+        return self._effects()
+
+    def heard(self, reported: Mapping[str, Any]) -> Effects:
+        """A part of the usage came, which counts should the rest never come."""
+        self._step("hear")
+        self._half = reported
+        return self._effects()
+
+    def answered(self, reported: Mapping[str, Any] | None, seconds: float, price: Price) -> Effects:
+        """The answer is complete; `reported` is its usage, None where the service sent none.
+
+        `seconds` is how long the call took.
+        """
+        self._step("answer")
+        if reported is None:
+            return self._settle(self._half, None, seconds, _unpriced)
+        return self._settle(reported, None, seconds, price)
+
+    def ended(self, how: Ending, error: str, seconds: float) -> Effects:
+        """The response did not come to its end; what was heard of its usage counts, though not what it cost."""
+        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
+        return self._settle(self._half, error, seconds, _unpriced)
+
+    def failed(self, error: str, seconds: float) -> Effects:
+        """The call failed before its response began; `error` is the name of the exception's class."""
+        self._step("fail")
+        return self._end_without_a_response(error, seconds)
+
+    def cancelled(self, error: str, seconds: float) -> Effects:
+        """The caller was cancelled before the response began."""
+        self._step("cancel")
+        return self._end_without_a_response(error, seconds)
+
+    def _end_without_a_response(self, error: str, seconds: float) -> Effects:
+        self._forget()
+        self._make_record(None, error, seconds, _unpriced)
+        return self._effects()
+
+    def _settle(self, reported: Mapping[str, Any] | None, error: str | None, seconds: float, price: Price) -> Effects:
+        ttls = {point.ttl for point in self._sends.checkpoints}
+        usage = self._try("reading the usage", lambda: self.wire.usage(reported, "1h" if ttls == {"1h"} else "5m"))
+        if self._in_flight:
+            self._in_flight = False
+            self._learn("settled", self.sent, usage, self.started)
+        self._make_record(usage, error, seconds, price)
+        return self._effects()
+
+    def _forget(self) -> None:
+        if self._in_flight:
+            self._in_flight = False
+            self._learn("failed", self.sent)
+
+    # -- the record -------------------------------------------------------------------------------
+
+    def _make_record(self, usage: Usage | None, error: str | None, seconds: float, price: Price) -> None:
+        # Each part on its own: whatever fails in it, the call is recorded.
+        cost = miss = prefix = None
+        if usage is not None:
+            cost = self._try("pricing", partial(price, usage))
+            miss = self._try("diagnosis", partial(self._miss, usage, price))
+            prefix = self._try("naming the prefix", partial(self._prefix, usage))
+        self.record = CallRecord(
+            started=self.started,
+            seconds=seconds,
+            model=self.target.model,
+            base_model=self.target.base_model,
+            region=self.target.region,
+            api=self.wire.API,
+            mode=self.policy.mode,
+            status=status_of(usage) if usage else None,
+            usage=usage,
+            cost=cost,
+            checkpoints=self.plan.checkpoints,
+            miss=miss,
+            tags=self.tags,
+            session=self.tags.get("session"),
+            error=error,
+            prefix=prefix or PrefixUse(),
+            held=self._held(),
+        )
+
+    def _held(self) -> tuple[Rejected, ...]:
+        """Why nothing, or no more, was placed: by the plan, or because there is none."""
+        if self.plan.checkpoints or self.plan.rejected:
+            return self.plan.held
+        if self.policy.mode == "off":
+            return (Rejected("", "mode_off"),)
+        return (Rejected("", "unknown_model" if self.target.rule is None else "left_as_written"),)
+
+    def _miss(self, usage: Usage, price: Price) -> Miss | None:
+        if self.prompt is None:
+            return None
+        miss = diagnose(self.prompt, self._sends, self.view, usage, self.target.rule, self.started)
+        if miss is None or not miss.lost_tokens:
+            return miss
+        return miss.priced(price(Usage(cache_read=miss.lost_tokens)))
+
+    def _prefix(self, usage: Usage) -> PrefixUse:
+        if self.prompt is None or not usage.cache_read + usage.cache_write:
+            return PrefixUse()
+        sent = [point.digest for point in self.sent.points]
+        known = {*sent, *self.view.entries}
+        ends = {boundary.digest: boundary.tokens for boundary in self.prompt.boundaries if boundary.digest in known}
+        return prefix_use(self.target.scope, ends, sent, usage, self.prompt.tokens)
+
+    # -- steps and effects ------------------------------------------------------------------------
+
+    def _step(self, name: str) -> None:
+        allowed, after = STEPS[name]
+        if self.state not in allowed:
+            raise IllegalStep(f"a call that is {self.state!r} cannot {name}; it can after {sorted(allowed)}")
+        self.state = after
+
+    def _try(self, where: str, part: Callable[[], _R]) -> _R | None:
+        """What a part gives; where it fails, None, and a request not yet under way goes out as the user wrote it."""
+        try:
+            return part()
+        except ConfigurationError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - caching must never make a call fail; the driver is told of it
+            self._faults.append(Fault(problem, where))
+            if self.state in _BEFORE_SENDING | {"sent"}:
+                self._drop()
+            return None
+
+    def _drop(self) -> None:
+        self.prompt, self.plan, self._observed, self.sent = None, Plan(), Plan(), Sent()
+        self.request = dict(self.original)
+
+    def _learn(self, what: Literal["sent", "began", "failed", "settled", "refuse"], *about: Any) -> None:
+        self._lessons.append(Lesson(what, self.target.scope, about))
+
+    def _warn(self, key: str, message: str) -> None:
+        self._warnings.append(Warn(key, message))
+
+    def _effects(self) -> Effects:
+        effects = Effects(tuple(self._lessons), tuple(self._warnings), tuple(self._faults))
+        self._lessons, self._warnings, self._faults = [], [], []
+        return effects
+
+
+def _unpriced(_: Usage) -> Cost | None:
+    """Half a usage does not say what was generated, so its cost is not known."""
+    return None
+
+
+# -- from a plan to what goes out -----------------------------------------------------------------
 
 
 def with_points(prompt: Prompt, plan: Plan, points: Sequence[Checkpoint]) -> Plan:
     """The plan with only these of its checkpoints; what it split stays split."""
-    cuts = [_cut_index(prompt, split) for split in plan.splits]
+    cuts = [split.boundary for split in plan.splits]
     deepest = max((point.tokens for point in points), default=0)
+    kept = {point.boundary for point in points}
+    refused = [Rejected(point.where.path, "refused") for point in plan.checkpoints if point.boundary not in kept]
     expected = plan.expected
     if expected.read_boundary is not None and all(point.boundary < expected.read_boundary for point in points):
         expected = Expected()
     return replace(
         plan,
         checkpoints=tuple(with_paths(prompt, points, cuts)),
+        rejected=(*plan.rejected, *refused),
         expected=replace(expected, written=max(deepest - expected.read, 0.0)),
     )
 
@@ -33,7 +599,7 @@ def sent_record(
     prompt: Prompt, plan: Plan, rule: ModelRule | None, rates: Rates, view: View, steps: Sequence[Step]
 ) -> Sent:
     """What the traffic keeps of a planned request until its answer."""
-    splits = sorted(_cut_index(prompt, split) for split in plan.splits)
+    splits = sorted(split.boundary for split in plan.splits)
 
     def record(boundary: int, ttl: TTL, tokens: float, *, exact: bool = False) -> SentPoint:
         before = tuple(prompt.boundaries[cut].digest for cut in splits if cut <= boundary)
@@ -57,18 +623,3 @@ def sent_record(
         cold=view.cold(steps),
         foreign=view.foreign(turn_before(prompt)),
     )  # fmt: skip
-
-
-def fan_out_digests(
-    prompt: Prompt, plan: Plan, rule: ModelRule, view: View
-) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """The prefixes a call could wait for, deepest first, and those it is about to write.
-
-    Nothing is waited for up to what is read already, nor below the minimum.
-    """
-    read = plan.expected.read_boundary if plan.expected.read_boundary is not None else -1
-    minimum = max(rule.minimum, view.learned_minimum)
-    band = partial(view.calibration.band, profile=PROFILES[prompt.tokenizer])
-    cold = [b for i, b in enumerate(prompt.boundaries) if i > read and band(b.tokens).mid >= minimum]
-    writes = [prompt.boundaries[point.boundary].digest for point in plan.checkpoints if point.boundary > read]
-    return tuple(b.digest for b in reversed(cold)), tuple(writes)

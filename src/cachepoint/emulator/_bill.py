@@ -1,21 +1,26 @@
-"""What was served and what it costs, priced from the model table and not through the ledger's code."""
+"""What was served and what it costs.
+
+The emulator judges the ledger, so the arithmetic here is its own: it shares the rows of the model table, which outside
+sources pin, and decides by itself in which zone, at which tier, for which length and TTL a token is priced.
+Ids such as P2 are entries of docs/rules.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
-from typing import TYPE_CHECKING
 
-from cachepoint.catalogue.table import load_table, model_prices
+from cachepoint.catalogue.table import PriceZone, TableRow, load_table
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._reading.request import Json, Operation
 
-if TYPE_CHECKING:
-    from cachepoint.core.provider.prices import ModelPrices
-
+# Tokens x price x factors has some 30 digits at most; with 60 no amount is rounded.
 _EXACT = Context(prec=60)
 _MILLION = Decimal(1_000_000)
+# GovCloud costs a fifth more than list price where a row has no GovCloud price (P2, from litellm's map).
+_GOVCLOUD = Decimal("1.2")
+_PROMPT_CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +56,30 @@ class BillLine:
     usd: Decimal | None
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Served calls that are no longer kept one by one: how many, their tokens, and USD of those with a price."""
+
+    calls: int = 0
+    usage: Usage = Usage()
+    usd: Decimal = Decimal(0)
+
+    def with_line(self, line: BillLine) -> Earlier:
+        """These and one more call."""
+        with localcontext(_EXACT):
+            return Earlier(self.calls + 1, self.usage + line.usage, self.usd + (line.usd or 0))
+
+
 @dataclass(frozen=True)
 class Bill:
     """What all served calls cost; `unreported` are those whose usage no caller saw, which cost the same.
 
     Lost answers that botocore asked for again are unreported, and streams cut or abandoned before their end.
+    With `keep_calls` the lines are those of the last calls only; `usage` and `total` count the `earlier` ones too.
     """
 
     lines: tuple[BillLine, ...]
+    earlier: Earlier = Earlier()
 
     @property
     def unreported(self) -> tuple[BillLine, ...]:
@@ -72,13 +93,14 @@ class Bill:
 
     @property
     def usage(self) -> Usage:
-        """Tokens of all lines."""
-        return total_usage(self.lines)
+        """Tokens of all served calls."""
+        return self.earlier.usage + total_usage(self.lines)
 
     @property
     def total(self) -> Decimal:
-        """USD of all lines that have a price."""
-        return total_usd(self.lines)
+        """USD of all served calls that have a price."""
+        with localcontext(_EXACT):
+            return self.earlier.usd + total_usd(self.lines)
 
 
 def total_usage(lines: Iterable[BillLine]) -> Usage:
@@ -92,54 +114,62 @@ def total_usd(lines: Iterable[BillLine]) -> Decimal:
         return sum((line.usd for line in lines if line.usd is not None), Decimal(0))
 
 
-@dataclass(frozen=True, slots=True)
-class _Tariff:
-    prices: ModelPrices
-    service_tiers: Mapping[str, Decimal]
-
-
-def bill_of(calls: Iterable[ServedCall]) -> Bill:
+def bill_of(calls: Iterable[ServedCall], earlier: Earlier = Earlier()) -> Bill:
     """The bill of the calls that were served."""
-    tariffs: dict[tuple[str, str], _Tariff | None] = {}
-    lines = []
-    for call in calls:
-        if call.usage is None:
-            continue
-        key = (call.priced_as or call.model_id, call.region)
-        if key not in tariffs:
-            tariffs[key] = _tariff(*key)
-        lines.append(BillLine(call, call.usage, _price(call, call.usage, tariffs[key])))
-    return Bill(tuple(lines))
+    return Bill(tuple(line for call in calls if (line := line_of(call))), earlier)
 
 
-def _tariff(model_id: str, region: str) -> _Tariff | None:
-    prices, row = model_prices(model_id, region=region), load_table().row(model_id)
-    return None if prices is None or row is None else _Tariff(prices, row.service_tiers)
+def line_of(call: ServedCall) -> BillLine | None:
+    """A call's line on the bill; None when it was not served."""
+    return None if call.usage is None else BillLine(call, call.usage, _usd(call, call.usage))
 
 
-def _tier(call: ServedCall, tariff: _Tariff | None) -> Decimal | None:
-    """How many times the standard price the call's service tier costs; None when the table does not say."""
-    if call.service_tier in (None, "default"):
-        return Decimal(1)
-    return tariff.service_tiers.get(call.service_tier) if tariff else None
-
-
-def _price(call: ServedCall, usage: Usage, tariff: _Tariff | None) -> Decimal | None:
-    tier = _tier(call, tariff)
-    if tariff is None or tier is None:
+def _usd(call: ServedCall, usage: Usage) -> Decimal | None:
+    """The price of a call; None when its model, its tier or a class with tokens has none."""
+    model_id = call.priced_as or call.model_id
+    row = load_table().row(model_id)
+    tier = None if row is None else _tier(row, call.service_tier)
+    if row is None or tier is None:
         return None
-    rates = tariff.prices.for_prompt(usage.prompt)
-    classes = (
-        (usage.input, rates.input),
-        (usage.cache_read, rates.cache_read),
-        (usage.cache_write_5m, rates.cache_write_5m),
-        (usage.cache_write_1h, rates.cache_write_1h),
-        (usage.output, rates.output),
-    )
+    zone = _zone(model_id, call.region)
+    prompt = sum(getattr(usage, name) for name in _PROMPT_CLASSES)
     usd = Decimal(0)
     with localcontext(_EXACT):
-        for tokens, rate in classes:
-            if tokens and rate is None:
+        for name in (*_PROMPT_CLASSES, "output"):
+            tokens, price = getattr(usage, name), _price(row, zone, name)
+            if tokens and price is None:
                 return None
-            usd += tokens * (rate or Decimal(0))
+            usd += tokens * (price or 0) * _length_factor(row, prompt, name)
         return usd * tier / _MILLION
+
+
+def _price(row: TableRow, zone: PriceZone, name: str) -> Decimal | None:
+    """USD per million tokens of a class in a zone."""
+    listed = row.prices.get(zone)
+    factor = Decimal(1)
+    if listed is None and zone == "us-gov":
+        listed, factor = row.prices.get("global"), _GOVCLOUD
+    price: Decimal | None = getattr(listed, name, None)
+    return None if price is None else price * factor
+
+
+def _length_factor(row: TableRow, prompt: int, name: str) -> Decimal:
+    """How many times the price a token of a class costs in a request with so long a prompt (P3)."""
+    longer = row.long_prompt
+    if longer is None or prompt <= longer.above:
+        return Decimal(1)
+    return longer.output if name == "output" else longer.input
+
+
+def _tier(row: TableRow, name: str | None) -> Decimal | None:
+    """How many times the standard price a service tier costs; None when the table does not say."""
+    return Decimal(1) if name in (None, "default") else row.service_tiers.get(name)
+
+
+def _zone(model_id: str, region: str) -> PriceZone:
+    """Where a call is priced: `global.` profiles at list price, GovCloud apart, all else regionally (P2)."""
+    name = model_id.rpartition("/")[2]
+    called_in = model_id.split(":")[3] if model_id.startswith("arn:") else region
+    if name.startswith("global."):
+        return "global"
+    return "us-gov" if name.startswith("us-gov.") or called_in.startswith("us-gov-") else "regional"

@@ -6,20 +6,12 @@ One route and no middleware: benchmarks make hundreds of thousands of calls.
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import uuid
 from asyncio import BaseTransport, Transport
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, cast
 
-from cachepoint.emulator._answering.eventstream import exception_frame
-from cachepoint.emulator._checks.refusals import Refusal
-from cachepoint.emulator._reading.request import Target, read_target
+from cachepoint.emulator._answering.wire import Written
 from cachepoint.emulator._service import Exchange, Service
-from cachepoint.emulator.faults import Fault
-
-logger = logging.getLogger(__name__)
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -82,67 +74,35 @@ class Application:
             return
         raw = await _read_body(receive)
         peer: _Peer = (scope["client"][0], scope["client"][1])
-        target: Target | None = None
-        try:
-            target = read_target(_path(scope), _headers(scope), self._service.options.default_region)
-            fault = self._service.fault_for(target)
-            await self._play(fault, target, raw, peer, send)
-        except Refusal as refusal:
-            self._service.note_failed(target, refusal.code, refusal.status)
-            await _send_error(send, refusal)
-        except Exception as problem:
-            # A mistake in a script or in the emulator itself: the caller gets it as a server error, by its kind.
-            logger.exception("the emulator failed on a call")
-            self._service.note_failed(target, type(problem).__name__, 500)
-            await _send_error(send, Refusal("InternalServerException", 500, f"emulator: {type(problem).__name__}"))
-
-    async def _play(self, fault: Fault, target: Target, raw: bytes, peer: _Peer, send: _Send) -> None:
-        if fault.reset == "before":
-            self._service.note_failed(target, "ConnectionReset", 0)
-            await self._connections.reset(peer)
-            return
-        if fault.error is not None and fault.after_events is None:
-            raise Refusal(fault.error, fault.status, fault.text)
-        exchange = self._service.serve(target, raw)
-        pause = fault.pause + exchange.first_byte_after
-        if pause:
-            await asyncio.sleep(pause)
+        exchange = self._service.respond(_path(scope), _headers(scope), raw)
+        if exchange.first_byte_after:
+            await asyncio.sleep(exchange.first_byte_after)
         exchange.begin()
-        if fault.reset == "after" and fault.after_events is None:
+        if exchange.is_reset:
             await self._connections.reset(peer)
             return
         self._connections.carries(peer, exchange)
         if exchange.written.frames:
-            await self._stream(fault, exchange, peer, send)
+            await self._stream(exchange, peer, send)
         elif self._connections.is_open(peer):
             exchange.arrived()
-            await _send_whole(send, 200, exchange.written.headers, exchange.written.body)
+            await _send_whole(send, exchange.written)
 
-    async def _stream(self, fault: Fault, exchange: Exchange, peer: _Peer, send: _Send) -> None:
-        frames = exchange.written.frames
+    async def _stream(self, exchange: Exchange, peer: _Peer, send: _Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _raw_headers(exchange.written.headers)})
-        pause = fault.pause + exchange.each_frame_after
-        chunks = _chunks(frames[: fault.after_events], whole=not pause)
-        for number, chunk in enumerate(chunks, 1):
-            if not self._connections.is_open(peer):
-                return
-            if number == len(chunks) and fault.after_events is None:
-                exchange.arrived()  # the usage is in the last frame
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        pause = exchange.each_frame_after
+        pieces = exchange.pieces(whole=not pause)
+        while self._connections.is_open(peer):
+            piece = next(pieces, None)
+            if piece is None:
+                break
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
             if pause:
                 await asyncio.sleep(pause)
-        if fault.reset == "after":
+        if exchange.fault.reset == "after":
             await self._connections.reset(peer)
-            return
-        end = b""
-        if fault.error is not None:
-            end = exception_frame(fault.error[0].lower() + fault.error[1:], fault.text)
-        await send({"type": "http.response.body", "body": end, "more_body": False})
-
-
-def _chunks(frames: tuple[bytes, ...], whole: bool) -> tuple[bytes, ...]:
-    """The frames one by one where time passes between them, else all in one write."""
-    return (b"".join(frames),) if whole else frames
+        else:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _path(scope: _Scope) -> str:
@@ -167,16 +127,7 @@ def _raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-async def _send_error(send: _Send, refusal: Refusal) -> None:
-    headers = {
-        "content-type": "application/json",
-        "x-amzn-requestid": str(uuid.uuid4()),
-        "x-amzn-errortype": refusal.code,
-    }
-    await _send_whole(send, refusal.status, headers, json.dumps({"message": refusal.message}).encode())
-
-
-async def _send_whole(send: _Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    raw = [*_raw_headers(headers), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _send_whole(send: _Send, written: Written) -> None:
+    raw = [*_raw_headers(written.headers), (b"content-length", str(len(written.body)).encode())]
+    await send({"type": "http.response.start", "status": written.status, "headers": raw})
+    await send({"type": "http.response.body", "body": written.body, "more_body": False})

@@ -1,72 +1,103 @@
-"""Bedrock Runtime without HTTP: a request comes in as its target and body, and is answered or refused.
+"""Bedrock Runtime without a transport: a request comes in as path, headers and body, and is answered or refused.
 
 The order of a call: a fault planned for it, its body, its model, what the service refuses, then the cache, the
-reply and the bill. What it wrote can be read from `Exchange.begin` on, when its response begins (rules R3.9).
+reply and the bill. What it wrote can be read from `Exchange.begin` on, when its response begins (docs/rules.md, R3.9).
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cachepoint.core.provider.cache_model import CacheModel, Served
 from cachepoint.core.provider.rules import ModelRule, Rules, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
+from cachepoint.emulator._answering.eventstream import exception_frame
 from cachepoint.emulator._answering.wire import (
     Metrics,
     Written,
-    converse_body,
-    converse_usage,
-    encoded,
+    logged_answer,
     write_answer,
+    write_count,
+    write_refusal,
 )
-from cachepoint.emulator._bill import ServedCall
+from cachepoint.emulator._bill import Bill, ServedCall, bill_of
+from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._checks.anthropic_messages import check_messages
 from cachepoint.emulator._checks.checkpoints import FoundPoint, extraneous, find_points
 from cachepoint.emulator._checks.converse import check_converse
+from cachepoint.emulator._checks.model_limits import check_model_limits
 from cachepoint.emulator._checks.refusals import MODEL_ERRORS, Refusal, invalid
 from cachepoint.emulator._clock import Clock, Latency
-from cachepoint.emulator._invocation_log import InvocationLog, LogEntry
+from cachepoint.emulator._invocation_log import InvocationLog, LogEntry, ServedBodies
 from cachepoint.emulator._reading.anthropic_messages import as_converse
 from cachepoint.emulator._reading.converse import render
-from cachepoint.emulator._reading.request import Call, Json, Options, Target
+from cachepoint.emulator._reading.request import Call, Options, Target, read_target
 from cachepoint.emulator._reading.traits import traits_of
-from cachepoint.emulator.faults import Fault, FaultPlan
-from cachepoint.emulator.replies import Answer, Script, finish, read_question
+from cachepoint.emulator.faults import NO_FAULT, Fault, FaultPlan
+from cachepoint.emulator.replies import Script, finish, read_question
+
+logger = logging.getLogger(__name__)
 
 INVALID_MODEL = "The provided model identifier is invalid."
 NO_COUNTING = "The provided model doesn't support counting tokens."
+# Dead entries are dropped once in so many calls, so that a server does not keep what nobody will read again.
+_CALLS_A_SWEEP = 1024
 _UNKNOWN_MODEL = ModelRule(name="unknown model", pattern=".", explicit=False)
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A served call whose answer is on its way out; the pauses are in seconds."""
+    """How a request is answered, on its way out; a transport plays it. The pauses are in seconds.
+
+    `number` is that of the call that waits to hear whether its answer arrived; None where nothing was served.
+    """
 
     written: Written
     service: Service
-    number: int
+    fault: Fault = NO_FAULT
+    number: int | None = None
     served: Served | None = None
     first_byte_after: float = 0.0
     each_frame_after: float = 0.0
+
+    @property
+    def is_reset(self) -> bool:
+        """The connection breaks before the response begins."""
+        return self.fault.reset is not None and self.fault.after_events is None
 
     def begin(self) -> None:
         """The response begins: what the call wrote can be read from now on."""
         if self.served is not None:
             self.service.begin(self.served)
 
+    def pieces(self, *, whole: bool = False) -> Iterator[bytes]:
+        """What a stream sends, frame by frame or `whole`; its usage is in the last frame."""
+        frames = self.written.frames[: self.fault.after_events]
+        sent = (b"".join(frames),) if whole else frames
+        for number, piece in enumerate(sent, 1):
+            if number == len(sent) and self.fault.after_events is None:
+                self.arrived()
+            yield piece
+        if self.fault.error is not None:
+            yield exception_frame(self.fault.error[0].lower() + self.fault.error[1:], self.fault.text)
+
     def arrived(self) -> None:
         """The answer goes out with its usage."""
-        self.service.mark(self.number, delivered=True)
+        self._mark(delivered=True)
 
     def lost(self) -> None:
         """The answer did not reach the caller."""
-        self.service.mark(self.number, delivered=False)
+        self._mark(delivered=False)
+
+    def _mark(self, *, delivered: bool) -> None:
+        if self.number is not None:
+            self.service.mark(self.number, delivered=delivered)
 
 
 @dataclass
@@ -85,12 +116,21 @@ class Service:
     faults: FaultPlan = field(default_factory=FaultPlan)
     refused: dict[tuple[Section, str | None], str | None] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    _calls: list[ServedCall] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
 
-    def fault_for(self, target: Target) -> Fault:
-        """The fault planned for this call."""
-        with self.lock:
-            return self.faults.take(target)
+    def respond(self, path: str, headers: Mapping[str, str], raw: bytes) -> Exchange:
+        """What goes back for a request; `headers` are in small letters."""
+        target: Target | None = None
+        try:
+            target = read_target(path, headers, self.options.default_region)
+            return self._play(target, raw)
+        except Refusal as refusal:
+            return self._refuse(target, refusal, refusal.code)
+        except Exception as problem:
+            # A mistake in a script or in the emulator itself: the caller gets it as a server error, by its kind.
+            logger.exception("the emulator failed on a call")
+            kind = type(problem).__name__
+            return self._refuse(target, Refusal("InternalServerException", 500, f"emulator: {kind}"), kind)
 
     def serve(self, target: Target, raw: bytes) -> Exchange:
         """Answer a request; raises Refusal as the service would."""
@@ -98,32 +138,16 @@ class Service:
             call = self._read(target, raw)
             if target.operation == "CountTokens":
                 return self._count(call)
-            if target.operation.startswith("Converse"):
+            if target.api == "converse":
                 check_converse(call)
                 shaped = call
             else:
                 check_messages(call)
                 shaped = replace(call, body=as_converse(call.body))
+            check_model_limits(shaped)
             points = list(find_points(shaped.body))
             self._check_refused(target, points)
             return self._answer(call, shaped, len(points))
-
-    def note_failed(self, target: Target | None, error: str, status: int) -> None:
-        """Record a request that was not served; status 0 says that not even the error was answered."""
-        with self.lock:
-            call = ServedCall(
-                time=self.clock(),
-                operation=target.operation if target else None,
-                model_id=target.model_id if target else "",
-                region=target.region if target else "",
-                account=target.account if target else "",
-                status=status,
-                error=error,
-                delivered=status != 0,
-            )
-            self._calls.append(call)
-            if self.log is not None and target is not None and status:
-                self.log.write(LogEntry(target, str(uuid.uuid4()), call.time, {}, None, None, error))
 
     def begin(self, served: Served) -> None:
         """Make what a call wrote readable."""
@@ -133,14 +157,63 @@ class Service:
     def mark(self, number: int, *, delivered: bool) -> None:
         """Note whether the answer of a call reached its caller."""
         with self.lock:
-            self._calls[number] = replace(self._calls[number], delivered=delivered)
+            self.calls.mark(number, delivered=delivered)
 
-    def calls(self) -> list[ServedCall]:
-        """What came in so far, in order."""
+    def kept_calls(self) -> list[ServedCall]:
+        """What came in so far, in order, as far as it is kept."""
         with self.lock:
-            return list(self._calls)
+            return self.calls.kept()
+
+    def bill(self) -> Bill:
+        """What all served calls cost."""
+        with self.lock:
+            calls, earlier = self.calls.kept(), self.calls.earlier
+        return bill_of(calls, earlier)
 
     # -- the parts ---------------------------------------------------------------------------------
+
+    def _play(self, target: Target, raw: bytes) -> Exchange:
+        """Answer a request with the fault that was planned for it, if any."""
+        with self.lock:
+            fault = self.faults.take(target)
+        if fault.reset == "before":
+            self._note_failed(target, "ConnectionReset", 0)
+            return Exchange(Written({}), self, fault)
+        if fault.error is not None and fault.after_events is None:
+            raise Refusal(fault.error, fault.status, fault.text)
+        exchange = self.serve(target, raw)
+        exchange.fault = fault
+        exchange.first_byte_after += fault.pause
+        exchange.each_frame_after += fault.pause
+        return exchange
+
+    def _refuse(self, target: Target | None, refusal: Refusal, noted_as: str) -> Exchange:
+        written = write_refusal(refusal)
+        self._note_failed(target, noted_as, refusal.status)
+        if self.log is not None and target is not None:
+            self.log.write(LogEntry(target, written.request_id, self.clock(), error=refusal.code))
+        return Exchange(written, self)
+
+    def _note_failed(self, target: Target | None, error: str, status: int) -> None:
+        """Keep a request that was not served; status 0 says that not even the error was answered."""
+        with self.lock:
+            self._keep(
+                ServedCall(
+                    time=self.clock(),
+                    operation=target.operation if target else None,
+                    model_id=target.model_id if target else "",
+                    region=target.region if target else "",
+                    account=target.account if target else "",
+                    status=status,
+                    error=error,
+                    delivered=status != 0,
+                )
+            )
+
+    def _keep(self, call: ServedCall) -> int:
+        if self.calls.came % _CALLS_A_SWEEP == 0:
+            self.cache.drop_dead(self.clock())
+        return self.calls.add(call)
 
     def _read(self, target: Target, raw: bytes) -> Call:
         try:
@@ -180,9 +253,8 @@ class Service:
                 body = as_converse(json.loads(base64.b64decode(given["invokeModel"]["body"])))
             except (KeyError, ValueError):
                 raise invalid("input: one of converse and invokeModel is required") from None
-        total = render(replace(call, body=body)).total
-        written = Written({"content-type": "application/json"}, encoded({"inputTokens": total}))
-        return Exchange(written, self, self._note(call, None, 0))
+        written = write_count(render(replace(call, body=body)).total)
+        return Exchange(written, self, number=self._note(call, None, 0))
 
     def _answer(self, call: Call, shaped: Call, points: int) -> Exchange:
         served = self.cache.serve(render(shaped).for_cache(call.target.scope), call.rule, self.clock())
@@ -196,8 +268,11 @@ class Service:
         first_byte, rest = self.latency.before_first_token(usage), self.latency.of_output(usage)
         metrics = Metrics(first_byte=round(first_byte * 1000), whole=round((first_byte + rest) * 1000))
         written = write_answer(call, answer, usage, points > 0, metrics)
-        self._log_served(call, written, usage, answer, metrics)
-        exchange = Exchange(written, self, self._note(call, usage, points), served)
+        if self.log is not None:
+            logged = logged_answer(call, answer, usage, points > 0, metrics, written.request_id)
+            bodies = ServedBodies(call.body, logged, usage, caches=call.rule.explicit)
+            self.log.write(LogEntry(call.target, written.request_id, self.clock(), bodies))
+        exchange = Exchange(written, self, number=self._note(call, usage, points), served=served)
         if self.latency.sleep:
             streams = call.target.streams
             exchange.first_byte_after = first_byte if streams else first_byte + rest
@@ -206,7 +281,7 @@ class Service:
 
     def _note(self, call: Call, usage: Usage | None, points: int) -> int:
         target = call.target
-        self._calls.append(
+        return self._keep(
             ServedCall(
                 time=self.clock(),
                 operation=target.operation,
@@ -222,13 +297,3 @@ class Service:
                 body=call.body if self.keep_text else None,
             )
         )
-        return len(self._calls) - 1
-
-    def _log_served(self, call: Call, written: Written, usage: Usage, answer: Answer, metrics: Metrics) -> None:
-        if self.log is None:
-            return
-        counters: Json = converse_usage(call, usage, has_points=True)
-        counters.pop("cacheDetails", None)
-        body = converse_body(call, answer, counters, metrics)
-        request_id = written.headers["x-amzn-requestid"]
-        self.log.write(LogEntry(call.target, request_id, self.clock(), call.body, body, usage))

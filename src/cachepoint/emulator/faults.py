@@ -13,7 +13,8 @@ from typing import Literal
 from cachepoint.emulator._reading.request import Operation, Target
 from cachepoint.errors import EmulatorError
 
-# Error names and statuses of Converse (rules R1.9); an in-stream exception has the same name, its first letter small.
+# Error names and statuses of Converse (docs/rules.md, R1.9). An exception inside a stream has the same name, its first
+# letter small.
 _ERRORS: Mapping[str, tuple[int, str]] = {
     "ThrottlingException": (429, "Too many requests, please wait before trying again."),
     "InternalServerException": (500, "The system encountered an unexpected error during processing. Try again later."),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -13,21 +13,31 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, SkipValidation, field_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    field_serializer,
+    model_validator,
+)
 
-from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
+from cachepoint.bedrock.bounded import Bounded
+from cachepoint.bedrock.client import CacheClient, wrap
+from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.settings import in_environment
+from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
+from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
-from cachepoint.errors import CachepointWarning
-from cachepoint.langchain._batches import FanningOut, in_thread
 from cachepoint.langchain._cost.run_tags import run_tags
-from cachepoint.langchain._policies import as_policy, asked_for
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain._request.call_client import CallClient
 from cachepoint.langchain._request.carried import carry_hints
@@ -46,10 +56,10 @@ _MODEL_KWARGS = ("model", "model_id", "modelId")
 _REFUSED = "the service refused it there"
 
 
-class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
+class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     """`ChatBedrockConverse` with checkpoints where they pay; takes all of its parameters, and four more.
 
-    `prompt_cache` says how to cache; a dict of its settings will do. Every call lands in `ledger`, and
+    `prompt_cache` says how to cache; what `CachePolicy.of` takes will do. Every call lands in `ledger`, and
     what it read, wrote, cost and saved is in `AIMessage.response_metadata["prompt_cache"]`.
     `store` keeps what was learned of the traffic; `clock` gives wall time in seconds.
 
@@ -58,13 +68,13 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
     In the modes "observe" and "off" requests are the parent's own.
     """
 
-    prompt_cache: Annotated[CachePolicy, BeforeValidator(as_policy)] = Field(default_factory=CachePolicy)
+    prompt_cache: Annotated[CachePolicy, BeforeValidator(CachePolicy.of)] = Field(default_factory=CachePolicy)
     ledger: CacheLedger = Field(default_factory=CacheLedger, exclude=True, repr=False)
     store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
     clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
 
-    _hoisted: set[tuple[str, str]] = PrivateAttr(default_factory=set)
-    """Models whose late system messages went to the front, each with the reason, which was said once."""
+    _hoisted: Bounded[tuple[str, str], None] = PrivateAttr(default_factory=lambda: Bounded(KEYS_KEPT))
+    """Models whose late system messages went to the front, each with the reason, of which the user was warned."""
 
     @field_serializer("prompt_cache")
     def _plain_policy(self, policy: CachePolicy) -> dict[str, Any]:
@@ -80,8 +90,8 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         if not isinstance(values, dict) or "cache_control" not in values:
             return values
         values = dict(values)
-        policy = as_policy(values.get("prompt_cache")) or CachePolicy()
-        return values | {"prompt_cache": asked_for(policy, values.pop("cache_control"))}
+        policy = CachePolicy.of(values.get("prompt_cache"))
+        return values | {"prompt_cache": policy.asked(values.pop("cache_control"))}
 
     @model_validator(mode="after")
     def _adopt_wrapped_client(self) -> Self:
@@ -90,6 +100,17 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
             for name in {*_WRAPPED} - self.model_fields_set:
                 setattr(self, name, getattr(self.client, _WRAPPED[name]))
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _force_no_tool_that_is_refused(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # The parent's own list (langchain-aws 1.9.1 utils.py:568) lacks the models of which only the table knows it.
+        model = handler(values)
+        chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
+        rule = load_rules().resolve(model.base_model_id or model.model_id)
+        if not chosen and rule is not None and not rule.facts.forced_tool:
+            model.supports_tool_choice_values = ("auto",)
+        return model
 
     def _generate(
         self,
@@ -144,15 +165,41 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         run = run_manager.get_sync() if run_manager else None
         call, messages, kwargs = self._for_call(messages, kwargs, run, pausing=True)
 
-        def begin() -> tuple[Iterator[ChatGenerationChunk], ChatGenerationChunk | None]:
+        def begin() -> Iterator[ChatGenerationChunk]:
             chunks = super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run, **kwargs)
-            return chunks, next(chunks, None)
+            first = next(chunks, None)  # which sends the request
+            return _preceded(first, chunks)
 
-        chunks, chunk = await in_thread(begin)
-        while chunk is not None:
-            _unset_missing_usage(chunk.message)
-            yield chunk
-            chunk = await in_thread(lambda: next(chunks, None))
+        with closing(ThreadedStream[ChatGenerationChunk](await in_thread(begin))) as chunks:
+            async for chunk in chunks:
+                _unset_missing_usage(chunk.message)
+                yield chunk
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """As the parent's, which makes a task of each call; warnings are at the line that awaits them all the same."""
+        with on_behalf_of_caller():
+            return await super().agenerate(*args, **kwargs)
+
+    def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[AIMessage]:
+        """As the parent's; of calls on one cold prefix the first to arrive writes it and the others read."""
+        with fan_out(), on_behalf_of_caller():
+            return super().batch(inputs, *args, **kwargs)
+
+    async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[AIMessage]:
+        """As `batch`; calls that wait do so on the event loop."""
+        with fan_out(), on_behalf_of_caller():
+            return await super().abatch(inputs, *args, **kwargs)
+
+    def batch_as_completed(self, inputs: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """As `batch`, in the order of completion."""
+        with fan_out(), on_behalf_of_caller():
+            yield from super().batch_as_completed(inputs, *args, **kwargs)
+
+    async def abatch_as_completed(self, inputs: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """As `abatch`, in the order of completion."""
+        with fan_out(), on_behalf_of_caller():
+            async for result in super().abatch_as_completed(inputs, *args, **kwargs):
+                yield result
 
     def warm(
         self,
@@ -248,7 +295,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
         messages = carry_hints(messages)
         if self._changes_requests:
-            call.prompt_cache = asked_for(self.prompt_cache, kwargs.pop("cache_control", None))
+            call.prompt_cache = self.prompt_cache.asked(kwargs.pop("cache_control", None))
             call.system = mark_system(self.system) if self.system else None
             messages = call._placed(messages)
             if kwargs.get("tools"):
@@ -282,7 +329,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
             client = wrapped(hints=hints)
             return PausingClient(client) if pausing else client
 
-        return CallClient(connect, on_refused=lambda model_id: self._say_hoisted(model_id, _REFUSED), run=run)
+        return CallClient(connect, on_refused=lambda model_id: self._warn_hoisted(model_id, _REFUSED), run=run)
 
     @property
     def _changes_requests(self) -> bool:
@@ -290,7 +337,7 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
 
     def _caching(self, kwargs: Mapping[str, Any]) -> Self:
         """This model, with the policy that a `cache_control` among these arguments asks for."""
-        policy = asked_for(self.prompt_cache, kwargs.get("cache_control"))
+        policy = self.prompt_cache.asked(kwargs.get("cache_control"))
         return self if policy == self.prompt_cache else self.model_copy(update={"prompt_cache": policy})
 
     def _placed(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -301,7 +348,8 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
         rule = load_rules().resolve(self.base_model_id or self.model_id)
         if (self.model_id, _REFUSED) in self._hoisted:
             return placed
-        if rule is None or not rule.system_role:
+        # A refusal is healed and remembered, so the role is tried where sources disagree too.
+        if rule is None or not rule.facts.may_take_system_role("converse"):
             why = "the model takes none in the conversation"
         elif self.guard_last_turn_only:
             why = "guard_last_turn_only would make it guarded content"
@@ -309,18 +357,16 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
             return carried
         else:
             why = "the model takes one only after a user's turn, and with text only"
-        self._say_hoisted(self.model_id, why)
+        self._warn_hoisted(self.model_id, why)
         return placed
 
-    def _say_hoisted(self, model_id: str, why: str) -> None:
+    def _warn_hoisted(self, model_id: str, why: str) -> None:
         if (model_id, why) in self._hoisted:
             return
-        self._hoisted.add((model_id, why))
-        warnings.warn(
+        self._hoisted[model_id, why] = None
+        warn(
             f"{model_id}: a system message that follows other messages goes to the front, because {why}. "
-            "Everything behind it is then written to the cache anew; put what changes into a user message.",
-            CachepointWarning,
-            stacklevel=2,
+            "Everything behind it is then written to the cache anew; put what changes into a user message."
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -378,6 +424,13 @@ class CacheAwareChatBedrockConverse(FanningOut, ChatBedrockConverse):
 
 def _named_model(kwargs: Mapping[str, Any]) -> str | None:
     return next((kwargs[name] for name in _MODEL_KWARGS if kwargs.get(name)), None)
+
+
+def _preceded(first: ChatGenerationChunk | None, rest: Iterator[ChatGenerationChunk]) -> Iterator[ChatGenerationChunk]:
+    """A stream whose first chunk has come already; closing it drops the rest, and so ends the call."""
+    if first is not None:
+        yield first
+        yield from rest
 
 
 def _unset_missing_usage(message: BaseMessage) -> None:

@@ -1,21 +1,21 @@
-"""Clients made when first needed, and a synchronous client called without blocking the event loop."""
+"""Clients made when first needed, from sessions that LLMs share.
+
+A boto3 session of its own costs an LLM about 45 ms of CPU, for it reads the service's model anew; a client of a session
+that has read it costs 2 ms (boto3 1.42, measured 2026-11-27).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_END = object()
+from cachepoint.bedrock.bounded import Bounded
 
 
 def has_async_client() -> bool:
@@ -43,19 +43,26 @@ class Connection:
 
     def client(self) -> Any:
         """A boto3 client."""
-        import boto3
         from botocore.config import Config
 
-        session = boto3.Session(
+        config = Config(**self._config())
+        if self.botocore_config is not None:
+            config = config.merge(self.botocore_config)
+
+        def make(session: Any) -> Any:
+            return session.client("bedrock-runtime", config=config, **self._client_options())
+
+        return make(self._session()) if self.botocore_session is not None else _SESSIONS.use(self, make)
+
+    def _session(self) -> Any:
+        import boto3
+
+        return boto3.Session(
             region_name=self.region_name,
             profile_name=self.profile_name,
             botocore_session=self.botocore_session,
             **self._credentials(),
         )
-        config = Config(**self._config())
-        if self.botocore_config is not None:
-            config = config.merge(self.botocore_config)
-        return session.client("bedrock-runtime", config=config, **self._client_options())
 
     async def async_clients(self) -> AsyncGenerator[Any, None]:
         """One aiobotocore client, open for as long as the generator is."""
@@ -91,6 +98,46 @@ class Connection:
             "read_timeout": self.timeout,
             "user_agent_extra": "x-client-framework:llama_index",
         }
+
+
+class _Sessions:
+    """The boto3 sessions made lately, each for LLMs that would make the same one."""
+
+    KEPT = 8
+    """A program has one or two, and each keeps what it has read of the service's model."""
+
+    def __init__(self) -> None:
+        self.forget()
+        if hasattr(os, "register_at_fork"):  # another thread of the parent's may be using one
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Make every session anew from now on."""
+        self._made: Bounded[Hashable, Any] = Bounded(self.KEPT)
+        # A session is for one thread at a time, but its clients are not (boto3 guide, "Multithreading").
+        self._lock = threading.Lock()
+
+    def use(self, connection: Connection, make: Callable[[Any], Any]) -> Any:
+        """What `make` makes of a session for this connection, while no other thread uses it."""
+        key = (connection.region_name, connection.profile_name, *connection._credentials().values(), *_surroundings())
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = connection._session()
+            return make(self._made[key])
+
+
+def _surroundings() -> Iterator[Hashable]:
+    """What else a session takes its settings and credentials from: a change of it is for the LLMs made after it."""
+    yield tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(("AWS_", "BOTO_"))))
+    usual = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+    for variable, path in usual.items():
+        try:
+            yield Path(os.environ.get(variable, path)).expanduser().stat().st_mtime_ns
+        except OSError:  # there is no such file
+            yield None
+
+
+_SESSIONS = _Sessions()
 
 
 class Clients:
@@ -134,67 +181,3 @@ class _Opened:
     def __init__(self, connection: Connection) -> None:
         self._generator = connection.async_clients()
         self.client: asyncio.Future[Any] = asyncio.ensure_future(anext(self._generator))
-
-
-class InThreads:
-    """A synchronous client with the face of an asynchronous one; each call has a worker thread of its own.
-
-    Threads of a shared pool would not do: calls that wait for another's prefix could hold all of them.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    async def converse(self, **request: Any) -> Any:
-        """`converse`, in a worker thread."""
-        worker = _Worker()
-        try:
-            return await worker.run(self._client.converse, **request)
-        finally:
-            worker.leave()
-
-    async def converse_stream(self, **request: Any) -> Any:
-        """`converse_stream`, whose `stream` is iterated asynchronously, in the same worker thread."""
-        worker = _Worker()
-        try:
-            response = await worker.run(self._client.converse_stream, **request)
-        except BaseException:
-            worker.leave()
-            raise
-        return {**response, "stream": _ThreadedStream(worker, response["stream"])}
-
-
-class _ThreadedStream:
-    """A stream of events iterated asynchronously, each event fetched in the call's worker thread."""
-
-    def __init__(self, worker: _Worker, stream: Any) -> None:
-        self._worker = worker
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        events = iter(self._stream)
-        while (event := await self._worker.run(next, events, _END)) is not _END:
-            yield event
-
-    def close(self) -> None:
-        # The thread may still be waiting for an event, and whoever closes should not wait with it.
-        self._worker.submit(self._stream.close)
-        self._worker.leave()
-
-
-class _Worker:
-    """One thread for one call, which runs what it is given in the caller's context and in order."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cachepoint")
-        self._context = copy_context()
-
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        step = partial(self._context.run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, step)
-
-    def submit(self, function: Callable[[], object]) -> None:
-        self._pool.submit(self._context.run, function)
-
-    def leave(self) -> None:
-        self._pool.shutdown(wait=False)

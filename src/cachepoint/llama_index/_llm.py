@@ -7,9 +7,9 @@ sees one call and not two.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Self
 
 from llama_index.core.base.llms.types import (
@@ -29,10 +29,11 @@ from llama_index.core.tools.types import BaseTool
 from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
+from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.prompt.prompt import Hints
-from cachepoint.llama_index import _model_facts as model_facts
-from cachepoint.llama_index._clients import InThreads, has_async_client
+from cachepoint.core.provider.rules import ModelFacts
+from cachepoint.llama_index._clients import has_async_client
 from cachepoint.llama_index._cost import announcing
 from cachepoint.llama_index._request.messages import as_chat, with_system_prompt
 from cachepoint.llama_index._request.request import converse_request
@@ -46,6 +47,9 @@ from cachepoint.llama_index._request.responses import (
 from cachepoint.llama_index._request.tools import ToolChoice, first_call_only, tool_config, tool_selections
 from cachepoint.llama_index._settings import BedrockSettings
 from cachepoint.llama_index._structured import StructuredBedrockConverse
+
+_CONTEXT_WINDOW = 128_000
+"""Tokens assumed for a model of which the table knows none: most models without caching have as many."""
 
 
 class CacheAwareBedrockConverse(BedrockSettings):
@@ -66,7 +70,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex wants to know of the model; unknown models are served like any other."""
         return LLMMetadata(
-            context_window=self.context_window or model_facts.context_window(self._base_model(self.model)),
+            context_window=self.context_window or self._facts(self.model).context_window or _CONTEXT_WINDOW,
             num_output=self.max_tokens,
             is_chat_model=True,
             is_function_calling_model=self.is_function_calling_model,
@@ -217,10 +221,10 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def _can_force_tools(self, kwargs: dict[str, Any]) -> bool:
         if self.supports_forced_tool_calls is not None:
             return self.supports_forced_tool_calls
-        # Claude refuses a forced tool while it thinks.
+        # Claude refuses a forced tool while it thinks (langchain-aws 1.9.1 utils.py:575).
         thinking = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
         thinks = thinking is not None and thinking.get("type") != "disabled"
-        return not thinks and model_facts.takes_forced_tool(self._base_model(self._called_model(kwargs)))
+        return not thinks and self._facts(self._called_model(kwargs)).forced_tool
 
     # Of a whole object LlamaIndex requires the tool; of a streamed one it does not, and the model may answer in words.
 
@@ -243,10 +247,10 @@ class CacheAwareBedrockConverse(BedrockSettings):
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], *, stream: bool
     ) -> tuple[dict[str, Any], Hints]:
         model = self._called_model(kwargs)
-        known = self._base_model(model)
+        facts = self._facts(model)
         options = {
             "max_tokens": self.max_tokens,
-            "temperature": self.temperature if model_facts.takes_temperature(known) else None,
+            "temperature": self.temperature if facts.temperature else None,
             "thinking": self.thinking,
             "guardrail_identifier": self.guardrail_identifier,
             "guardrail_version": self.guardrail_version,
@@ -256,14 +260,18 @@ class CacheAwareBedrockConverse(BedrockSettings):
             **kwargs,
             "model": model,
         }
-        rule = load_rules().resolve(known)
         return converse_request(
             with_system_prompt(messages, self.system_prompt),
             options,
             stream=stream,
-            system_role=rule is not None and rule.system_role,
+            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
+            system_role="converse" in facts.system_role,
             mark_system=self._places_asked_marks(self.system_prompt_caching),
         )
+
+    def _facts(self, model: str) -> ModelFacts:
+        rule = load_rules().resolve(self._base_model(model))
+        return ModelFacts() if rule is None else rule.facts
 
     def _called_model(self, kwargs: dict[str, Any]) -> str:
         named = kwargs.get("model") or self.additional_kwargs.get("model")
@@ -273,7 +281,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         # In mode "auto" the planner puts a checkpoint there if it pays.
         return asked and self.prompt_cache.mode != "auto"
 
-    def _wrapped(self, hints: Hints) -> Any:
+    def _wrapped(self, hints: Hints) -> CacheClient:
         client = self.client or self._clients.client(self._connection())
         return wrap(client, **self._wrapping(client, hints))
 
@@ -284,7 +292,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         if self.client is None and self.botocore_session is None and has_async_client():
             client = await self._clients.async_client(self._connection())
             return wrap_async(client, **self._wrapping(client, hints))
-        return InThreads(await asyncio.to_thread(self._wrapped, hints))
+        return InThreads(await in_thread(partial(self._wrapped, hints)))
 
     def _wrapping(self, client: Any, hints: Hints) -> dict[str, Any]:
         ledger = announcing(self.ledger, self.callback_manager)
@@ -305,7 +313,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         # In a thread, for an image or a document may have to be fetched.
-        request, hints = await asyncio.to_thread(self._request, messages, kwargs, stream=False)
+        request, hints = await in_thread(partial(self._request, messages, kwargs, stream=False))
         client = await self._awrapped(hints)
         return chat_response(await client.converse(**request))
 
@@ -314,7 +322,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         return _chunks(self._wrapped(hints).converse_stream(**request)["stream"])
 
     async def _astream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseAsyncGen:
-        request, hints = await asyncio.to_thread(self._request, messages, kwargs, stream=True)
+        request, hints = await in_thread(partial(self._request, messages, kwargs, stream=True))
         client = await self._awrapped(hints)
         response = await client.converse_stream(**request)
         return _achunks(response["stream"])

@@ -27,11 +27,6 @@ Older releases of LlamaIndex have no `rate_limiter`.
 _MAX_TOKENS = 512
 
 
-def _policy(given: Any) -> Any:
-    # Of a dict, pydantic would drop a name it does not know.
-    return CachePolicy.from_dict(given) if isinstance(given, Mapping) else given
-
-
 class BedrockSettings(FunctionCallingLLM):
     """What can be set; those of `BedrockConverse` have its names and defaults, so that the class can be exchanged."""
 
@@ -58,8 +53,8 @@ class BedrockSettings(FunctionCallingLLM):
     guardrail_stream_processing_mode: Literal["sync", "async"] | None = None
     trace: str | None = Field(default=None, description="The guardrail's trace.")
 
-    prompt_cache: Annotated[CachePolicy, BeforeValidator(_policy)] = Field(
-        default_factory=CachePolicy, description="How prompts are cached."
+    prompt_cache: Annotated[CachePolicy, BeforeValidator(CachePolicy.of)] = Field(
+        default_factory=CachePolicy, description="How prompts are cached; what `CachePolicy.of` takes will do."
     )
     base_models: dict[str, str] = Field(
         default_factory=dict, description="The model id behind each ARN that does not name it."

@@ -25,7 +25,8 @@ def share_of_clairvoyant(run: Run) -> float:
     return run.usage.cache_read / run.clairvoyant_reads()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long("sixty steps of up to twenty calls, ten seconds on an idle machine")
+@pytest.mark.timeout(900)
 def test_sixty_steps_with_context_editing_read_what_the_clairvoyant_reads() -> None:
     run = Agent(calls(STEPS, seed=7), [PromptCacheMiddleware(clear_at=30_000)]).run()
     assert len(run.calls) == STEPS + 1

@@ -177,7 +177,7 @@ def test_a_sink_that_fails_spoils_no_call(model: CacheAwareChatBedrockConverse) 
 
     with (
         get_prompt_cache_callback(on_call=broken, budget_usd=1) as cache,
-        pytest.warns(CachepointWarning, match="OSError in a callback"),
+        pytest.warns(CachepointWarning, match="on_call raised OSError"),
     ):
         assert model.invoke(question()).text
     assert cache.calls == 1

@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cachepoint.bedrock.wire.dialect import messages_settings, said_ttl, usage_of, whole_settings
+from cachepoint.bedrock.wire.dialect import (
+    messages_settings,
+    output_settings,
+    said_ttl,
+    system_settings,
+    usage_of,
+    whole_settings,
+)
 from cachepoint.bedrock.wire.edits import ListEdits, edits_of, rewritten
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES
-from cachepoint.core.provider.rules import TTL, Tokenizer
+from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
 
 API = "invoke_model"
@@ -38,7 +45,7 @@ _WITH_MEDIA = frozenset({"image", "document", "tool_result"})
 def read(
     body: Mapping[str, Any],
     key: bytes,
-    tokenizer: Tokenizer = "other",
+    rule: ModelRule,
     hints: Hints = NO_HINTS,
     *,
     guarded: bool = False,
@@ -47,18 +54,17 @@ def read(
 
     `guarded`: a guardrail looks for its tags in the text, which must not be cut in two then.
     """
-    builder = PromptBuilder(key, tokenizer, hints, cut_text=not guarded, attached=True)
-    profile = PROFILES[tokenizer]
+    builder = PromptBuilder(key, rule.tokenizer, hints, cut_text=not guarded, attached=True)
+    profile = PROFILES[rule.tokenizer]
     forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
-    schema = (body.get("output_config") or {}).get("format") or body.get("output_format")
-    whole = {**whole_settings(API, body), "output_config.format": schema}
+    output, schema = output_settings(body, rule.facts)
     tools, messages = body.get("tools") or (), body.get("messages") or ()
-    builder.section("tools", whole, profile.tools if tools else 0.0)
+    builder.section("tools", whole_settings(API, body, rule.facts) | output, profile.tools if tools else 0.0)
     for item, tool in enumerate(tools):
         _read_tool(builder, Where("tools", None, item), tool)
-    builder.section("system", {}, profile.output_schema if schema else 0.0)
+    builder.section("system", system_settings(body), profile.output_schema if schema else 0.0)
     _read_content(builder, Where("system", None, 0), body.get("system"), splittable=True)
-    settings = messages_settings("tool_choice", forced=forced, images=_has_images(messages))
+    settings = messages_settings("tool_choice", body, forced=forced, images=_has_images(messages))
     builder.section("messages", settings, profile.forced_tool if forced else 0.0)
     for number, message in enumerate(messages):
         role = message.get("role", "")

@@ -9,26 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point, is_cache_point
 from cachepoint.bedrock.wire.dialect import (
+    NOTHING,
     Answered,
+    Heard,
     Reporter,
+    mapping,
     messages_settings,
+    output_settings,
     said_ttl,
+    system_settings,
     told,
     usage_of,
     whole_settings,
 )
 from cachepoint.bedrock.wire.edits import ListEdits, Rewrite, edits_of, rewritten
 from cachepoint.core.planning.plan import Plan
-from cachepoint.core.prompt.builder import PromptBuilder
+from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES
-from cachepoint.core.provider.rules import TTL, Tokenizer
+from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
 
 API = "converse"
-CACHE_POINT = "cachePoint"
 _TOOL_CHOICE = "toolConfig.toolChoice"
+_FIELDS = "additionalModelRequestFields."
 
 _KINDS: Mapping[str, Kind] = {
     "text": "text", "image": "image", "document": "document", "video": "video", "audio": "audio",
@@ -40,38 +46,46 @@ _WITH_MEDIA = _MEDIA | {"tool_result"}
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
 
 
-def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer = "other", hints: Hints = NO_HINTS) -> Prompt:
-    """The request in wire order; `hints` say what is known of blocks."""
-    builder = PromptBuilder(key, tokenizer, hints)
-    profile = PROFILES[tokenizer]
+def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints = NO_HINTS) -> Prompt:
+    """The request in wire order; `hints` say what is known of blocks.
+
+    Without `messages` where it names a stored prompt, whose own text nobody knows here.
+    """
+    builder = PromptBuilder(key, rule.tokenizer, hints)
+    profile = PROFILES[rule.tokenizer]
     tool_config = request.get("toolConfig") or {}
     tools, choice = tool_config.get("tools") or (), tool_config.get("toolChoice") or {}
     forced = "any" in choice or "tool" in choice
-    output = request.get("outputConfig") or {}
-    schema = output.get("textFormat")
-    guarded = "guardrailConfig" in request
-    fields = request.get("additionalModelRequestFields") or {}
-    settings = whole_settings(API, fields, "additionalModelRequestFields.", output.get("effort"))
-    settings["outputConfig.textFormat"] = schema
-    if tokenizer == "nova":  # there another tool choice misses altogether (C9)
-        settings[_TOOL_CHOICE] = choice
-    builder.section("tools", settings, profile.tools if tools else 0.0)
+    fields = mapping(request.get("additionalModelRequestFields"))
+    variables = dict(sorted(mapping(request.get("promptVariables")).items()))
+    output, schema = output_settings(fields, rule.facts, _FIELDS, request.get("outputConfig") or NOTHING)
+    more_tools, more_system = fields.get("tools"), fields.get("system")
+    whole = whole_settings(API, fields, rule.facts, _FIELDS) | output
+    whole |= {"promptVariables": variables, f"{_FIELDS}tools": more_tools}
+    if rule.tokenizer == "nova":  # there another tool choice misses altogether (C9)
+        whole[_TOOL_CHOICE] = choice
+    builder.section("tools", whole, (profile.tools if tools else 0.0) + _tokens(variables, profile.likely))
     for item, tool in enumerate(tools):
         where = Where("tools", None, item)
         if not _read_mark(builder, where, tool):
             builder.data(where, tool, "tool")
-    builder.section("system", {}, profile.output_schema if schema else 0.0)
+    # Whether the fields' tools come before those of toolConfig or after them is not documented. So a change of theirs
+    # counts as losing all tools, and their tokens count from the system prompt on, before which they surely stand.
+    fixed = _tokens(more_tools, profile.json) + (profile.tools if more_tools and not tools else 0.0)
+    builder.section(
+        "system",
+        system_settings(fields, _FIELDS) | {f"{_FIELDS}system": more_system},
+        fixed + (profile.output_schema if schema else 0.0),
+    )
     for item, block in enumerate(request.get("system") or ()):
         _read_block(builder, Where("system", None, item), block, splittable=True)
     messages = request.get("messages") or ()
-    settings = messages_settings(_TOOL_CHOICE, forced=forced, images=_has_images(messages))
-    builder.section("messages", settings, profile.forced_tool if forced else 0.0)
-    for number, message in enumerate(messages):
-        role = message.get("role", "")
-        builder.message(role)
-        for item, block in enumerate(message.get("content") or ()):
-            splittable = role == "user" and not guarded
-            _read_block(builder, Where("messages", number, item), block, splittable=splittable)
+    builder.section(
+        "messages",
+        messages_settings(_TOOL_CHOICE, fields, _FIELDS, forced=forced, images=_has_images(messages)),
+        _tokens(more_system, profile.likely) + (profile.forced_tool if forced else 0.0),
+    )
+    _read_messages(builder, messages, guarded="guardrailConfig" in request)
     return builder.build()
 
 
@@ -114,7 +128,7 @@ def service_tier(request: Mapping[str, Any]) -> str | None:
     return tier
 
 
-def reporter(answered: Answered) -> Reporter:
+def reporter(answered: Answered, heard: Heard) -> Reporter:  # noqa: ARG001 - Converse reports its usage once, at the end
     """The `metadata` event has the usage, and is told of."""
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +144,20 @@ def reporter(answered: Answered) -> Reporter:
 # -- reading --------------------------------------------------------------------------------------
 
 
+def _tokens(value: Any, bytes_a_token: float) -> float:
+    """The likely tokens of what is part of the prompt without being one of its blocks."""
+    return len(wire_bytes(value)) / bytes_a_token if value else 0.0
+
+
+def _read_messages(builder: PromptBuilder, messages: Sequence[Mapping[str, Any]], *, guarded: bool) -> None:
+    for number, message in enumerate(messages):
+        role = message.get("role", "")
+        builder.message(role)
+        for item, block in enumerate(message.get("content") or ()):
+            splittable = role == "user" and not guarded
+            _read_block(builder, Where("messages", number, item), block, splittable=splittable)
+
+
 def _has_images(messages: Sequence[Mapping[str, Any]]) -> bool:
     return any(
         "image" in block or any("image" in part for part in _result_parts(block))
@@ -142,12 +170,8 @@ def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
     return block["toolResult"].get("content") or () if "toolResult" in block else ()
 
 
-def _is_mark(block: Any) -> bool:
-    return isinstance(block, dict) and CACHE_POINT in block
-
-
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
-    if not _is_mark(block) or len(block) != 1:
+    if not is_cache_point(block) or len(block) != 1:
         return False
     builder.mark(where, said_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
     return True
@@ -164,7 +188,7 @@ def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable:
     nested: list[tuple[Where, Any]] = []
     if kind == "tool_result":
         parts = enumerate(_result_parts(block))
-        nested = [(where._replace(nested=number), part) for number, part in parts if _is_mark(part)]
+        nested = [(where._replace(nested=number), part) for number, part in parts if is_cache_point(part)]
         block = _without_nested_marks(block) if nested else block
     media = [found for part in (block, *_result_parts(block)) for found in _media(part)] if kind in _WITH_MEDIA else []
     builder.data(where, block, kind, textual=kind != "document" or _is_text_document(block[name]), media=media)
@@ -212,12 +236,12 @@ def _applied(items: Sequence[Any], edits: ListEdits) -> list[Any]:
         for piece, ttl in edits.pieces(number, _without_nested_marks(item) if marks else item):
             result.append(piece)
             if ttl is not None:
-                result.append(_cache_point(ttl))
+                result.append(_checkpoint(ttl))
     return result
 
 
 def _undone(items: Sequence[Any], edits: ListEdits) -> list[Any]:
-    bare = [item for item in items if not _is_mark(item)]
+    bare = [item for item in items if not is_cache_point(item)]
     result: list[Any] = []
     position = 0
     while position < len(bare) or len(result) in edits.marks:
@@ -232,7 +256,7 @@ def _undone(items: Sequence[Any], edits: ListEdits) -> list[Any]:
 
 def _without_nested_marks(block: Mapping[str, Any]) -> Mapping[str, Any]:
     result = block["toolResult"]
-    return {"toolResult": {**result, "content": [part for part in result["content"] if not _is_mark(part)]}}
+    return {"toolResult": {**result, "content": [part for part in result["content"] if not is_cache_point(part)]}}
 
 
 def _with_nested_marks(block: Any, marks: Sequence[Mark]) -> Any:
@@ -244,6 +268,6 @@ def _with_nested_marks(block: Any, marks: Sequence[Mark]) -> Any:
     return {"toolResult": {**block["toolResult"], "content": content}}
 
 
-def _cache_point(ttl: TTL) -> dict[str, Any]:
+def _checkpoint(ttl: TTL) -> dict[str, Any]:
     # An omitted TTL means 5m, and models that have no 1h refuse the field altogether.
-    return {CACHE_POINT: {"type": "default", "ttl": ttl} if ttl == "1h" else {"type": "default"}}
+    return cache_point(ttl if ttl == "1h" else None)

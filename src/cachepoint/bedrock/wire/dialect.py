@@ -7,11 +7,12 @@ touches, where it splits a text and what invalidates a section are the same in b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from cachepoint.core.planning.plan import Plan
-from cachepoint.core.prompt.prompt import IMAGES, Hints, Prompt, Where
-from cachepoint.core.provider.rules import TTL, Tokenizer
+from cachepoint.core.exchange import Wire
+from cachepoint.core.prompt.prompt import IMAGES, Where
+from cachepoint.core.provider.rules import TTL, ModelFacts
 from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
@@ -20,31 +21,20 @@ CONTRACT = "promptCache"
 
 Answered = Callable[[Mapping[str, Any] | None], Mapping[str, Any] | None]
 """Takes the usage as it was reported; gives what the call tells, None if nothing can be told."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+Heard = Callable[[Mapping[str, Any]], None]
+"""Takes the usage of a stream that has not ended, as far as it was reported."""
 Reporter = Callable[[dict[str, Any]], dict[str, Any]]
 """Passes the events of one stream on; the one that completes the usage with what the call tells."""
 
 
-class Dialect(Protocol):
-    """What a call asks of an API's wire format; the modules `converse` and `invoke` are the two."""
-
-    API: str
-
-    def read(self, request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
-        """The request in wire order; None where it is passed on as it is."""
-
-    def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-        """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
-
-    def usage(self, reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
-        """Tokens by class; None when no usage was sent."""
-
-    def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What CountTokens is asked about a request."""
+class Dialect(Wire, Protocol):
+    """What a client asks of a wire format besides; the modules `converse` and `invoke_model` are the two."""
 
     def service_tier(self, request: Mapping[str, Any]) -> str | None:
         """The service tier a request names."""
 
-    def reporter(self, answered: Answered) -> Reporter:
+    def reporter(self, answered: Answered, heard: Heard) -> Reporter:
         """What the events of one stream pass through."""
 
 
@@ -57,25 +47,73 @@ def told(response: dict[str, Any], contract: Mapping[str, Any] | None) -> dict[s
 
 
 _THINKING = ("thinking", "reasoning_config", "reasoningConfig")
+_MORE_PROMPT = ("anthropic_beta", "mcp_servers")
+"""Fields of a body that bring tools and text into the prompt which do not stand in the request.
+
+What a beta or an MCP server changes there is not documented, so they count as changing everything.
+"""
 
 
-def whole_settings(api: str, fields: Mapping[str, Any], under: str = "", effort: Any = None) -> dict[str, Any]:
-    """What changes the whole prompt, by its path: the API, thinking and effort at their defaults when absent (R3.10).
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A JSON object; an empty one for anything else, which is left to the service to refuse."""
+    return value if isinstance(value, Mapping) else {}
 
-    `under` is the path of `fields`; `effort` is Converse's own, which goes before the one in them.
+
+def whole_settings(api: str, fields: Mapping[str, Any], facts: ModelFacts, under: str = "") -> dict[str, Any]:
+    """What changes the whole prompt, by its path (R3.10): the API, thinking, betas and what else brings in tools.
+
+    What a request sets to the model's default is the same as leaving it out. `under` is the path of `fields`.
     """
-    name = next((name for name in _THINKING if fields.get(name)), _THINKING[0])
-    thinking, output = fields.get(name) or None, fields.get("output_config")
-    if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
-        thinking = None
-    effort_path = "outputConfig.effort" if effort else f"{under}output_config.effort"
-    effort = effort or (output.get("effort") if isinstance(output, Mapping) else None)
-    return {"api": api, f"{under}{name}": thinking, effort_path: None if effort == "high" else effort}
+    path, thinking = _given({f"{under}{name}": fields.get(name) for name in _THINKING})
+    by_default = {"type": "disabled" if facts.thinking == "off" else "adaptive"}
+    return {
+        "api": api,
+        path: None if thinking == by_default else thinking,
+        **{f"{under}{name}": fields.get(name) for name in _MORE_PROMPT},
+    }
 
 
-def messages_settings(choice: str, *, forced: bool, images: bool) -> dict[str, Any]:
-    """What changes the messages only: a tool choice that forces, whose path is `choice`, and having images (R3.10)."""
-    return {choice: forced, IMAGES: images}
+def output_settings(
+    fields: Mapping[str, Any], facts: ModelFacts, under: str = "", output: Mapping[str, Any] = NOTHING
+) -> tuple[dict[str, Any], bool]:
+    """What changes the whole prompt of what a request says of its answer, effort and format; whether it has a format.
+
+    `output` is Converse's own `outputConfig`, which goes before the one in the fields.
+    """
+    config = mapping(fields.get("output_config"))
+    effort_path, effort = _given(
+        {"outputConfig.effort": output.get("effort"), f"{under}output_config.effort": config.get("effort")}
+    )
+    format_path, schema = _given(
+        {
+            "outputConfig.textFormat": output.get("textFormat"),
+            f"{under}output_config.format": config.get("format"),
+            f"{under}output_format": fields.get("output_format"),
+        }
+    )
+    return {effort_path: None if effort == facts.effort else effort, format_path: schema}, bool(schema)
+
+
+def system_settings(fields: Mapping[str, Any], under: str = "") -> dict[str, Any]:
+    """What changes system and messages and leaves the tools: fast mode (Anthropic prompt caching page, Nov 2026)."""
+    speed = fields.get("speed")
+    return {f"{under}speed": None if speed == "standard" else speed}
+
+
+def messages_settings(
+    choice: str, fields: Mapping[str, Any], under: str = "", *, forced: bool, images: bool
+) -> dict[str, Any]:
+    """What changes the messages only (R3.10): a forced tool choice, whose path is `choice`, images, context management.
+
+    Clearing and compaction work on the conversation, and Anthropic's page on compaction has the system prompt read
+    on; so all of the messages is the most that a change of their settings can lose.
+    """
+    return {choice: forced, IMAGES: images, f"{under}context_management": fields.get("context_management")}
+
+
+def _given(values: Mapping[str, Any]) -> tuple[str, Any]:
+    """The first of these values that a request gives, with its path; None at the first path where it gives none."""
+    return next(((path, value) for path, value in values.items() if value), (next(iter(values)), None))
 
 
 def said_ttl(where: Where, control: Any) -> TTL | None:
@@ -96,7 +134,7 @@ def usage_of(
 ) -> Usage:
     """Tokens by class; `by_ttl` splits what was written and is not added to it.
 
-    Missing cache counters are normal and count as 0 (recorded C1). A write whose TTL is not said counts
+    Missing cache counters are normal and count as 0 (C1). A write whose TTL is not said counts
     as `unsaid_ttl`.
     """
     split = {"5m": 0, "1h": 0, **by_ttl}

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from cachepoint.bedrock.wire import anthropic_messages as messages
-from cachepoint.bedrock.wire.dialect import Answered, Reporter, told
+from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
-from cachepoint.core.provider.rules import Tokenizer
+from cachepoint.core.provider.rules import ModelRule
 
 API = messages.API
 usage = messages.usage
@@ -39,12 +39,12 @@ _COUNTERS = {
 _TELLING = (b'"usage"', b'"message_stop"', _METRICS.encode())
 
 
-def read(request: Mapping[str, Any], key: bytes, tokenizer: Tokenizer, hints: Hints) -> Prompt | None:
+def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
     """The request in wire order; None when its body is not of Anthropic Messages."""
     body = _body(request)
     if body is None:
         return None
-    return messages.read(body, key, tokenizer, hints, guarded="guardrailIdentifier" in request)
+    return messages.read(body, key, rule, hints, guarded="guardrailIdentifier" in request)
 
 
 def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def reported(response: Mapping[str, Any], raw: bytes = b"") -> dict[str, Any]:
     return counted | _said(_json(raw).get("usage"))
 
 
-def reporter(answered: Answered) -> Reporter:
+def reporter(answered: Answered, heard: Heard) -> Reporter:
     """A stream reports its usage two or three times, each time more of it; the last event is told of."""
     so_far: dict[str, Any] = {}
 
@@ -117,6 +117,7 @@ def reporter(answered: Answered) -> Reporter:
         so_far.update(_said(said.get("usage")))
         so_far.update({name: metrics[counter] for name, counter in _COUNTERS.items() if counter in metrics})
         if not metrics and said.get("type") != "message_stop":
+            heard(dict(so_far))
             return event
         return told(event, answered(so_far))
 

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             f"the demo asks through LangChain's ChatBedrockConverse and needs {problem.name}; "
             "run: pip install 'cachepoint[langchain,emulator]'"
         ) from problem
-    document = documents.from_file(options.document) if options.document else documents.language_reference()
+    document = documents.from_file(options.document) if options.document else documents.shipped()
     requests = options.requests or (_LIVE_REQUESTS if options.live else _REQUESTS)
     about = f"{requests} questions about {document.title} (about {documents.tokens_of(document.text):,} tokens)"
     print(f"{about}, model {options.model}\n", flush=True)

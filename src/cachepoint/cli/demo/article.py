@@ -2,7 +2,7 @@
 
 The article counts 1,000 requests over a document of 7,800 tokens at Claude 3.7 Sonnet's prices and
 arrives at $0.26 with caching, 99% less. It takes the read price divided by ten once too often and
-the write at the price of plain input; a read at 0.1x can never save more than 90% (rules.md 7).
+the write at the price of plain input; a read at 0.1x can never save more than 90% (P1 of docs/rules.md).
 """
 
 from __future__ import annotations

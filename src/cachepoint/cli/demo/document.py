@@ -4,66 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 from cachepoint.errors import ConfigurationError
 
-ARTICLE_TOKENS = 7_800
-"""The size of the document in the article this project started from."""
-
-_CHAPTERS = ("formatstrings", "string-methods", "strings")
-
 _QUESTIONS = (
-    "How do I write a literal curly brace in a format string?",
-    "What is the difference between the conversion flags '!s', '!r' and '!a'?",
-    "Which alignment option puts the padding between the sign and the digits?",
-    "How do I print an integer in hexadecimal with a 0x prefix?",
-    "What does a comma in the format specification do, and what does an underscore do?",
-    "How is a format specification for a datetime object interpreted?",
-    "What is the default precision of the 'g' presentation type?",
-    "Can a replacement field be nested inside a format specification?",
-    "How do I show a ratio as a percentage with two digits after the point?",
-    "What happens when a negative value rounds to zero and the 'z' option is given?",
-    "How are positional arguments numbered when the numbers are left out?",
-    "What may an attribute or index look like inside a replacement field?",
-    "Which presentation types are available for a string?",
-    "How do I centre a text in a field of thirty characters, filled with asterisks?",
-    "Is an arbitrary dictionary key possible inside a format string?",
-    "What does the 'n' presentation type change in comparison with 'd'?",
-    "How does str.capitalize() treat the letters after the first one?",
-    "What is the difference between casefold() and lower()?",
-    "How does the presentation type 'c' treat an integer?",
-    "How do I pad a number with zeros to a fixed width?",
-    "What does an empty format specification produce?",
-    "Which sign options exist, and which one is the default?",
-    "What is the alternate form of an octal number?",
-    "Does the 'f' presentation type always print a decimal point?",
-    "How are infinity and NaN printed with the 'F' type?",
-    "When does the 'g' type switch to scientific notation?",
-    "What does precision mean for a non-numeric field?",
-    "Is precision allowed for integer presentation types?",
-    "How do I access an attribute of an argument in a format string?",
-    "How do I access an item of a sequence in a format string?",
-    "What does the fill character default to?",
-    "Which characters cannot be used as fill characters?",
-    "What is the grammar of a replacement field?",
-    "How do I print the same argument twice with one format string?",
-    "How would I unpack a tuple into the arguments of format()?",
-    "How do I format a complex number?",
-    "What does the 'e' presentation type print, and with which default precision?",
-    "What is the width of a field if none is given?",
-    "How is the 'b' presentation type used together with '#'?",
-    "How can thousands be separated by commas?",
-    "What does str.count() count when the substring is empty?",
-    "How does str.encode() report characters that it cannot encode?",
-    "What does str.endswith() accept besides a single string?",
-    "How wide are the columns that str.expandtabs() assumes by default?",
-    "What does str.find() return when the substring is absent?",
-    "When should str.format_map() be used?",
-    "How does str.index() differ from str.find()?",
-    "Which characters make str.isalnum() true?",
-    "When does str.isidentifier() matter, and what should be called first?",
-    "What does str.center() do when the width is too small?",
+    "What is a prefix, and when do two prompts share one?",
+    "Where may a checkpoint stand in a Converse request?",
+    "How many checkpoints may one request carry?",
+    "What does a read cost in comparison with plain input?",
+    "What does a five-minute write cost on a Claude model?",
+    "From which request on does a one-hour write pay?",
+    "How far does the service look back for an entry?",
+    "What happens to a prefix below the model's minimum?",
+    "Do the tokens of tools count towards the minimum?",
+    "How many hidden tokens does the first tool add?",
+    "How long does an entry live, and what makes it live longer?",
+    "Does the lifetime begin with the request or with its answer?",
+    "In which order must checkpoints with different lifetimes stand?",
+    "Which models accept a lifetime of one hour?",
+    "What do the members of the usage report count?",
+    "How large is the prompt of a call that read from the cache?",
+    "When is cacheDetails missing from the usage report?",
+    "Why must the numbers of a stream not be added up?",
+    "Why does a date on the first line of the system prompt do harm?",
+    "What does an unstable order of tools break?",
+    "What is lost when the system prompt changes?",
+    "Which settings of a request break a prefix?",
+    "Does temperature have an effect on the cache?",
+    "What does an image that is added later break?",
+    "Why is a checkpoint refused as the first block of a message?",
+    "May a checkpoint follow a reasoning block?",
+    "What goes wrong directly after a CSV document?",
+    "Where does Nova accept checkpoints in messages?",
+    "What should a program do when a checkpoint is refused?",
+    "Where does the checkpoint belong for one document and many questions?",
+    "Where does the checkpoint belong in a growing conversation?",
+    "Why is a fixed instruction after the history a bad place?",
+    "How does a recorded agent read and write, step by step?",
+    "What do summaries at every step do to the cache of an agent?",
+    "How can tenants share a system prompt, and what about timing?",
+    "Can batch inference use prompt caching?",
+    "How likely must a return be for a five-minute write to win?",
+    "What should retrieved documents look like so that they can be read again?",
+    "What does a forced choice of tool have to do with the cache?",
+    "Why do fifty requests at once write the same prefix fifty times?",
+    "How is a prefix warmed before users arrive?",
+    "What do cross-Region inference profiles change?",
+    "Can one rely on caching without checkpoints?",
+    "How many characters does a token have in ordinary English?",
+    "Do tokens read from the cache count towards the quota?",
+    "What does an application inference profile hide?",
+    "Which usage types on the bill are reads, and which are writes?",
+    "How does one find out why a call missed?",
+    "At which level does Bedrock isolate its caches?",
+    "How does one introduce caching step by step?",
 )
 
 _QUESTIONS_ABOUT_ANYTHING = (
@@ -93,12 +89,10 @@ class Document:
         return tuple(self.questions[number % len(self.questions)] for number in range(requests))
 
 
-def language_reference() -> Document:
-    """Chapters of the Python language reference that every Python carries, cut to the article's size."""
-    from pydoc_data.topics import topics
-
-    text = "\n\n".join(topics[chapter] for chapter in _CHAPTERS if chapter in topics)
-    return Document("the Python language reference on string formatting", _beginning(text, ARTICLE_TOKENS), _QUESTIONS)
+def shipped() -> Document:
+    """An article of this project on how the cache works, as long as the document of the article it started from."""
+    text = files(__package__).joinpath("prompt_caching.md").read_text("utf-8")
+    return Document("how prompt caching on Amazon Bedrock works", text, _QUESTIONS)
 
 
 def from_file(path: Path) -> Document:
@@ -139,14 +133,3 @@ def _within(paragraphs: Sequence[str], characters: int) -> list[str]:
             break
         kept.append(paragraph)
     return kept
-
-
-def _beginning(text: str, tokens: int) -> str:
-    """The paragraphs from the start that fit into so many tokens."""
-    kept: list[str] = []
-    for paragraph in text.split("\n\n"):
-        tokens -= tokens_of(paragraph + "\n\n")
-        if tokens < 0:
-            break
-        kept.append(paragraph)
-    return "\n\n".join(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,8 +13,6 @@ from cachepoint.cli.demo.runs import Run, median
 from cachepoint.core.planning.plan import Checkpoint
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.usage import Usage
-
-_NUMBER = re.compile(r"\d[\d,.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +77,10 @@ class Report:
 
     def _checkpoints(self) -> str:
         """Where checkpoints went and why; reasons that differ only in numbers are one."""
-        placed: dict[tuple[str, ...], list[Checkpoint]] = {}
+        placed: dict[tuple[object, ...], list[Checkpoint]] = {}
         for record in self.cached.records:
             for point in record.checkpoints:
-                placed.setdefault((point.path, point.ttl, _NUMBER.sub("", point.why)), []).append(point)
+                placed.setdefault((point.path, point.ttl, point.reason.key), []).append(point)
         if not placed:
             return "Checkpoints: none was placed."
         rows = (

@@ -1,6 +1,6 @@
 """Why tokens that could have been read were not.
 
-Reasons follow Anthropic's names where it has one. Only what the traffic proves is named: a first
+Reasons follow Anthropic's names where it has one (R3.22). Only what the traffic proves is named: a first
 request is no miss, and where nothing explains it the reason is `evicted_or_rerouted`, not the prompt.
 """
 
@@ -14,7 +14,8 @@ from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import IMAGES, Block, Prompt, Setting
 from cachepoint.core.provider.rules import SECTIONS, TTL_SECONDS, ModelRule, Section
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.view import SentPoint, Shape, View, arrived
+from cachepoint.core.traffic.entries import SentPoint, Shape, arrived
+from cachepoint.core.traffic.view import View
 
 HINTS: dict[MissReason, str] = {
     "model_changed": "the same prefix is cached for another model; entries are not shared between models",
@@ -130,10 +131,10 @@ def _first_difference(prompt: Prompt, shape: Shape) -> int | None:
 
 def _section(prompt: Prompt, shape: Shape, block: int) -> Section:
     """The section that differs at a block, which one of the two may not have there."""
-    tools_end, system_end = shape.sections
-    if block <= max(prompt.tools_end, tools_end):
+    if block <= max(prompt.tools_end, shape.sections[0]):
         return "tools"
-    return "system" if block <= max(prompt.system_end, system_end) else "messages"
+    # With more or fewer system blocks it is another kind of call, whichever of the two this says.
+    return "system" if block <= prompt.system_end else "messages"
 
 
 def _changed_setting(prompt: Prompt, shape: Shape, block: int) -> Setting | None:
@@ -201,7 +202,7 @@ def _telling(blocks: list[Block]) -> bool:
 def _too_small(prompt: Prompt, plan: Plan, usage: Usage) -> Miss | None:
     if plan.checkpoints and not usage.cache_write:
         return _miss("below_minimum", plan.checkpoints[-1].path, 0)
-    small = [place for place in plan.rejected if "below the minimum" in place.why]
+    small = [place for place in plan.rejected if place.reason == "below_minimum"]
     if small and prompt.marks and not plan.checkpoints:
         return _miss("below_minimum", small[-1].path, 0)
     return None

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from cachepoint.core.accounts.sharing_out import PrefixUse
 from cachepoint.core.planning.plan import Checkpoint
 from cachepoint.core.planning.policy import Mode
+from cachepoint.core.planning.reasons import Placed, Rejected
 from cachepoint.core.prompt.prompt import Where
 from cachepoint.core.provider.prices import Cost, plain
 from cachepoint.core.provider.rules import Section
@@ -64,7 +65,8 @@ class CallRecord:
     `started` is wall time in seconds, `seconds` a monotonic duration. `usage` is None when it never
     arrived (a failure, an abandoned stream), `cost` also when the price is unknown. A tag without a
     value, as LangChain has them, has the value "". `error` is the exception's class name or `abandoned`;
-    never text of the prompt or the answer. `prefix` names what was read and written.
+    never text of the prompt or the answer. `prefix` names what was read and written. `held` says why no
+    checkpoint, or no further one, was placed.
     """
 
     started: float
@@ -83,6 +85,7 @@ class CallRecord:
     session: str | None = None
     error: str | None = None
     prefix: PrefixUse = field(default_factory=PrefixUse, repr=False)
+    held: tuple[Rejected, ...] = ()
 
     def contract(self) -> dict[str, Any]:
         """What each call tells, as plain JSON types (the `prompt_cache` of a response)."""
@@ -94,6 +97,7 @@ class CallRecord:
                 {"path": point.path, "tokens": point.tokens, "ttl": point.ttl, "why": point.why}
                 for point in self.checkpoints
             ],
+            "held": [place.to_dict() for place in self.held],
             "usage": None if self.usage is None else self.usage.to_dict(),
             "cost": None if self.cost is None else self.cost.to_dict(),
             "miss": None if self.miss is None else self.miss.to_dict(),
@@ -124,6 +128,7 @@ class Told(NamedTuple):
     cost: Cost | None
     checkpoints: tuple[Checkpoint, ...] = ()
     miss: Miss | None = None
+    held: tuple[Rejected, ...] = ()
 
 
 def read_contract(contract: Mapping[str, Any]) -> Told:
@@ -137,11 +142,16 @@ def read_contract(contract: Mapping[str, Any]) -> Told:
         if cost is None
         else Cost(**{name: Decimal(cost[name]) for name in _AMOUNTS}, prices_as_of=cost["prices_as_of"]),
         tuple(
-            Checkpoint(-1, _where(point["path"]), None, point["ttl"], point["tokens"], point["why"], path=point["path"])
+            Checkpoint(
+                -1, _where(point["path"]), None, point["ttl"], point["tokens"], Placed("quoted", text=point["why"]),
+                path=point["path"],
+            )
             for point in contract["checkpoints"]
         ),
         None if miss is None else Miss(**miss),
-    )
+        # Answers kept from before `held` was told have none.
+        tuple(Rejected(place["path"], place["reason"], text=place["why"]) for place in contract.get("held", ())),
+    )  # fmt: skip
 
 
 def _where(path: str) -> Where:

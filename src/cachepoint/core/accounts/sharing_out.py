@@ -91,13 +91,12 @@ class _Stretch:
 
     def shifts(self) -> Iterator[tuple[str | None, Decimal]]:
         """What spreading it evenly over its uses adds to whom; the sum is zero."""
-        rest = self.usd
+        paid = Decimal(0)
         for user, uses in self.uses.items():
-            if user != self.payer:
-                part = (self.usd * uses / self.uses.total()).quantize(_FINEST)
-                rest -= part
-                yield user, part
-        yield self.payer, rest - self.usd
+            part = (self.usd * uses / self.uses.total()).quantize(_FINEST)
+            paid += part
+            yield user, part
+        yield self.payer, -paid
 
 
 def spread(calls: Sequence[tuple[str | None, PrefixUse, Decimal]]) -> dict[str | None, Decimal]:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from cachepoint.core.planning.reasons import Placed, Rejected, Repair
 from cachepoint.core.prompt.prompt import ListKey, Mark, Prompt, Where
 from cachepoint.core.provider.rules import TTL
-
-Obstacle = Literal[
-    "model_without_checkpoints", "section_without_checkpoints", "nothing_before", "after_reasoning",
-    "after_document", "after_video", "after_blank_text", "after_guard", "only_after_text", "after_citations",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +16,7 @@ class Checkpoint:
 
     `tokens` is the likely size of the prefix it ends; `worth` the expected saving in input tokens.
     `boundary` is its index in the prompt's boundaries; `path` the place of the block sent; `marked`
-    that the user asked for it, `said` also with this TTL.
+    that the user asked for it, `fixed` also with this TTL.
     """
 
     boundary: int
@@ -29,25 +24,23 @@ class Checkpoint:
     offset: int | None
     ttl: TTL
     tokens: int
-    why: str
+    reason: Placed
     marked: bool = False
-    said: bool = False
+    fixed: bool = False
     path: str = ""
     worth: float = 0.0
 
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A place considered and not used, with the reason."""
-
-    path: str
-    why: str
+    @property
+    def why(self) -> str:
+        """The reason as a sentence."""
+        return str(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A text block to send in two at character `offset`."""
+    """A text block to send in two at character `offset`; `boundary` is the index of that cut in the prompt's."""
 
+    boundary: int
     where: Where
     offset: int
 
@@ -71,12 +64,13 @@ class Expected:
 class Plan:
     """Checkpoints for one request; `marks` are the user's own, which they replace, `plain` as in Prompt.
 
-    A dialect's `apply` needs nothing else, and its `undo` gives the request back.
+    A dialect's `apply` needs nothing else, and its `undo` gives the request back. `rejected` are the places
+    not used; without a checkpoint there is at least one.
     """
 
     checkpoints: tuple[Checkpoint, ...] = ()
     rejected: tuple[Rejected, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Repair, ...] = ()
     marks: tuple[Mark, ...] = ()
     splits: tuple[Split, ...] = ()
     plain: frozenset[ListKey] = frozenset()
@@ -86,6 +80,11 @@ class Plan:
     def changes_nothing(self) -> bool:
         """Whether the request goes out as the user wrote it."""
         return not self.checkpoints and not self.splits and not self.marks
+
+    @property
+    def held(self) -> tuple[Rejected, ...]:
+        """Why nothing, or no more, was placed: each place once for each reason, as a record tells it."""
+        return tuple({(place.path, place.reason): place for place in self.rejected}.values())
 
 
 def with_paths(prompt: Prompt, points: Sequence[Checkpoint], cuts: Iterable[int]) -> list[Checkpoint]:
@@ -104,10 +103,3 @@ def with_paths(prompt: Prompt, points: Sequence[Checkpoint], cuts: Iterable[int]
         shift = split if prompt.attached else split - gone + added
         placed.append(replace(point, path=here._replace(item=here.item + shift).path))
     return placed
-
-
-def _cut_index(prompt: Prompt, split: Split) -> int:
-    return next(
-        i for i, b in enumerate(prompt.boundaries)
-        if b.offset == split.offset and prompt.blocks[b.block].where == split.where
-    )  # fmt: skip

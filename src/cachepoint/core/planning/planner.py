@@ -1,53 +1,42 @@
 """Where checkpoints go in one request: marks, prior and learned reuse, reads kept within lookback.
 
 Every choice is one question: is this prefix expected to be read again, within its TTL, often enough to
-pay for writing it? The steps: entries believed alive; candidates and their outlook; the best set beyond
-what is read (`placement`); a checkpoint that keeps the read within lookback; spare slots for prefixes
-that others share; the user's marks; legality.
+pay for writing it? The steps: the prefixes and which of them live (`prefixes`); candidates and their outlook
+(`candidates`); the best set beyond what is read (`placement`); a checkpoint that keeps the read within lookback;
+spare slots for prefixes that others share; the user's marks; legality.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
+from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
 from cachepoint.core.planning.placement import NOTHING, Candidate, Choice, Pick, choose, nested, saving, surcharge
-from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Rejected, Split, with_paths
+from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
 from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.planning.prefixes import Live, Prefixes
+from cachepoint.core.planning.reasons import HeldCode, Placed, Rejected
 from cachepoint.core.prompt.prompt import Prompt
-from cachepoint.core.prompt.tokens import PROFILES, Band
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
-from cachepoint.core.traffic.boundaries import ROLE_NAMES, role, roles, step
-from cachepoint.core.traffic.return_curves import Role
-from cachepoint.core.traffic.view import Entry, View
-
-CANDIDATES = 10
-"""Boundaries weighed in one request: the named ones, and of the rest those where most visits part."""
-VOLATILE_DISCOUNT = 0.1
-"""A prefix with a time of day, a UUID or a request id in it seldom comes back unchanged …"""
-VOLATILE_PROOF = 3
-"""… unless it came this often: two requests may fall into the same second."""
+from cachepoint.core.traffic.view import View
 
 
 def plan(prompt: Prompt, rule: ModelRule | None, policy: CachePolicy, view: View, rates: Rates, now: float) -> Plan:
     """Decide the checkpoints of one request; the same arguments give the same plan.
 
-    `rule` is None when the model cannot be told (an opaque ARN): nothing is changed then.
+    `rule` is None when the model cannot be told (an opaque ARN): nothing is changed then. Of the entries in
+    `view` those count that live at `now`, in wall seconds.
     """
     if rule is None or not prompt.blocks:
-        return Plan()
-    return _Planner(prompt, rule, policy, view, rates, now).plan()
-
-
-@dataclass(frozen=True, slots=True)
-class _Live:
-    boundary: int
-    tokens: float
-    entry: Entry
+        return Plan(rejected=(Rejected("", "unknown_model" if rule is None else "empty_prompt"),))
+    if LONG_TTL in view.refused:
+        rule = replace(rule, ttls=("5m",))
+    prefixes = Prefixes(prompt, view, now, splits=policy.split_text and view.splits_trusted)
+    return _Planner(prompt, rule, policy, view, rates, prefixes).plan()
 
 
 @dataclass
@@ -57,268 +46,197 @@ class _Planner:
     policy: CachePolicy
     view: View
     rates: Rates
-    now: float
+    prefixes: Prefixes
     rejected: list[Rejected] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if LONG_TTL in self.view.refused:
-            self.rule = replace(self.rule, ttls=("5m",))
-        self.index = {boundary.digest: i for i, boundary in enumerate(self.prompt.boundaries)}
-        self.roles = roles(self.prompt)
-        self.exact = sorted(
-            (self.prompt.boundaries[self.index[digest]].tokens, entry.tokens)
-            for digest, entry in {**self.view.lapsed, **self.view.entries}.items()
-            if entry.tokens is not None
-        )
-        self.minimum = max(self.rule.minimum, self.view.learned_minimum)
-        asked = self.policy.ttl
-        self.ttls: tuple[TTL, ...] = (
-            self.rule.ttls if asked == "auto" else (asked,) if asked in self.rule.ttls else ("5m",)
-        )
 
     def plan(self) -> Plan:
         """The steps of the module, in their order."""
         marks = list(self._marks())
         cap = min(self.policy.max_checkpoints, self.rule.max_checkpoints)
-        live = self._live()
         own: list[Checkpoint] = []
-        if self.policy.mode != "explicit" and self.rule.explicit:
-            own = self._own(live, max(cap - len({mark.boundary for mark in marks}), 0))
-        legal = legalise(
-            self.prompt, self.rule, [*marks, *own], cap=cap,
-            live={found.boundary: found.entry.ttl for found in live}, refused=self.view.refused,
-        )  # fmt: skip
-        return self._assembled(legal, live)
+        if (nothing := self._none_of_our_own(cap)) is None:
+            own = self._own(cap - len({mark.boundary for mark in marks}))
+        elif not self.prompt.marks:
+            self.rejected.append(Rejected("", nothing))
+        live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
+        legal = legalise(self.prompt, self.rule, [*marks, *own], cap=cap, live=live, refused=self.view.refused)
+        return self._assembled(legal)
 
-    # -- what is there ----------------------------------------------------------------------------
+    @cached_property
+    def _minimum(self) -> int:
+        return max(self.rule.minimum, self.view.learned_minimum)
 
-    def _band(self, boundary: int) -> Band:
-        """An estimate of the prefix: exact up to the last entry whose size usage told, likely from there."""
-        raw = self.prompt.boundaries[boundary].tokens
-        calibration, profile = self.view.calibration, PROFILES[self.prompt.tokenizer]
-        anchors = bisect_right(self.exact, (raw, math.inf))
-        if not anchors:
-            return calibration.band(raw, profile)
-        known = self.exact[anchors - 1]
-        rest = calibration.band(raw - known[0], profile)
-        return Band(known[1] + rest.low, known[1] + rest.mid, known[1] + rest.high)
+    @cached_property
+    def _ttls(self) -> tuple[TTL, ...]:
+        """The TTLs the planner's own points may have."""
+        asked = self.policy.ttl
+        if asked == "auto":
+            return self.rule.ttls
+        return (asked,) if asked in self.rule.ttls else ("5m",)
 
-    def _live(self) -> list[_Live]:
-        found = [
-            _Live(self.index[digest], self._band(self.index[digest]).mid, entry)
-            for digest, entry in self.view.entries.items()
-            if self._splittable(entry.splits)
-        ]
-        return sorted(found, key=lambda live: live.boundary)
+    def _none_of_our_own(self, cap: int) -> HeldCode | None:
+        """Why the planner places no checkpoints of its own, None where it may."""
+        if not self.rule.explicit:
+            return "model_without_checkpoints"
+        if self.policy.mode == "explicit":
+            return "not_marked"
+        if not cap:
+            return "none_allowed"
+        return "allowance_spent" if self.view.waste.overdrawn(self.prefixes.total, self.rates) else None
 
-    def _splittable(self, splits: tuple[bytes, ...]) -> bool:
-        if splits and not (self.policy.split_text and self.view.splits_trusted):
-            return False
-        return all(digest in self.index for digest in splits)
-
-    def _marks(self) -> Iterable[Checkpoint]:
+    def _marks(self) -> Iterator[Checkpoint]:
         for mark in self.prompt.marks:
             if mark.block is None:
-                self.rejected.append(Rejected(mark.where.path, "nothing stands before it"))
+                self.rejected.append(Rejected(mark.where.path, "first_in_list"))
                 continue
-            boundary = self.prompt.ends[mark.block]
             ttl: TTL = mark.ttl or ("1h" if self.policy.ttl == "1h" else "5m")
-            tokens = self._band(boundary).mid
-            where = self.prompt.blocks[mark.block].where
-            said = mark.ttl is not None
-            yield Checkpoint(boundary, where, None, ttl, round(tokens), "you marked it", True, said, worth=tokens)
+            boundary = self.prompt.ends[mark.block]
+            worth = self.prefixes.size(boundary).mid
+            point = self._checkpoint(boundary, ttl, Placed("marked"), worth)
+            yield replace(point, marked=True, fixed=mark.ttl is not None)
 
     # -- the planner's own points -----------------------------------------------------------------
 
-    def _own(self, live: Sequence[_Live], slots: int) -> list[Checkpoint]:
-        if not slots or self.view.waste.overdrawn(self.view.calibration.factor * self.prompt.tokens, self.rates):
+    def _own(self, slots: int) -> list[Checkpoint]:
+        """What pays, what keeps the read, and what others share, in at most so many points."""
+        if slots < 1:
             return []
-        readable = [found for found in live if found.entry.readable]
+        may_cut = self.prefixes.splits and self.policy.learn
+        found = shortlist(self.prefixes, self.rule, self._minimum, may_cut=may_cut)
+        self.rejected += found.rejected
+        kept, base = self._best(found.candidates, slots)
+        picks = self._within_allowance(kept.picks, base)
+        points = [
+            self._checkpoint(pick.candidate.boundary, pick.ttl, pick.candidate.reason, pick.worth) for pick in picks
+        ]
+        points = self._with_read(points, base, slots) if base else self._with_bridge(points, slots)
+        points = self._with_shared(points, base, slots)
+        self._explain(found.candidates, kept.picks[len(picks) :], points, slots)
+        return points
+
+    def _best(self, candidates: Sequence[Candidate], slots: int) -> tuple[Choice, Live | None]:
+        """The best set beyond the deepest live prefix, or beyond a 1h one if a 5m one is better written anew for 1h."""
+        readable = [found for found in self.prefixes.live if found.entry.readable]
         base = readable[-1] if readable else None
-        in_flight = max((found.boundary for found in live if not found.entry.readable), default=-1)
-        candidates = self._candidates(in_flight)
         kept = self._beyond(candidates, base, slots)
-        if base is not None and base.entry.ttl == "5m" and "1h" in self.ttls:
+        if base is not None and base.entry.ttl == "5m" and "1h" in self._ttls:
             longer = next((found for found in reversed(readable) if found.entry.ttl == "1h"), None)
             rewritten = self._beyond(candidates, longer, slots)
             if rewritten.value > kept.value + self._worth_of_keeping(candidates, base, longer):
-                kept, base = rewritten, longer
-        picks = self._within_allowance(kept.picks, base)
-        points = [self._checkpoint(pick.candidate.boundary, pick.ttl, pick.candidate.why, pick.worth) for pick in picks]
-        points = self._with_read(points, base, slots)
-        return self._with_shared(points, base, live, slots)
+                return rewritten, longer
+        return kept, base
 
-    def _candidates(self, in_flight: int) -> list[Candidate]:
-        found = []
-        for boundary in self._shortlist():
-            if boundary <= in_flight:
-                self._reject(boundary, "a request under way is writing this prefix")
-            elif (candidate := self._weigh(boundary)) is not None:
-                found.append(candidate)
-        return nested(found)
+    def _beyond(self, candidates: Sequence[Candidate], base: Live | None, slots: int) -> Choice:
+        further = [found for found in candidates if base is None or found.boundary > base.boundary]
+        if not further:
+            return NOTHING
+        after_5m = base is not None and base.entry.ttl == "5m" and "5m" in self._ttls
+        ttls: tuple[TTL, ...] = ("5m",) if after_5m else self._ttls
+        return choose(further, base.tokens if base else 0.0, self.rates, ttls, slots)
 
-    def _shortlist(self) -> list[int]:
-        room = max(CANDIDATES - len(self.roles), CANDIDATES // 2)
-        return sorted({*self.roles, *self._parting()[:room]})
-
-    def _parting(self) -> list[int]:
-        """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
-        boundaries = self.prompt.boundaries
-        known = [self.view.seen.get(boundary.digest) for boundary in boundaries]
-        found: list[tuple[float, int]] = []
-        for index, here in enumerate(known):
-            if here is None or index in self.roles or not self._may_end(index):
-                continue
-            after = known[index + 1] if index + 1 < len(known) else None
-            fewer = here.visits - (after.visits if after else 0)
-            if fewer > 0:
-                found.append((fewer * boundaries[index].tokens, index))
-        return [index for _, index in sorted(found, reverse=True)]
-
-    def _may_end(self, index: int) -> bool:
-        if self.prompt.boundaries[index].offset is None:
-            return True
-        usable = self.policy.split_text and self.policy.learn and self.view.splits_trusted
-        return usable and self._band(index).mid >= self.minimum
-
-    def _weigh(self, boundary: int) -> Candidate | None:
-        here = self.prompt.boundaries[boundary]
-        section = self.prompt.blocks[here.block].where.section
-        if section in self.view.refused or section not in self.rule.sections:
-            return None
-        band = self._band(boundary)
-        if band.high < self.minimum:
-            self._reject(boundary, f"about {band.mid:.0f} tokens, below the minimum of {self.minimum}")
-            return None
-        cap = self.rule.max_cached_tokens
-        if cap is not None and band.low > cap:
-            self._reject(boundary, f"about {band.mid:.0f} tokens, above the {cap} the model caches")
-            return None
-        found: Role = role(self.roles, self.prompt, boundary)
-        outlook = self.view.outlook(step(self.roles, self.prompt, boundary))
-        seen = self.view.seen.get(here.digest)
-        if (seen.visits if seen else 0) < VOLATILE_PROOF and self._volatile(here.block):
-            outlook = outlook._replace(visits=outlook.visits * VOLATILE_DISCOUNT)
-        known = f"seen {seen.visits} times before" if seen else "not seen before"
-        why = (
-            f"{ROLE_NAMES[found]}: {known}, about {outlook.visits:.1f} more visits expected, "
-            f"{outlook.within_5m:.0%} within 5m"
-        )
-        return Candidate(boundary, band.mid, outlook, why)
-
-    def _volatile(self, block: int) -> bool:
-        return any(found.volatile for found in self.prompt.blocks[: block + 1])
-
-    def _reject(self, boundary: int, why: str) -> None:
-        block = self.prompt.boundaries[boundary].block
-        self.rejected.append(Rejected(self.prompt.blocks[block].where.path, why))
-
-    def _beyond(self, candidates: Sequence[Candidate], base: _Live | None, slots: int) -> Choice:
-        start = base.boundary if base else -1
-        ttls = ("5m",) if base is not None and base.entry.ttl == "5m" else self.ttls
-        ttls = tuple(ttl for ttl in ttls if ttl in self.ttls) or self.ttls
-        further = [candidate for candidate in candidates if candidate.boundary > start]
-        return choose(further, base.tokens if base else 0.0, self.rates, ttls, slots) if further else NOTHING
-
-    def _worth_of_keeping(self, candidates: Sequence[Candidate], base: _Live, longer: _Live | None) -> float:
+    def _worth_of_keeping(self, candidates: Sequence[Candidate], base: Live, longer: Live | None) -> float:
         """What reading the live 5m prefix beyond a 1h one saves, now and later, in input tokens."""
-        own = self.view.outlook(step(self.roles, self.prompt, base.boundary))
+        own = Candidate(base.boundary, base.tokens, self.prefixes.outlook(base.boundary), Placed("keeps_read"))
         start, above = (longer.tokens, longer.boundary) if longer else (0.0, -1)
         inside = [found for found in candidates if above < found.boundary < base.boundary]
         deeper = [found for found in candidates if found.boundary > base.boundary]
         total = 0.0
-        for found in nested([*inside, Candidate(base.boundary, base.tokens, own, ""), *deeper]):
-            if found.boundary <= base.boundary:
-                again = saving(found.outlook, self.rates, "5m", written=False)
-                total += (found.tokens - start) * (1 - self.rates.read + again)
-                start = found.tokens
+        for found in nested([*inside, own, *deeper])[: len(inside) + 1]:
+            again = saving(found.outlook, self.rates, "5m", written=False)
+            total += (found.tokens - start) * (1 - self.rates.read + again)
+            start = found.tokens
         return total
 
-    def _within_allowance(self, picks: Sequence[Pick], base: _Live | None) -> tuple[Pick, ...]:
-        allowed = self.view.waste.allowance(self.view.calibration.factor * self.prompt.tokens, self.rates)
+    def _within_allowance(self, picks: Sequence[Pick], base: Live | None) -> Sequence[Pick]:
+        """The picks without the deepest ones that would cost more than may be risked."""
+        allowed = self.view.waste.allowance(self.prefixes.total, self.rates)
         start = base.tokens if base else 0.0
-        kept = tuple(picks)
-        while kept and surcharge(kept, start, self.rates) > allowed:
-            self._reject(kept[-1].candidate.boundary, "the allowance for writes that may never be read is spent")
-            kept = kept[:-1]
-        return kept
+        while picks and surcharge(picks, start, self.rates) > allowed:
+            self.rejected.append(Rejected(self.prefixes.where(picks[-1].candidate.boundary).path, "allowance_spent"))
+            picks = picks[:-1]
+        return picks
 
-    def _with_read(self, points: list[Checkpoint], base: _Live | None, slots: int) -> list[Checkpoint]:
-        if base is None:
-            return self._with_bridge(points, slots)
-        ahead = [point for point in points if point.boundary >= base.boundary and point.ttl == base.entry.ttl]
-        if any(self._distance(base.boundary, point.boundary) < self.rule.lookback for point in ahead):
+    def _with_read(self, points: list[Checkpoint], base: Live, slots: int) -> list[Checkpoint]:
+        """With a checkpoint that reads the live prefix, unless one of those wanted is near enough."""
+        if any(point.ttl == base.entry.ttl and self._reaches(point, base.boundary) for point in points):
             return points
-        why = f"keeps a live {base.entry.ttl} entry of {base.tokens:.0f} tokens within reach"
-        reading = self._checkpoint(base.boundary, base.entry.ttl, why, base.tokens * (1 - self.rates.read))
-        room = sorted(points, key=lambda point: point.worth, reverse=True)[: slots - 1]
-        return [reading, *sorted(room, key=lambda point: point.boundary)]
+        reason = Placed("keeps_read", tokens=base.tokens, ttl=base.entry.ttl)
+        reading = self._checkpoint(base.boundary, base.entry.ttl, reason, base.tokens * (1 - self.rates.read))
+        return [reading, *sorted(points, key=lambda point: point.worth, reverse=True)[: slots - 1]]
 
     def _with_bridge(self, points: list[Checkpoint], slots: int) -> list[Checkpoint]:
         """Without memory, the end of the request before this one is where its tail was."""
-        previous = self.prompt.previous_end
-        if previous < 0 or len(points) >= slots or not points:
+        if self.prompt.previous_end < 0 or len(points) >= slots or not points:
             return points
-        boundary = self.prompt.ends[previous]
-        tail = points[-1]
-        if tail.boundary <= boundary or self._distance(boundary, tail.boundary) < self.rule.lookback:
+        boundary, tail = self.prompt.ends[self.prompt.previous_end], points[-1]
+        if tail.boundary <= boundary or self._reaches(tail, boundary):
             return points
-        apart = self._distance(boundary, tail.boundary)
-        why = f"bridge: the request before this one ended here, {apart} blocks before the last checkpoint"
-        return [*points, self._checkpoint(boundary, tail.ttl, why, 0.0)]
+        reason = Placed("bridge", blocks=self.prefixes.distance(boundary, tail.boundary))
+        return [*points, self._checkpoint(boundary, tail.ttl, reason, 0.0)]
 
-    def _distance(self, earlier: int, later: int) -> int:
-        cuts = sum(
-            1 for b in self.prompt.boundaries[earlier:later] if b.offset is not None and b.digest in self.view.entries
-        )
-        return self.prompt.boundaries[later].block - self.prompt.boundaries[earlier].block + cuts
-
-    def _with_shared(
-        self, points: list[Checkpoint], base: _Live | None, live: Sequence[_Live], slots: int
-    ) -> list[Checkpoint]:
+    def _with_shared(self, points: list[Checkpoint], base: Live | None, slots: int) -> list[Checkpoint]:
         """Spare slots go to prefixes others share, inside what is read or written anyway: there they cost nothing."""
         if not points:
             return points
         end = max([point.boundary for point in points] + ([base.boundary] if base else []))
-        ttl_at = {found.boundary: found.entry.ttl for found in live}
-        for index in self._shared(end, {point.boundary for point in points}):
+        ttl_at = {found.boundary: found.entry.ttl for found in self.prefixes.live}
+        for boundary in self._shared(end, {point.boundary for point in points}):
             if len(points) >= slots:
                 break
-            following: TTL = "1h" if any(point.ttl == "1h" for point in points if point.boundary > index) else "5m"
-            before: TTL = "5m" if any(point.ttl == "5m" for point in points if point.boundary < index) else "1h"
-            ttl = ttl_at.get(index, following)
+            following: TTL = "1h" if any(point.ttl == "1h" for point in points if point.boundary > boundary) else "5m"
+            before: TTL = "5m" if any(point.ttl == "5m" for point in points if point.boundary < boundary) else "1h"
+            ttl = ttl_at.get(boundary, following)
             if ttl == following or (ttl == "1h" == before):
-                what = ROLE_NAMES[role(self.roles, self.prompt, index)]
-                why = f"{what}: others part here, and inside the prefix cached anyway it costs nothing"
-                points = [*points, self._checkpoint(index, ttl, why, 0.0)]
+                reason = Placed("shared", self.prefixes.role(boundary))
+                points = [*points, self._checkpoint(boundary, ttl, reason, 0.0)]
         return points
 
-    def _shared(self, end: int, taken: Collection[int]) -> list[int]:
+    def _shared(self, end: int, taken: Collection[int]) -> Iterator[int]:
         """Where requests parted before, then the ends of context, system and tools; without text to split."""
-        ends = [i for i, name in self.roles.items() if name in ("tools_end", "system_end", "context_end")]
-        parted = [i for i in self._parting() if self.prompt.boundaries[i].offset is None]
-        return [
-            i for i in (*parted, *sorted(ends, reverse=True))
-            if i < end and i not in taken and self._band(i).high >= self.minimum
-            and self.prompt.blocks[self.prompt.boundaries[i].block].where.section not in self.view.refused
-        ]  # fmt: skip
+        ends = [i for i, name in self.prefixes.named.items() if name in ("tools_end", "system_end", "context_end")]
+        parted = [i for i in self.prefixes.parting if not self.prefixes.is_cut(i)]
+        for boundary in (*parted, *sorted(ends, reverse=True)):
+            if boundary >= end or boundary in taken or self.prefixes.size(boundary).high < self._minimum:
+                continue
+            if self.prefixes.where(boundary).section not in self.view.refused:
+                yield boundary
 
-    def _checkpoint(self, boundary: int, ttl: TTL, why: str, worth: float) -> Checkpoint:
-        here = self.prompt.boundaries[boundary]
-        where = self.prompt.blocks[here.block].where
-        return Checkpoint(boundary, where, here.offset, ttl, round(self._band(boundary).mid), why, worth=worth)
+    def _explain(
+        self,
+        candidates: Sequence[Candidate],
+        spent: Sequence[Pick],
+        points: Sequence[Checkpoint],
+        slots: int,
+    ) -> None:
+        """Why the prefix goes uncached from the last checkpoint on; `spent` are the picks the allowance forbade."""
+        end = max((point.boundary for point in points), default=-1)
+        explained = {pick.candidate.boundary for pick in spent}
+        for found in candidates:
+            if found.boundary <= end or found.boundary in explained:
+                continue
+            path = self.prefixes.where(found.boundary).path
+            if len(points) >= slots and any(saving(found.outlook, self.rates, ttl) > 0 for ttl in self._ttls):
+                self.rejected.append(Rejected(path, "over_cap", limit=slots))
+            else:
+                self.rejected.append(Rejected(path, "no_return_expected", visits=found.outlook.visits))
+
+    def _reaches(self, point: Checkpoint, boundary: int) -> bool:
+        """Whether a checkpoint finds an entry at an earlier boundary."""
+        return self.prefixes.distance(boundary, point.boundary) < self.rule.lookback
+
+    def _checkpoint(self, boundary: int, ttl: TTL, reason: Placed, worth: float) -> Checkpoint:
+        where, offset = self.prefixes.where(boundary), self.prompt.boundaries[boundary].offset
+        return Checkpoint(boundary, where, offset, ttl, round(self.prefixes.size(boundary).mid), reason, worth=worth)
 
     # -- the plan ---------------------------------------------------------------------------------
 
-    def _assembled(self, legal: Legal, live: Sequence[_Live]) -> Plan:
-        points = legal.points
-        read = self._read_by(points, live)
-        splits = {digest for found in live if found == read for digest in found.entry.splits}
-        held = {self.index[digest] for digest in splits}
-        cuts = held | {point.boundary for point in points if point.offset is not None}
-        deepest = max((point.tokens for point in points), default=0)
+    def _assembled(self, legal: Legal) -> Plan:
+        read = self._read_by(legal.points)
+        cuts = {self.prefixes.index[digest] for digest in read.entry.splits} if read else set()
+        cuts |= {point.boundary for point in legal.points if point.offset is not None}
+        deepest = max((point.tokens for point in legal.points), default=0)
         return Plan(
-            checkpoints=tuple(with_paths(self.prompt, points, cuts)),
+            checkpoints=tuple(with_paths(self.prompt, legal.points, cuts)),
             rejected=(*self.rejected, *legal.rejected),
             warnings=legal.warnings,
             marks=self.prompt.marks,
@@ -331,17 +249,16 @@ class _Planner:
                 read_ttl=read.entry.ttl if read else None,
                 written=max(deepest - read.tokens if read else deepest, 0.0),
             ),
-        )  # fmt: skip
+        )
 
     def _split(self, cut: int) -> Split:
-        here = self.prompt.boundaries[cut]
-        return Split(self.prompt.blocks[here.block].where, here.offset or 0)
+        return Split(cut, self.prefixes.where(cut), self.prompt.boundaries[cut].offset or 0)
 
-    def _read_by(self, points: Sequence[Checkpoint], live: Sequence[_Live]) -> _Live | None:
-        for found in reversed(live):
+    def _read_by(self, points: Sequence[Checkpoint]) -> Live | None:
+        """The deepest live prefix that one of the checkpoints finds."""
+        for found in reversed(self.prefixes.live):
             if found.entry.readable and any(
-                point.boundary >= found.boundary and self._distance(found.boundary, point.boundary) < self.rule.lookback
-                for point in points
+                point.boundary >= found.boundary and self._reaches(point, found.boundary) for point in points
             ):
                 return found
         return None

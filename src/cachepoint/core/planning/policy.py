@@ -65,6 +65,35 @@ class CachePolicy:
             raise ConfigurationError(f"CachePolicy has no setting {unknown[0]!r}; it has {sorted(known)}")
         return cls(**values)
 
+    @classmethod
+    def of(cls, given: Any) -> CachePolicy:
+        """The policy that a user writes in short.
+
+        A policy, a dict of settings, a lifetime ("5m", "1h"), a mode ("off", …), False for "off", True or None for the
+        defaults. Anything else raises ConfigurationError.
+        """
+        if isinstance(given, CachePolicy):
+            return given
+        if isinstance(given, Mapping):
+            return cls.from_dict(given)
+        if given is None or isinstance(given, bool):
+            return cls(mode="off" if given is False else "auto")
+        if given in get_args(Mode):
+            return cls(mode=given)
+        if given in get_args(TTL):
+            return cls(ttl=given)
+        raise ConfigurationError(
+            f"{given!r} is no policy: pass CachePolicy(…), a dict of its settings, or one of "
+            f"{(*get_args(TTL), *get_args(Mode))}"
+        )
+
+    def asked(self, cache_control: Mapping[str, Any] | None) -> CachePolicy:
+        """The policy of who passes a `cache_control` with a request: cache, with this TTL."""
+        if not cache_control:
+            return self
+        mode: Mode = "auto" if self.mode == "explicit" else self.mode
+        return replace(self, mode=mode, ttl=cache_control.get("ttl") or self.ttl)
+
     def in_mode(self, mode: Mode) -> CachePolicy:
         """The same policy in another mode."""
         return self if mode == self.mode else replace(self, mode=mode)

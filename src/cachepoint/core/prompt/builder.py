@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from cachepoint.core.prompt.prompt import (
@@ -54,10 +55,8 @@ def cuts_of(text: str, before: int = 0) -> Iterator[int]:
             position = stop
             continue
         position = found + len(separator)
-        while text[position].isspace():
+        while text[position].isspace():  # ends at `last` at the latest, which is none
             position += 1
-        if position > last:
-            return
         yield position
 
 
@@ -72,6 +71,12 @@ def _opaque(value: Any) -> str:
     if isinstance(value, bytes | bytearray):
         return hashlib.blake2b(value, digest_size=DIGEST_BYTES).hexdigest()
     return f"{type(value).__name__} {id(value)}"  # such as an open file: never taken for another
+
+
+@lru_cache(maxsize=256)
+def _at_default(section: Section, path: str) -> Setting:
+    """One for all requests, because most settings of most requests are at their default and shapes keep them."""
+    return Setting(section, path, b"")
 
 
 @dataclass
@@ -110,7 +115,7 @@ class PromptBuilder:
         for path, value in settings.items():
             digest = self._digest_of(wire_bytes(value)) if value else b""
             self._hash.update(len(digest).to_bytes() + digest)
-            self._settings.append(Setting(section, path, digest))
+            self._settings.append(Setting(section, path, digest) if digest else _at_default(section, path))
         self._section_starts[section] = len(self._blocks)
         self._tokens += fixed_tokens
         self._role = None
@@ -149,9 +154,9 @@ class PromptBuilder:
         rest = (text[done:] if done else text).encode("utf-8", "surrogatepass")
         self._hash.update(rest)
         size = sent + len(rest)
-        blank = not text.strip() if size < 256 else not (text[:64].strip() or text.strip())
+        blank = not text or text.isspace()
         hint = self.hints.get(where)
-        volatile = hint == "fleeting" or (where.section == "system" and looks_volatile(text))
+        volatile = hint == "volatile" or (where.section == "system" and looks_volatile(text))
         tokens = size / self._profile.likely
         self._add(Block(where, kind, self._role, size, tokens, blank, True, hint == "context_end", volatile))
 

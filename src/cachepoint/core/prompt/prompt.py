@@ -59,7 +59,7 @@ class Where(NamedTuple):
         return f"messages[{self.message}].content[{self.item}]{inner}"
 
 
-Hint = Literal["context_end", "fleeting"]
+Hint = Literal["context_end", "volatile"]
 """What is known of a block: context ends with it; or with it begins what only this request has."""
 Hints = Mapping[Where, Hint]
 NO_HINTS: Hints = MappingProxyType({})

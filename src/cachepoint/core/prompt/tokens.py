@@ -1,8 +1,8 @@
 """How many tokens a text may be, offline, with an honest band, and how exact totals narrow it.
 
-No official offline tokenizer exists for today's models (T3). Sizes are UTF-8 bytes, because bytes a
-token vary less between scripts than characters a token. Ratios are from recorded traffic
-(recorded.md C4 to C6): varied English 4.3 to 4.6 bytes a token on the older Claude tokenizer, 3.0 to
+No official offline tokenizer exists for today's models (docs/rules.md, T3 and T4). Sizes are UTF-8 bytes,
+because bytes a token vary less between scripts than characters a token. Ratios are from recorded traffic
+(C4 to C6): varied English 4.3 to 4.6 bytes a token on the older Claude tokenizer, 3.0 to
 4.3 on the newer one, 5.4 to 6.1 on Nova for repetitive text.
 """
 

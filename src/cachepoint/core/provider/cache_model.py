@@ -1,12 +1,13 @@
 """A model of the provider's prompt cache: what a request reads, writes and leaves as input.
 
-The facts (rules.md section 3, recorded.md):
+The facts (ids are those of docs/rules.md):
 - An entry is an exact prefix, cumulative in wire order (R3.1). It is written only at a checkpoint
-  that reaches the minimum, and at every such checkpoint, not only the last (recorded 4).
+  that reaches the minimum, and at every such checkpoint, not only the last (R3.7).
 - A checkpoint finds an entry at its own position or up to lookback positions before it (R3.7).
 - With A the highest entry found, C the last checkpoint that reaches the minimum and B the highest
   1h checkpoint after A: read = A, 1h write = B - A, 5m write = C - B, input = the rest (R3.3).
-- An entry lives 5 minutes or 1 hour and every read starts its time again (R3.8).
+- An entry lives 5 minutes or 1 hour from the start of the request that wrote or last read it, so that
+  four minutes of streaming leave one of a 5-minute entry (R3.8).
 - It can be read only once the response to the request that wrote it has begun (R3.9).
 
 What the sources leave open is a switch of `CacheSwitches` with its default explained there.
@@ -27,13 +28,14 @@ class CacheSwitches:
     """What public sources leave open about the provider's cache, one switch each.
 
     - `ttl_shared`: a checkpoint of one TTL reads an entry written with the other. Default True:
-      a 5m checkpoint read a 1h entry two seconds after it was written (recorded C7, one pair).
+      a 5m checkpoint read a 1h entry two seconds after it was written (C7, one pair).
     - `lookback_extra`: positions added to the documented lookback. Default 0, the documents' 20
       positions; one measurement on Bedrock found two more (D4), which planning must not rely on.
     - `refresh_inner`: a read restarts the time of entries at the request's own checkpoints before
       the one read, not only of the one read. Default True: they are matched all the same.
     - `clock_from_response`: an entry's time starts when the response begins, not with the request.
-      Default False (R3.8, low confidence), which is the shorter life.
+      Default False: Anthropic's prompt caching page (Nov 2026) counts it from the request's start (R3.8).
+      Nobody measured it on Bedrock, which is why there is a switch.
     - `in_flight_readable`: an entry can be read before its response began. Default False (R3.9).
     - `cap_drops_entry`: a prefix above the model's cap is not cached at all, instead of being cached
       as if there were no cap. Default False: behaviour above Nova's cap is unknown.
@@ -160,6 +162,13 @@ class CacheModel:
             del self._entries[key]
         return len(doomed)
 
+    def drop_dead(self, now: float) -> int:
+        """Drop the entries whose time is over, which nothing can read again; says how many."""
+        doomed = [key for key, entry in self._entries.items() if not entry.lives(now)]
+        for key in doomed:
+            del self._entries[key]
+        return len(doomed)
+
     def live(self, now: float) -> int:
         """How many entries are alive."""
         return sum(entry.lives(now) for entry in self._entries.values())
@@ -224,8 +233,7 @@ class CacheModel:
             position = request.positions[point.position]
             if position.tokens <= read and self._find(request.scope, position.digest, point.ttl, now):
                 continue
-            existing = self._find(request.scope, position.digest, point.ttl, now)
-            readable = existing is not None and existing.readable
+            # What can be read here was read, so an entry that is replaced is one in flight.
             key = self._key(request.scope, position.digest, point.ttl)
-            self._entries[key] = _Entry(point.ttl, now, readable)
+            self._entries[key] = _Entry(point.ttl, now, readable=False)
             yield position, point.ttl

@@ -1,6 +1,6 @@
 """What a call cost, what it would have cost without caching, and the difference, exactly.
 
-The facts (rules.md section 4 and 7):
+The facts (P1 to P4 of docs/rules.md):
 - The five classes of tokens have a price each, in USD per million tokens; they never overlap.
 - Above a threshold of prompt tokens, cached ones included, some models price the whole request
   higher: every token, not only those above the threshold (P3).
@@ -131,14 +131,12 @@ class TokenPrices:
 
 
 def _price(value: object, where: str) -> Decimal:
-    if isinstance(value, Decimal | int | float | str) and not isinstance(value, bool):
-        try:
-            price = Decimal(str(value))
-        except InvalidOperation:
-            pass
-        else:
-            if price.is_finite() and price >= 0:
-                return price
+    try:
+        price = Decimal(str(value))
+    except InvalidOperation:
+        price = Decimal("nan")
+    if price.is_finite() and price >= 0:
+        return price
     raise ConfigurationError(f"{where} is {value!r}; give a price in USD per million tokens, 0 or more")
 
 

@@ -1,4 +1,4 @@
-"""Which model takes which checkpoints: rows of data and how a model id finds its row.
+"""What is known of each model: rows of data and how a model id finds its row.
 
 The rows themselves are data (`catalogue/data/models.toml`), each with its source and the date it was
 checked; this module only knows their shape and how ids are written.
@@ -10,15 +10,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from cachepoint.errors import RulesError
 
 TTL = Literal["5m", "1h"]
 Section = Literal["tools", "system", "messages"]
 Tokenizer = Literal["claude", "claude-new", "nova", "other"]
+Api = Literal["converse", "invoke_model"]
+Thinking = Literal["off", "on", "always"]
 
 SECTIONS: tuple[Section, ...] = ("tools", "system", "messages")
+APIS: tuple[Api, ...] = ("converse", "invoke_model")
 TTL_SECONDS: Mapping[TTL, int] = {"5m": 300, "1h": 3600}
 
 _GEO = re.compile(r"^(global|us-gov|us|eu|apac|au|jp|in|ca|sa|uk|me|af)\.(?=[a-z0-9-]+\.)")
@@ -60,6 +63,49 @@ def parse_model_id(model_id: str) -> ModelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What else is known of a model: what reading its requests and calling it takes.
+
+    `context_window` is in tokens, prompt and answer together, None where unknown. `temperature` and
+    `forced_tool`: the service takes a temperature, and a tool choice other than auto. `thinking`: what a
+    request gets that says nothing of it; "always" cannot be turned off. `effort` is the default.
+    `system_role`: the APIs that take `role: "system"` messages in mid-conversation, and
+    `system_role_disputed` those of which sources disagree. `converse`: served through Converse at all.
+    `end_of_life` is the day on which the service ends or ended the model (ISO), "" where none is known.
+    """
+
+    context_window: int | None = None
+    temperature: bool = True
+    forced_tool: bool = True
+    thinking: Thinking = "off"
+    effort: str = "high"
+    system_role: tuple[Api, ...] = ()
+    system_role_disputed: tuple[Api, ...] = ()
+    converse: bool = True
+    end_of_life: str = ""
+
+    def __post_init__(self) -> None:
+        if self.context_window is not None and self.context_window < 1:
+            raise RulesError(f"context_window is {self.context_window}; give it in tokens, or leave it out")
+        for what, given, allowed in (
+            ("thinking", (self.thinking,), get_args(Thinking)),
+            ("system_role", self.system_role, APIS),
+            ("system_role_disputed", self.system_role_disputed, APIS),
+        ):
+            _check_values(what, given, allowed)
+
+    def may_take_system_role(self, api: Api) -> bool:
+        """Whether a system message in mid-conversation is worth a try: it is taken, or sources disagree."""
+        return api in self.system_role or api in self.system_role_disputed
+
+
+def _check_values(what: str, values: Iterable[str], allowed: tuple[str, ...]) -> None:
+    wrong = [value for value in values if value not in allowed]
+    if wrong:
+        raise RulesError(f"{what} has {wrong[0]!r}; use any of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRule:
     """One row: what caching rules a family of model ids follows.
 
@@ -67,7 +113,7 @@ class ModelRule:
     block positions a checkpoint examines, its own included (R3.7): with 20, an entry 19 blocks
     before a checkpoint is found and one 20 blocks before is not. `max_cached_tokens` is None where
     no cap is known. `after_text_only`: inside messages a checkpoint may only follow text (Nova).
-    `system_role`: the model takes `role: "system"` messages in mid-conversation.
+    `implicit`: through Converse and InvokeModel the provider caches on its own, best effort.
     """
 
     name: str
@@ -81,8 +127,8 @@ class ModelRule:
     max_cached_tokens: int | None = None
     tokenizer: Tokenizer = "other"
     after_text_only: bool = False
-    system_role: bool = False
     implicit: bool = False
+    facts: ModelFacts = ModelFacts()
     provider: str = ""
     source: str = ""
     checked: str = ""
@@ -97,13 +143,8 @@ class ModelRule:
                 f"model rule {self.name!r}: pattern {self.pattern!r} is no regular expression "
                 f"({problem}); write one that `re.search` takes"
             ) from None
-        for what, values, allowed in (
-            ("ttls", self.ttls, tuple(TTL_SECONDS)),
-            ("sections", self.sections, SECTIONS),
-        ):
-            wrong = [value for value in values if value not in allowed]
-            if wrong:
-                raise RulesError(f"model rule {self.name!r}: {what} has {wrong[0]!r}; use any of {allowed}")
+        _check_values(f"model rule {self.name!r}: ttls", self.ttls, tuple(TTL_SECONDS))
+        _check_values(f"model rule {self.name!r}: sections", self.sections, SECTIONS)
         for what, number, least in (
             ("minimum", self.minimum, 0),
             ("max_checkpoints", self.max_checkpoints, 0),

@@ -10,7 +10,7 @@ class Usage:
     """Tokens of one call; the five classes never overlap.
 
     `input` is what was neither read from nor written to the cache. The provider's rule is
-    input + cache_read + cache writes = the whole prompt (rules R3.4).
+    input + cache_read + cache writes = the whole prompt (R3.4).
     """
 
     input: int = 0

@@ -1,7 +1,7 @@
 """Orders for retrieved documents under which equal sets are equal bytes, so that a prompt's prefix can be read again.
 
 Facts: retrievers order by score, and scores move with every query, so the same documents come in another order and the
-prefix parts at the first of them. Order alone is worth 0 to 1% at ten documents (ordering.md, section 0): a checkpoint
+prefix parts at the first of them. Order alone is worth 0 to 1% at ten documents (O1 of docs/rules.md): a checkpoint
 behind documents is read only for the same set. It is worth more with few documents, with repeated questions and with
 checkpoints planned inside the documents.
 """

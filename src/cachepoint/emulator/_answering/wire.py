@@ -1,6 +1,6 @@
 """How an answer goes out: Converse's body and events, and Anthropic's body, headers and chunks.
 
-Which cache counters are there follows the recordings (recorded C1): Converse on Claude always has them,
+Which cache counters are there follows the recordings (docs/rules.md, C1): Converse on Claude always has them,
 ConverseStream on Claude and Nova only when the request had checkpoints, and models that cannot cache never.
 `cacheDetails` is there exactly when Claude wrote.
 """
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._answering.eventstream import event_frame
+from cachepoint.emulator._checks.refusals import Refusal
 from cachepoint.emulator._reading.request import Call, Json
 from cachepoint.emulator.replies import Answer, Part, Reasoning, Text, ToolCall
 
 _WORDS_A_DELTA = 4
 _JSON_A_DELTA = 16
+_MODEL_NAME = re.compile(r"claude-[a-z0-9-]+?(?=-\d{8}|-v\d|$)")
 _MESSAGES_REASONS: Mapping[str, str] = {"content_filtered": "refusal"}
 
 
@@ -38,27 +41,74 @@ class Written:
     headers: Mapping[str, str]
     body: bytes = b""
     frames: tuple[bytes, ...] = ()
+    status: int = 200
+
+    @property
+    def request_id(self) -> str:
+        """The id under which the call stands in the service's logs."""
+        return self.headers["x-amzn-requestid"]
 
 
 def write_answer(call: Call, answer: Answer, usage: Usage, has_points: bool, metrics: Metrics) -> Written:
     """The answer in the dialect and manner of its operation."""
-    operation, model = call.target.operation, call.target.model_id
-    request_id = str(uuid.uuid4())
-    message_id = f"msg_bdrk_{request_id[:22]}"
-    headers = {"content-type": "application/json", "x-amzn-requestid": request_id}
+    operation = call.target.operation
+    headers = _headers("application/json")
+    message = _Message(_model_name(call.target.model_id), headers["x-amzn-requestid"])
     if operation == "Converse":
-        body = converse_body(call, answer, converse_usage(call, usage, has_points), metrics)
-        return Written(headers, encoded(body))
+        return Written(headers, encoded(_converse_body(call, answer, converse_usage(call, usage, has_points), metrics)))
     if operation == "InvokeModel":
-        body = _messages_body(answer, usage, model, message_id)
+        body = _messages_body(answer, usage, message)
         return Written(headers | _usage_headers(usage, metrics), encoded(body))
     headers["content-type"] = "application/vnd.amazon.eventstream"
     if operation == "ConverseStream":
         frames = _converse_events(call, answer, converse_usage(call, usage, has_points), metrics)
     else:
         headers["x-amzn-bedrock-content-type"] = "application/json"
-        frames = _messages_frames(answer, usage, model, message_id, metrics)
+        frames = _messages_frames(answer, usage, message, metrics)
     return Written(headers, frames=tuple(frames))
+
+
+def write_count(tokens: int) -> Written:
+    """The answer of CountTokens."""
+    return Written(_headers("application/json"), encoded({"inputTokens": tokens}))
+
+
+def write_refusal(refusal: Refusal) -> Written:
+    """An error, whose name boto3 reads from a header."""
+    headers = _headers("application/json") | {"x-amzn-errortype": refusal.code}
+    return Written(headers, encoded({"message": refusal.message}), status=refusal.status)
+
+
+def logged_answer(
+    call: Call, answer: Answer, usage: Usage, has_points: bool, metrics: Metrics, request_id: str
+) -> Json | list[Json]:
+    """The answer as the invocation log keeps it (records of April to September 2026).
+
+    Both operations of Converse have the same object, without the counters that only the wire repeats and without
+    `cacheDetails`; InvokeModel has the model's own body, or the list of its events.
+    """
+    message = _Message(_model_name(call.target.model_id), request_id)
+    if call.target.operation == "InvokeModel":
+        return _messages_body(answer, usage, message)
+    if call.target.operation == "InvokeModelWithResponseStream":
+        return list(_messages_events(answer, usage, message, metrics))
+    # Recorded for Nova: no cache counters without checkpoints. For a stream of Claude without any it is assumed.
+    cached = {"cacheReadInputTokens": usage.cache_read, "cacheWriteInputTokens": usage.cache_write}
+    return {
+        "output": _output(answer),
+        "stopReason": answer.stop_reason,
+        "metrics": {"latencyMs": metrics.whole},
+        "usage": {
+            "inputTokens": usage.input,
+            **(cached if call.rule.explicit and (call.traits.claude or has_points) else {}),
+            "outputTokens": usage.output,
+            "totalTokens": usage.prompt + usage.output,
+        },
+    }
+
+
+def _headers(content_type: str) -> dict[str, str]:
+    return {"content-type": content_type, "x-amzn-requestid": str(uuid.uuid4())}
 
 
 def encoded(value: Json) -> bytes:
@@ -81,7 +131,7 @@ def _json_pieces(value: Mapping[str, object]) -> list[str]:
 
 
 def converse_usage(call: Call, usage: Usage, has_points: bool) -> Json:
-    """`usage` of Converse and of the stream's `metadata` event, wire extras included (rules R1.11)."""
+    """`usage` of Converse and of the stream's `metadata` event, wire extras included (R1.11)."""
     counters: Json = {
         "inputTokens": usage.input,
         "outputTokens": usage.output,
@@ -98,13 +148,12 @@ def converse_usage(call: Call, usage: Usage, has_points: bool) -> Json:
     return counters
 
 
-def converse_body(call: Call, answer: Answer, usage: Json, metrics: Metrics) -> Json:
-    """The body of a Converse answer."""
-    return {
-        "output": {"message": {"role": "assistant", "content": [_converse_block(part) for part in answer.parts]}},
-        "stopReason": answer.stop_reason,
-        **_metadata(call, usage, metrics),
-    }
+def _converse_body(call: Call, answer: Answer, usage: Json, metrics: Metrics) -> Json:
+    return {"output": _output(answer), "stopReason": answer.stop_reason, **_metadata(call, usage, metrics)}
+
+
+def _output(answer: Answer) -> Json:
+    return {"message": {"role": "assistant", "content": [_converse_block(part) for part in answer.parts]}}
 
 
 def _metadata(call: Call, usage: Json, metrics: Metrics) -> Json:
@@ -146,6 +195,24 @@ def _converse_deltas(part: Part) -> Iterator[Json]:
 # -- Anthropic Messages ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What names an answer: its model, and an id that goes with the request's."""
+
+    model: str
+    request_id: str
+
+    @property
+    def id(self) -> str:
+        return f"msg_bdrk_{self.request_id[:22]}"
+
+
+def _model_name(model_id: str) -> str:
+    """A Claude answer names its model without geography, date and version (35 of 35 recorded answers)."""
+    found = _MODEL_NAME.search(model_id)
+    return found[0] if found else model_id
+
+
 def _messages_usage(usage: Usage) -> Json:
     return {
         "input_tokens": usage.input,
@@ -160,7 +227,7 @@ def _messages_usage(usage: Usage) -> Json:
 
 
 def _usage_headers(usage: Usage, metrics: Metrics) -> dict[str, str]:
-    # They repeat the body's usage (rules R1.12).
+    # They repeat the body's usage (R1.12).
     return {
         "x-amzn-bedrock-input-token-count": str(usage.input),
         "x-amzn-bedrock-output-token-count": str(usage.output),
@@ -170,12 +237,12 @@ def _usage_headers(usage: Usage, metrics: Metrics) -> dict[str, str]:
     }
 
 
-def _messages_body(answer: Answer, usage: Usage, model: str, message_id: str) -> Json:
+def _messages_body(answer: Answer, usage: Usage, message: _Message) -> Json:
     return {
-        "id": message_id,
+        "id": message.id,
         "type": "message",
         "role": "assistant",
-        "model": model,
+        "model": message.model,
         "content": [_messages_block(part) for part in answer.parts],
         "stop_reason": _MESSAGES_REASONS.get(answer.stop_reason, answer.stop_reason),
         "stop_sequence": answer.stop_sequence,
@@ -191,13 +258,13 @@ def _messages_block(part: Part) -> Json:
     return {"type": "thinking", "thinking": part.text, "signature": part.signature}
 
 
-def _messages_frames(answer: Answer, usage: Usage, model: str, message_id: str, metrics: Metrics) -> Iterator[bytes]:
-    for event in _messages_events(answer, usage, model, message_id, metrics):
+def _messages_frames(answer: Answer, usage: Usage, message: _Message, metrics: Metrics) -> Iterator[bytes]:
+    for event in _messages_events(answer, usage, message, metrics):
         yield event_frame("chunk", {"bytes": base64.b64encode(json.dumps(event).encode()).decode()})
 
 
-def _messages_events(answer: Answer, usage: Usage, model: str, message_id: str, metrics: Metrics) -> Iterator[Json]:
-    started = _messages_body(Answer((), "", 1), usage, model, message_id)
+def _messages_events(answer: Answer, usage: Usage, message: _Message, metrics: Metrics) -> Iterator[Json]:
+    started = _messages_body(Answer((), "", 1), usage, message)
     started |= {"stop_reason": None, "usage": {**_messages_usage(usage), "output_tokens": 1}}
     yield {"type": "message_start", "message": started}
     for index, part in enumerate(answer.parts):
@@ -206,7 +273,7 @@ def _messages_events(answer: Answer, usage: Usage, model: str, message_id: str, 
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
-    # From October 2026 the delta repeats the whole usage (recorded 14): readers must not add it up.
+    # From October 2026 the delta repeats the whole usage (R1.12): readers must not add it up.
     yield {"type": "message_delta", "delta": delta, "usage": _messages_usage(usage)}
     yield {
         "type": "message_stop",

@@ -1,4 +1,4 @@
-"""What the service refuses in an Anthropic Messages body of InvokeModel (rules section 2, R3.19 to R3.21)."""
+"""What the service refuses in an Anthropic Messages body of InvokeModel (docs/rules.md, V1 to V13, R3.19 to R3.21)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service says of checkpoints it does not take in a Converse request (rules section 2).
+"""What the service says of checkpoints it does not take in a Converse request (docs/rules.md, V1 to V7).
 
 Each check is one row of the facts: its trigger, and the text with its status. They run in the order in which
 the service can know: whether the model caches at all, the shape of a point, its place in its list, then what

@@ -1,6 +1,6 @@
 """What the service refuses in a Converse request: its shape, then its roles and tools, then its checkpoints.
 
-Texts and statuses are those that callers reported (rules sections 2 and 8).
+Texts and statuses are those that callers reported (docs/rules.md, V11 to V14).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TEXT_WITH_DOCUMENTS = "A text block must be included when using documents."
 def check_converse(call: Call) -> None:
     """Raise the Refusal a Converse request earns, if any."""
     messages: Sequence[Json] = call.body.get("messages") or []
-    if not messages:
+    if not messages and not call.target.names_stored_prompt:
         raise invalid("messages: at least one message is required")
     _check_extra_fields(call)
     for index, message in enumerate(messages):
@@ -91,14 +91,9 @@ def _check_blank(call: Call, where: str, text: str, *, alone: bool) -> None:
 
 
 def _check_roles(call: Call, messages: Sequence[Json]) -> None:
-    if messages[0]["role"] != "user" and not call.traits.claude:
+    if messages and messages[0]["role"] != "user" and not call.traits.claude:
         raise invalid(START_WITH_USER)
-    roles = []
-    for index, message in enumerate(messages):
-        if message["role"] == "system" and not call.rule.system_role:
-            raise invalid(f"{MODEL_ERRORS}messages.{index}.role: system messages are not supported by this model")
-        if message["role"] != "system":
-            roles.append(message["role"])
+    roles = [message["role"] for message in messages if message["role"] != "system"]
     if call.options.strict_roles and any(one == next_ for one, next_ in pairwise(roles)):
         raise invalid(ALTERNATE)
     if roles and roles[-1] == "assistant" and call.traits.claude and not call.traits.takes_prefill:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from cachepoint.emulator._reading.request import Json
 
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "any", "tool": "tool", "none": "auto"}
-_THINKING_FIELDS = ("thinking", "output_config")
+_KEPT_FIELDS = ("thinking", "output_config", "speed", "context_management", "anthropic_beta", "mcp_servers")
 
 
 def as_converse(body: Json) -> Json:
@@ -23,7 +23,7 @@ def as_converse(body: Json) -> Json:
         ],
         "system": list(_blocks(body.get("system") or [])),
         "inferenceConfig": _inference(body),
-        "additionalModelRequestFields": {name: body[name] for name in _THINKING_FIELDS if name in body},
+        "additionalModelRequestFields": {name: body[name] for name in _KEPT_FIELDS if name in body},
     }
     if body.get("tools"):
         read["toolConfig"] = {"tools": list(_tools(body["tools"])), "toolChoice": _choice(body)}
@@ -31,7 +31,7 @@ def as_converse(body: Json) -> Json:
     if schema is not None:
         read["outputConfig"] = {"textFormat": {"structure": {"jsonSchema": {"schema": schema}}}}
     if body.get("cache_control") and read["messages"]:
-        # Automatic caching puts the checkpoint after the last block (rules R3.19).
+        # Automatic caching puts the checkpoint after the last block (docs/rules.md, R3.19).
         read["messages"][-1]["content"].append(_point(body["cache_control"]))
     return read
 

@@ -1,7 +1,7 @@
 """The Converse dialect: how a Converse body becomes a prompt, in the emulator's own reading.
 
-Wire order is tools, system, messages (rules R3.1). Text documents move to the head of their message on Claude,
-so that one that follows a checkpoint is cached with it (rules R3.12); media stay where they are.
+Wire order is tools, system, messages (docs/rules.md, R3.1). Text documents move to the head of their message on Claude,
+so that one that follows a checkpoint is cached with it (R3.12); media stay where they are.
 """
 
 from __future__ import annotations
@@ -47,10 +47,14 @@ class _Renderer:
         self._tools: Sequence[Json] = (call.body.get("toolConfig") or {}).get("tools") or ()
         self._choice: Json = (call.body.get("toolConfig") or {}).get("toolChoice") or {}
         self._messages: Sequence[Json] = call.body.get("messages") or ()
+        fields = call.body.get("additionalModelRequestFields")
+        self._fields: Json = fields if isinstance(fields, dict) else {}
         self._writer = PromptWriter(self._root())
 
     def render(self) -> RenderedPrompt:
+        self._begin_tools()
         self._write_tools()
+        self._begin_system()
         for block in self._body.get("system") or ():
             self._write("system", block)
         self._begin_messages()
@@ -59,13 +63,32 @@ class _Renderer:
         return self._writer.finish(self._opening())
 
     def _root(self) -> str:
-        """What every section depends on (rules R3.10)."""
-        parts: list[object] = [(self._body.get("outputConfig") or {}).get("textFormat")]
+        """What every section depends on (R3.10)."""
+        parts: list[object] = [
+            (self._body.get("outputConfig") or {}).get("textFormat"),
+            sorted((self._body.get("promptVariables") or {}).items()),
+            # Where the fields' tools go among the others is not documented; so all tools are lost with them.
+            [self._fields.get(name) for name in ("tools", "anthropic_beta", "mcp_servers")],
+        ]
         if self._call.options.thinking_in_every_section:
-            parts.append(_thinking(self._call))
+            parts.append(self._thinking())
         if self._call.traits.nova and self._call.options.nova_choice_in_every_section:
             parts.append(self._choice)
         return _compact(parts)
+
+    def _begin_tools(self) -> None:
+        """The variables of a stored prompt; its own text is not in the request, and not counted."""
+        values = (self._body.get("promptVariables") or {}).values()
+        self._writer.unseen(sum(self._count(value.get("text", "")) for value in values))
+
+    def _begin_system(self) -> None:
+        """The fields' own tools, which stand before the system prompt, and fast mode, which leaves the tools."""
+        tools = self._fields.get("tools") or ()
+        tokens = sum(self._count(_compact(tool)) for tool in tools)
+        if tools and not self._tools:
+            tokens += self._framing.tools
+        speed = self._fields.get("speed")
+        self._writer.unseen(tokens, _compact([None if speed == "standard" else speed, self._fields.get("system")]))
 
     def _write_tools(self) -> None:
         fixed = self._framing.tools
@@ -88,8 +111,23 @@ class _Renderer:
         text_format = (self._body.get("outputConfig") or {}).get("textFormat")
         if text_format:
             tokens += framing.output_schema + self._count(_compact(text_format))
+        more_system = self._fields.get("system")
+        if more_system:
+            tokens += self._count(more_system if isinstance(more_system, str) else _compact(more_system))
         images = any("image" in block for block in self._all_blocks())
-        self._writer.unseen(tokens, _compact([forced, images, _thinking(self._call)]))
+        cleared = self._fields.get("context_management")
+        self._writer.unseen(tokens, _compact([forced, images, self._thinking(), cleared]))
+
+    def _thinking(self) -> list[object]:
+        """Thinking and effort where they are not the model's default, which is the same as absent (R3.10)."""
+        facts = self._call.rule.facts
+        named = (self._fields.get(name) for name in ("thinking", "reasoning_config", "reasoningConfig"))
+        thinking = next(filter(None, named), None)
+        if thinking == {"type": "adaptive" if facts.thinking in ("on", "always") else "disabled"}:
+            thinking = None
+        effort = (self._body.get("outputConfig") or {}).get("effort")
+        effort = effort or (self._fields.get("output_config") or {}).get("effort") or facts.effort
+        return [thinking, effort]
 
     def _all_blocks(self) -> Iterator[Json]:
         for message in self._messages:
@@ -168,22 +206,6 @@ class _Renderer:
 
 def _kind_and_content(block: Json) -> tuple[str, Any]:
     return next(iter(block.items()), ("empty", ""))
-
-
-def _thinking(call: Call) -> list[object]:
-    """Thinking and effort as far as they change the prompt.
-
-    Absent and disabled thinking are the same, and so are absent and `high` effort (rules R3.10).
-    """
-    fields = call.body.get("additionalModelRequestFields") or {}
-    if not isinstance(fields, dict):
-        return []
-    thinking = fields.get("thinking") or {}
-    effort = (call.body.get("outputConfig") or {}).get("effort") or (fields.get("output_config") or {}).get("effort")
-    return [
-        None if thinking.get("type") in (None, "disabled") else thinking,
-        None if effort in (None, "high") else effort,
-    ]
 
 
 def _image_tokens(data: bytes) -> int:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.rules import Api, ModelRule
 from cachepoint.emulator._checks.refusals import Refusal
 from cachepoint.emulator._reading.traits import Traits
 
@@ -24,21 +24,23 @@ _OPERATIONS: Mapping[str, Operation] = {
     "count-tokens": "CountTokens",
 }
 _PATH = re.compile(r"^/model/(?P<model>[^/]+)/(?P<operation>[a-z-]+)$")
+_TARGET_HEADERS = ("service-tier", "performanceconfig-latency", "request-metadata")
+_STORED_PROMPT = re.compile(r"^arn:aws[\w-]*:bedrock:[\w-]*:\d*:prompt/")
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d+/(?P<region>[^/,\s]+)/")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Behaviour on which the public facts leave a choice, or which the service changed over time.
+    """Behaviour on which the public facts (docs/rules.md) leave a choice, or which the service changed over time.
 
     - `strict_roles`: refuse two messages of one role in a row. Default True; threads of 2026 suggest that the
-      service merges them now, older ones show the refusal (rules 8).
+      service merges them now, older ones show the refusal (V11).
     - `strict_blanks`: refuse text of white space alone in a message, whatever stands beside it. Default True, as
       reported from the middle of 2026 on; recordings up to February 2026 show it accepted beside other blocks.
     - `thinking_in_every_section`: a change of thinking or effort invalidates tools and system too, not only
-      messages. Default True, as measured on Sonnet 4.6 (rules R3.10).
+      messages. Default True, as measured on Sonnet 4.6 (R3.10).
     - `nova_choice_in_every_section`: a change of tool choice invalidates the whole prompt on Nova. Default
-      True: it explains the misses of the one recording that changes it (rules R3.13, recorded C9).
+      True: it explains the misses of the one recording that changes it (R3.13, C9).
     - `default_region`: the Region of calls that name none (Bedrock API keys).
     """
 
@@ -53,7 +55,8 @@ class Options:
 class Target:
     """Where a request goes, before its body is read.
 
-    `account` is the access key id, which is no secret. `service_tier` is what InvokeModel names in a header.
+    `account` is the access key id, which is no secret. `service_tier`, `latency` and `metadata` (JSON) are what
+    InvokeModel names in headers.
     """
 
     operation: Operation
@@ -61,6 +64,8 @@ class Target:
     account: str
     region: str
     service_tier: str | None = None
+    latency: str | None = None
+    metadata: str | None = None
 
     @property
     def streams(self) -> bool:
@@ -68,10 +73,19 @@ class Target:
         return self.operation in ("ConverseStream", "InvokeModelWithResponseStream")
 
     @property
+    def api(self) -> Api:
+        """The API the operation belongs to; CountTokens counts for both and goes with InvokeModel."""
+        return "converse" if self.operation.startswith("Converse") else "invoke_model"
+
+    @property
+    def names_stored_prompt(self) -> bool:
+        """The model id is the ARN of a prompt of Prompt management, which brings its own messages (R1.13)."""
+        return _STORED_PROMPT.match(self.model_id) is not None
+
+    @property
     def scope(self) -> str:
-        """What cache entries are not shared across: account, Region, model id and API (rules R3.10, R3.14)."""
-        api = "Converse" if self.operation.startswith("Converse") else "InvokeModel"
-        return f"{self.account}|{self.region}|{self.model_id}|{api}"
+        """What cache entries are not shared across: account, Region, model id and API (R3.10, R3.14)."""
+        return f"{self.account}|{self.region}|{self.model_id}|{self.api}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,8 @@ def read_target(path: str, headers: Mapping[str, str], default_region: str) -> T
     if found is None or operation is None:
         raise Refusal("UnknownOperationException", 404, "The emulator serves Converse, InvokeModel and CountTokens.")
     account, region = _caller(headers.get("authorization"), default_region)
-    return Target(operation, unquote(found["model"]), account, region, headers.get("x-amzn-bedrock-service-tier"))
+    named = (headers.get(f"x-amzn-bedrock-{name}") for name in _TARGET_HEADERS)
+    return Target(operation, unquote(found["model"]), account, region, *named)
 
 
 def _caller(authorization: str | None, default_region: str) -> tuple[str, str]:

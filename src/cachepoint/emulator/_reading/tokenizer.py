@@ -1,7 +1,7 @@
 """The emulator's own token counter: an approximation of a subword tokenizer.
 
-No tokenizer of Claude 3 and later or of Nova is public (rules T3), so this one is built from what recorded
-totals show (recorded C4 and C5) and is deliberately not the planner's estimate:
+No tokenizer of Claude 3 and later or of Nova is public (docs/rules.md, T3), so this one is built from what recorded
+totals show (C4 and C5) and is deliberately not the planner's estimate:
 
 - A common word with the space before it is one token whatever its length up to about six letters;
   longer words add pieces, and what is no word at all (one letter repeated) costs a token per three letters.
@@ -43,7 +43,7 @@ class Weights:
     others: float = 1.0
 
 
-# Fitted to recorded totals of identical texts (recorded C4, C5): Opus 4.8 against Haiku 4.5 and Sonnet 4.6 for
+# Fitted to recorded totals of identical texts (C4, C5): Opus 4.8 against Haiku 4.5 and Sonnet 4.6 for
 # `claude-new`; Nova Micro's nine tokens a nine-word sentence and Nova Lite's capitals for `nova`.
 WEIGHTS: Mapping[Tokenizer, Weights] = {
     "claude": Weights(),

@@ -1,8 +1,8 @@
 """What the emulator knows of a model besides its cache rules: framing tokens, and what its family refuses.
 
-Facts, from recorded totals (recorded C2, C6 and the short calls of the recordings):
+Facts, from recorded totals (docs/rules.md, C2 and C6, and the short calls of the recordings):
 - `Hello` alone costs 8 tokens on Claude: one of text, three that frame a message, four that open the answer.
-- The tokens that open the answer follow the last checkpoint, so they are never cached (rules R3.5).
+- The tokens that open the answer follow the last checkpoint, so they are never cached (R3.5).
 - Tools cost a fixed block. On Claude 3.5 Haiku a part of it follows the system prompt: with a checkpoint on
   the tools alone, a five-token question leaves 145 tokens of input.
 - A forced tool choice and strict schemas add tokens that no text shows, after the system prompt.
@@ -77,8 +77,8 @@ class Traits:
     """A model's family and what follows from it.
 
     `keeps_thinking`: reasoning of earlier turns stays in the prompt when a new question comes; older Claude
-    models and every Haiku drop it (rules R3.10). `takes_prefill`: the conversation may end with an assistant
-    message (rules 8). `legacy`: served by the integration that knows no top-level `cache_control` (R3.19).
+    models and every Haiku drop it (R3.10). `takes_prefill`: the conversation may end with an assistant
+    message (V11). `legacy`: served by the integration that knows no top-level `cache_control` (R3.19).
     """
 
     claude: bool

@@ -32,6 +32,7 @@ from cachepoint.langchain._agents.history import (
 )
 from cachepoint.langchain._agents.tools import in_stable_order
 from cachepoint.langchain._cost.agent_run import nothing_spent, spent_after
+from cachepoint.langchain._request.cache_control import blocks_of, carries_mark, marked_at_end
 from cachepoint.langchain._request.carried import hinted
 
 SUMMARISE = (
@@ -183,7 +184,7 @@ class PromptCacheMiddleware(AgentMiddleware[PromptCacheState, Any, Any]):
             return messages
         *before, last = messages
         # Nothing else says that the end of the history is in front of this, where the next request will part.
-        marked = _marked(last) if isinstance(last, ToolMessage) else last
+        marked = marked_at_end(last) if isinstance(last, ToolMessage) else last
         # As a block, which is not merged with the text of a question before it.
         return [*before, marked, HumanMessage([{"type": "text", "text": text}])]
 
@@ -218,19 +219,9 @@ def _volatile_last(system: SystemMessage | None) -> SystemMessage | None:
     """The system message with the blocks that look volatile behind the others; marked ones stay where they are."""
     if system is None or isinstance(system.content, str):
         return system
-    blocks = [block if isinstance(block, dict) else {"type": "text", "text": block} for block in system.content]
+    blocks = blocks_of(system.content)
     volatile = [block for block in blocks if looks_volatile(str(block.get("text", "")))]
     static = [block for block in blocks if block not in volatile]
-    if not volatile or not static or any("cache_control" in block or "cachePoint" in block for block in blocks):
+    if not volatile or not static or any(map(carries_mark, blocks)):
         return system
     return system.model_copy(update={"content": [*static[:-1], hinted(static[-1], "context_end"), *volatile]})
-
-
-def _marked(message: ToolMessage) -> ToolMessage:
-    """The tool's result with a checkpoint behind it; an empty one has nowhere to put it."""
-    if not message.content:
-        return message
-    *before, end = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content
-    if not isinstance(end, dict):
-        end = {"type": "text", "text": end}
-    return message.model_copy(update={"content": [*before, {**end, "cache_control": {"type": "ephemeral"}}]})

@@ -11,6 +11,8 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
+from cachepoint.langchain._request.cache_control import carries_mark
+
 Tool = BaseTool | dict[str, Any]
 
 _UNORDERED = ("required",)
@@ -49,8 +51,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _is_marked(tool: Tool) -> bool:
-    marked = tool if isinstance(tool, dict) else tool.extras or {}
-    return "cachePoint" in marked or "cache_control" in marked
+    return carries_mark(tool if isinstance(tool, dict) else tool.extras or {})
 
 
 def _name(tool: Tool) -> str:

@@ -11,11 +11,10 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 
-from cachepoint.core.accounts.record import Told, status_of
 from cachepoint.core.accounts.totals import Totals
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
-from cachepoint.langchain._cost.reported import ChatPrices, answered_from_cache, model_of, tier_of, told_of, usage_of
+from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache
 
 _AMOUNTS = ("usd", "uncached_usd", "saved_usd")
 _SUMS = ("calls", "usage", "cost", "hit_rate", "misses", "unpriced")
@@ -30,7 +29,7 @@ def spent_after(spent: Mapping[str, Any], message: AIMessage, model: BaseChatMod
     """The sums with one more answer; one that came from LangChain's own LLM cache cost nothing and does not count."""
     if answered_from_cache(message.usage_metadata):
         return dict(spent)
-    told = _told(message, model)
+    told = _answer(message, model).told
     misses = dict(spent["misses"])
     if told.miss:
         misses[told.miss.reason] = misses.get(told.miss.reason, 0) + 1
@@ -52,23 +51,17 @@ def _shown(totals: Totals) -> dict[str, Any]:
     return {name: sums[name] for name in _SUMS}
 
 
-def _told(message: AIMessage, model: BaseChatModel) -> Told:
-    metadata = message.response_metadata
-    if told := told_of(metadata):
-        return told
-    if not message.usage_metadata:
-        return Told("off", None, None, None)
-    usage = usage_of(message.usage_metadata)
+def _answer(message: AIMessage, model: BaseChatModel) -> Answer:
     named = model._get_ls_params()
-    cost = _prices().price(
-        usage,
+    return Answer(
+        _prices(),
+        message.response_metadata,
+        message.usage_metadata,
         provider=named.get("ls_provider"),
-        model=model_of(metadata) or str(named.get("ls_model_name")),
-        at=time.time(),
-        tier=tier_of(metadata),
+        asked_model=str(named.get("ls_model_name")),
         region=getattr(model, "region_name", None),
+        at=time.time(),
     )
-    return Told("off", status_of(usage), usage, cost)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,29 +17,22 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.call import ABANDONED
+from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
-from cachepoint.bedrock.warn import warn_once
 from cachepoint.core.accounts.budget import Budget
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
-from cachepoint.core.accounts.record import CallRecord, Told, status_of
+from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.accounts.summary import LedgerReport
 from cachepoint.core.provider.prices import Prices
 from cachepoint.core.provider.rules import TTL
 from cachepoint.langchain._cost.langsmith import exact_costs
-from cachepoint.langchain._cost.reported import (
-    ChatPrices,
-    answered_from_cache,
-    asked_ttl,
-    model_of,
-    tier_of,
-    told_of,
-    usage_of,
-)
+from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache, asked_ttl
 from cachepoint.langchain._cost.run_tags import SESSION, run_tags
 
 RUN = "run"
-_TTL_UNSAID = "anthropic-bedrock-chat"
+_TTL_UNREPORTED = "anthropic-bedrock-chat"
 """LangChain's name of the class whose streams do not tell the TTL of a write."""
 
 
@@ -58,19 +51,23 @@ class _Started:
 
 
 def _started(
-    params: Mapping[str, Any], said: Mapping[str, Any], messages: list[BaseMessage], at: float, tags: Mapping[str, str]
+    params: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    messages: list[BaseMessage],
+    at: float,
+    tags: Mapping[str, str],
 ) -> _Started:
     api = str(params.get("_type") or "chat")
-    invocation = said.get("ls_invocation_params")
+    invocation = metadata.get("ls_invocation_params")
     region = invocation.get("region_name") if isinstance(invocation, Mapping) else None
     return _Started(
         at=at,
         clock=time.monotonic(),
-        model=str(said.get("ls_model_name") or params.get("model") or "unknown"),
-        provider=said.get("ls_provider"),
+        model=str(metadata.get("ls_model_name") or params.get("model") or "unknown"),
+        provider=metadata.get("ls_provider"),
         region=region or params.get("region_name"),
         api=api,
-        ttl=asked_ttl(messages) if api == _TTL_UNSAID else "5m",
+        ttl=asked_ttl(messages) if api == _TTL_UNREPORTED else "5m",
         tags=tags,
     )
 
@@ -221,42 +218,36 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
                 with self._lock:
                     self._answered_from_cache += 1
                 return
-            self.ledger.add(self._record(started, message, error))
-        except Exception as problem:  # noqa: BLE001 - counting must not make the call fail
-            name = type(problem).__name__
-            warn_once(f"tracking:{name}", f"cachepoint: {name} in a callback or its on_call; a call may go uncounted")
+            record = self._record(started, message, error)
+        except Exception as fault:  # noqa: BLE001 - counting must not make the call fail
+            swallow(fault, "counting a call")
+            return
+        deliver(self.ledger, record)
 
     def _record(self, started: _Started, message: AIMessage | None, error: str | None) -> CallRecord:
-        metadata = {} if message is None else message.response_metadata
-        model = model_of(metadata) or started.model
-        base = self._base_models.get(model)
+        answer = Answer(
+            self._prices,
+            {} if message is None else message.response_metadata,
+            None if message is None else message.usage_metadata,
+            provider=started.provider,
+            asked_model=started.model,
+            region=started.region,
+            at=started.at,
+            base_models=self._base_models,
+            unreported_ttl=started.ttl,
+        )
         return CallRecord(
             started=started.at,
             seconds=time.monotonic() - started.clock,
-            model=model,
-            base_model=base,
+            model=answer.model,
+            base_model=answer.base_model,
             region=started.region,
             api=started.api,
             tags=started.tags,
             session=started.tags.get(SESSION),
             error=error,
-            **(told_of(metadata) or self._reported(started, message, base or model))._asdict(),
+            **answer.told._asdict(),
         )
-
-    def _reported(self, started: _Started, message: AIMessage | None, model: str) -> Told:
-        """What a model without a contract tells by LangChain's own means."""
-        if message is None or not message.usage_metadata:
-            return Told("off", None, None, None)
-        usage = usage_of(message.usage_metadata, started.ttl)
-        cost = self._prices.price(
-            usage,
-            provider=started.provider,
-            model=model,
-            at=started.at,
-            tier=tier_of(message.response_metadata),
-            region=started.region,
-        )
-        return Told("off", status_of(usage), usage, cost)
 
 
 def _message(response: LLMResult | None) -> AIMessage | None:
@@ -301,11 +292,5 @@ def get_prompt_cache_callback(
     handler = PromptCacheCallbackHandler(
         on_call=on_call, budget_usd=budget_usd, prices=prices, base_models=base_models, clock=clock
     )
-    slot = _free_slot()
-    token = slot.set(handler)
-    try:
-        with exact_costs(prices):
-            yield handler
-    finally:
-        with suppress(ValueError):  # a generator may be closed in another context than it was begun in
-            slot.reset(token)
+    with in_block(_free_slot(), handler), exact_costs(prices):
+        yield handler

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.usage import Usage
-from cachepoint.langchain._cost.reported import ChatPrices, answered_from_cache, tier_of, told_of, usage_of
+from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache, usage_of
 
 if TYPE_CHECKING:
     from langsmith import Client
@@ -81,29 +80,25 @@ def _with_cost(fields: dict[str, Any], prices: ChatPrices) -> dict[str, Any]:
         return fields
     response = _response_metadata(fields.get("outputs"))
     started = fields.get("start_time")
-    price = partial(
-        _price,
+    answer = Answer(
         prices,
+        response,
+        reported,
         provider=metadata.get("ls_provider"),
-        model=str(response.get("model_name") or metadata.get("ls_model_name") or ""),
-        at=started.timestamp() if isinstance(started, datetime) else time.time(),
-        tier=tier_of(response),
+        asked_model=str(metadata.get("ls_model_name") or ""),
         region=(metadata.get("ls_invocation_params") or {}).get("region_name"),
+        at=started.timestamp() if isinstance(started, datetime) else time.time(),
     )
-    told = told_of(response)
-    costs = _costs(usage_of(reported), price, told.cost.usd if told and told.cost else None)
+    costs = _costs(usage_of(reported), answer)
     return {**fields, "extra": {**extra, "metadata": {**metadata, "usage_metadata": {**reported, **costs}}}}
 
 
-def _price(prices: ChatPrices, usage: Usage, **of: Any) -> Cost | None:
-    return prices.price(usage, **of)
-
-
-def _costs(usage: Usage, price: Callable[[Usage], Cost | None], told: Decimal | None) -> dict[str, Any]:
-    """LangSmith's cost fields; only the total where the model's own price, which `told` it, is another."""
-    cost, prompt = price(usage), price(replace(usage, output=0))
-    if cost is None or prompt is None or (told is not None and told != cost.usd):
-        return {} if told is None else {"total_cost": float(told)}
+def _costs(usage: Usage, answer: Answer) -> dict[str, Any]:
+    """LangSmith's cost fields; only the total where the call tells another than these prices give."""
+    told, cost, prompt = answer.told.cost, answer.price(usage), answer.price(replace(usage, output=0))
+    if cost is None or prompt is None or told is None or told.usd != cost.usd:
+        return {} if told is None else {"total_cost": float(told.usd)}
+    price = answer.price
     return {
         "input_cost": float(prompt.usd),
         "output_cost": float(cost.usd - prompt.usd),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -14,10 +13,11 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 from typing_extensions import override  # a dependency of langchain-core
 
+from cachepoint.bedrock.warn import warn
 from cachepoint.core.provider.rules import TTL
 from cachepoint.core.retrieval.ordering import content_digest
-from cachepoint.errors import CachepointWarning
 from cachepoint.langchain._documents.retriever import PLACE
+from cachepoint.langchain._request.cache_control import blocks_of, marked
 from cachepoint.langchain._request.carried import hinted
 
 CONTEXT_SYSTEM = (
@@ -48,11 +48,11 @@ def context_blocks(
 ) -> list[Block]:
     """The documents as content blocks of a message, one each, in the order given.
 
-    The last block is said to end the context, and the planner decides whether a checkpoint there pays; `ttl` asks for
-    one with that lifetime. With `recurring=False`, where each question brings other documents, the planner is told
-    nothing and waits until it sees the same ones again. `render` makes a document's text; by default its label, its
-    source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores into the
-    text.
+    The last block is marked as the end of the context, and the planner decides whether a checkpoint there pays; `ttl`
+    asks for one with that lifetime. With `recurring=False`, where each question brings other documents, nothing is
+    marked, and the planner waits until it sees the same ones again. `render` makes a document's text; by default its
+    label, its source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores
+    into the text.
     """
     documents = list(documents)
     _check(documents)
@@ -102,15 +102,15 @@ class ContextTurns(BaseMessagePromptTemplate):
 
     @override
     def format_messages(self, **kwargs: Any) -> list[BaseMessage]:
-        asked = HumanMessage(_blocks(kwargs[self.question]))
+        asked = HumanMessage(blocks_of(kwargs[self.question]))
         turns = [*convert_to_messages(kwargs.get(self.history) or []), asked]
         place = 0 if self.documents == "first" and isinstance(turns[0], HumanMessage) else -1
         # A turn that has the documents now is sent without them when it is history, so it stays the same otherwise.
         context = _context(kwargs[self.context], recurring=self.documents == "first")
         # The first turn of one conversation may well come back in another; what stands behind a history does not.
         if self.documents == "last" and len(turns) > 1 and context:
-            context[0] = hinted(context[0], "fleeting")
-        content = [*context, *_blocks(turns[place].content)]
+            context[0] = hinted(context[0], "volatile")
+        content = [*context, *blocks_of(turns[place].content)]
         turns[place] = turns[place].model_copy(update={"content": content})
         return turns
 
@@ -126,12 +126,7 @@ def _context(given: Any, *, recurring: bool) -> list[Block]:
         return _ended(blocks, None) if recurring else blocks
     if all(isinstance(each, Document) for each in given):
         return context_blocks(given, recurring=recurring)
-    return _blocks(given)
-
-
-def _blocks(content: str | Sequence[str | Mapping[str, Any]]) -> list[Any]:
-    blocks = [content] if isinstance(content, str) else content
-    return [_text(block) if isinstance(block, str) else dict(block) for block in blocks]
+    return blocks_of(given)
 
 
 def _text(text: str) -> Block:
@@ -142,8 +137,7 @@ def _ended(blocks: list[Block], ttl: TTL | None) -> list[Block]:
     if not blocks:
         return []
     *before, last = blocks
-    mark = {"cache_control": {"type": "ephemeral", "ttl": ttl}} if ttl else {}
-    return [*before, hinted({**last, **mark}, "context_end")]
+    return [*before, hinted(marked(last, ttl) if ttl else last, "context_end")]
 
 
 def _rendered(document: Document) -> str:
@@ -177,9 +171,7 @@ def _content(document: Document) -> str:
 
 
 def _warn(what: str) -> None:
-    warnings.warn(
+    warn(
         f"{what}: they come out differently for every question, and no prefix that has documents is read again. "
-        "Leave that step out, or let it come before StableOrderRetriever.",
-        CachepointWarning,
-        stacklevel=4,
+        "Leave that step out, or let it come before StableOrderRetriever."
     )

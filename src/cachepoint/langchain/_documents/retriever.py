@@ -110,8 +110,8 @@ class StableOrderRetriever(BaseRetriever):
 
 
 def _session(metadata: dict[str, Any] | None) -> str:
-    said = {**ensure_config().get("configurable", {}), **(metadata or {})}
-    return {**current_tags(), **run_tags(said, ())}.get(SESSION, "")
+    known = {**ensure_config().get("configurable", {}), **(metadata or {})}
+    return {**current_tags(), **run_tags(known, ())}.get(SESSION, "")
 
 
 def _document(found: Any) -> Document:

@@ -7,11 +7,14 @@ Users of Claude write `cache_control` on content blocks, in a block's `extras`, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point_for, is_cache_point
 from cachepoint.errors import ConfigurationError
+
+M = TypeVar("M", bound=BaseMessage)
 
 _RESULT_TYPES = ("tool_result", "server_tool_result")
 
@@ -32,15 +35,15 @@ def mark_system(entries: Sequence[str | dict[str, Any]]) -> list[str | dict[str,
 
 def mark_tools(tools: Iterable[Any]) -> list[Any]:
     """The tools with a checkpoint after every marked one."""
-    marked: list[Any] = []
+    placed: list[Any] = []
     for tool in tools:
         if isinstance(tool, dict):
-            marked += _tool_dict(tool)
+            placed += _tool_dict(tool)
             continue
-        marked.append(tool)
+        placed.append(tool)
         if mark := (getattr(tool, "extras", None) or {}).get("cache_control"):
-            marked.append(_point(mark))
-    return marked
+            placed.append(cache_point_for(mark))
+    return placed
 
 
 def ending_in_a_mark(messages: Sequence[BaseMessage], ttl: str | None) -> list[BaseMessage]:
@@ -48,12 +51,32 @@ def ending_in_a_mark(messages: Sequence[BaseMessage], ttl: str | None) -> list[B
     if not messages or not messages[-1].content:
         raise ConfigurationError("warm(): nothing to write; give messages, of which the last is not empty")
     *before, last = messages
-    blocks = [{"type": "text", "text": last.content}] if isinstance(last.content, str) else list(last.content)
-    mark = {"type": "ephemeral", "ttl": ttl} if ttl else {"type": "ephemeral"}
-    end = blocks[-1] if isinstance(blocks[-1], dict) else {"type": "text", "text": blocks[-1]}
-    marked = last.model_copy(update={"content": [*blocks[:-1], {**end, "cache_control": mark}]})
     asked = [] if isinstance(last, HumanMessage) else [HumanMessage("Reply with one word.")]
-    return [*before, marked, *asked]
+    return [*before, marked_at_end(last, ttl), *asked]
+
+
+def marked_at_end(message: M, ttl: str | None = None) -> M:
+    """The message with a mark on its last block; an empty one has nowhere to put it."""
+    if not message.content:
+        return message
+    *before, last = blocks_of(message.content)
+    return message.model_copy(update={"content": [*before, marked(last, ttl)]})
+
+
+def marked(block: Mapping[str, Any], ttl: str | None = None) -> dict[str, Any]:
+    """The content block with a mark, as users of Claude write it."""
+    return {**block, "cache_control": {"type": "ephemeral", "ttl": ttl} if ttl else {"type": "ephemeral"}}
+
+
+def carries_mark(given: Mapping[str, Any]) -> bool:
+    """Whether a block, or a tool, asks for a checkpoint after it."""
+    return is_cache_point(given) or bool(_mark_of(given))
+
+
+def blocks_of(content: str | Sequence[str | Mapping[str, Any]]) -> list[Any]:
+    """A message's content as blocks alone."""
+    parts = [content] if isinstance(content, str) else content
+    return [{"type": "text", "text": part} if isinstance(part, str) else dict(part) for part in parts]
 
 
 def _tool_dict(tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -75,7 +98,7 @@ def _mark_message(message: BaseMessage) -> BaseMessage:
 def _is_marked(block: Any) -> bool:
     if not isinstance(block, dict):
         return False
-    if _mark_of(block) or ("cachePoint" in block and len(block) > 1):
+    if _mark_of(block) or (is_cache_point(block) and len(block) > 1):
         return True
     return any(_is_marked(inner) for inner in _results(block))
 
@@ -96,7 +119,7 @@ def _with_points(blocks: Iterable[Any], *, wrap: bool = False) -> Iterator[Any]:
             yield block
             continue
         for part in _split(block):
-            if wrap and "cachePoint" in part:
+            if wrap and is_cache_point(part):
                 yield {"type": "non_standard", "value": part}
             elif results := _results(part):
                 yield {**part, "content": list(_with_points(results))}
@@ -106,22 +129,17 @@ def _with_points(blocks: Iterable[Any], *, wrap: bool = False) -> Iterator[Any]:
 
 def _split(block: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The block without its mark, then the checkpoint; Converse takes one member in a block."""
-    mark, point = _mark_of(block), block.get("cachePoint")
-    rest = _without(block, "cache_control", "cachePoint")
+    mark, point = _mark_of(block), block.get(CACHE_POINT)
+    rest = _without(block, "cache_control", CACHE_POINT)
     if point and "type" not in rest:
         yield from ({name: value} for name, value in rest.items())
     elif rest:
         yield rest
     if point:
-        yield {"cachePoint": point}
+        yield {CACHE_POINT: point}
     elif mark:
-        yield _point(mark)
+        yield cache_point_for(mark)
 
 
 def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in names}
-
-
-def _point(mark: Any) -> dict[str, Any]:
-    ttl = mark.get("ttl") if isinstance(mark, Mapping) else None
-    return {"cachePoint": {"type": "default", "ttl": ttl} if ttl else {"type": "default"}}

@@ -1,19 +1,28 @@
-"""Hints on content blocks, on their way to the planner: that context ends here, or that from here on all is fleeting.
+"""Notes on content blocks, carried in a message and through the parent to where a request goes out.
 
-`extras` of a content block is LangChain's place for what one provider wants to know; the others leave it out. It holds
-the hint in a message. On the way through the parent, which drops `extras`, a marker in front of the block holds it.
+Three things are noted: that context ends with a block, that with it begins what the history will not keep, and that
+with it begins a system message in its place. `extras` of a content block is LangChain's place for what one provider
+wants to know; the others leave it out. It holds a note in a message. On the way through the parent, which drops
+`extras` and passes on blocks that it does not know, a marker in front of the block holds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
 
 from cachepoint.core.prompt.prompt import NO_HINTS, Hint, Hints, Where
 
+Note = Hint | Literal["system_turn"]
+
 _KEY = "cachepoint"
+
+
+def marker(note: Note) -> dict[str, Any]:
+    """What stands for a note in front of its block."""
+    return {_KEY: note}
 
 
 def hinted(block: Mapping[str, Any], hint: Hint) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def _carrying(message: BaseMessage) -> BaseMessage:
 def _marked(blocks: Iterable[Any]) -> Iterator[Any]:
     for block in blocks:
         if hint := _hint(block):
-            yield {_KEY: hint}
+            yield marker(hint)
         yield block
 
 

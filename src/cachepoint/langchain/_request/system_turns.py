@@ -1,10 +1,12 @@
 """System messages: each keeps a boundary of its own, and a late one keeps its place in the conversation.
 
 `ChatBedrockConverse` joins consecutive system strings into one block and moves every system message
-to the front, which changes the prefix of the whole conversation (langchain-aws hoists; defect 11).
+to the front, which changes the prefix of the whole conversation (langchain-aws 1.9.1
+`bedrock_converse.py`, `_messages_to_bedrock`).
 
 AWS takes a message of role "system" only directly after a user turn, last or before an assistant
-turn, one at a time, and with text only (Bedrock user guide, "Mid-conversation system messages").
+turn, one at a time, and with text only (AWS user guide, "Mid-conversation system messages", 2026; what other sources
+say: docs/rules.md, "Late system messages").
 A late system message is therefore carried at the end of the user turn it follows, behind a marker that
 the parent passes through untouched; `seat` makes it a message of its own again.
 """
@@ -17,7 +19,11 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-_MARKER = {"cachepoint": "system turn"}
+from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.langchain._request.cache_control import blocks_of
+from cachepoint.langchain._request.carried import marker
+
+_MARKER = marker("system_turn")
 
 
 def keep_boundaries(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
@@ -42,7 +48,7 @@ def carry_late(messages: Sequence[BaseMessage]) -> list[BaseMessage] | None:
     waiting: list[Any] = []
     for message in messages:
         if isinstance(message, SystemMessage) and any(not isinstance(each, SystemMessage) for each in carried):
-            waiting += _blocks(message)
+            waiting += blocks_of(message.content)
             continue
         if isinstance(message, AIMessage):
             waiting = _put(carried, waiting)
@@ -96,11 +102,6 @@ def _pieces(texts: Sequence[str]) -> list[str]:
     return pieces
 
 
-def _blocks(message: BaseMessage) -> list[Any]:
-    content = message.content
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-
-
 def _put(carried: list[BaseMessage], waiting: list[Any]) -> list[Any]:
     """Put what waits behind the user turn that ends here; what cannot be put waits on."""
     if not waiting or not carried or isinstance(carried[-1], (AIMessage, SystemMessage)):
@@ -111,8 +112,8 @@ def _put(carried: list[BaseMessage], waiting: list[Any]) -> list[Any]:
 
 def _text_only(messages: Iterable[BaseMessage]) -> bool:
     return all(
-        isinstance(block, str) or "cachePoint" in block or block.get("type", "text") == "text"
+        is_cache_point(block) or block.get("type", "text") == "text"
         for message in messages
         if isinstance(message.content, list) and _MARKER in message.content
-        for block in message.content[1:]
+        for block in blocks_of(message.content)[1:]
     )

@@ -36,7 +36,7 @@ from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.llama_index._chat.memory import ChunkedChatMemory
 from cachepoint.llama_index._documents.stable_order import StableOrderPostprocessor
-from cachepoint.llama_index._documents.templates import FleetingBlock, document_blocks, fixed_messages, fixed_text
+from cachepoint.llama_index._documents.templates import VolatileBlock, document_blocks, fixed_messages, fixed_text
 
 CONTEXT_LABEL = "Context for the question below:\n\n"
 
@@ -168,7 +168,7 @@ class CachedContextChatEngine(BaseChatEngine):
     def _turn(self, message: str, nodes: Sequence[NodeWithScore], history: Sequence[ChatMessage]) -> list[ChatMessage]:
         documents = document_blocks([item.node.get_content(MetadataMode.LLM) for item in nodes])
         # The first turn of one conversation may well come back in another; what stands behind a history does not.
-        label = (FleetingBlock if history else TextBlock)(text=CONTEXT_LABEL)
+        label = (VolatileBlock if history else TextBlock)(text=CONTEXT_LABEL)
         context = [label, *documents] if documents else []
         asked = ChatMessage(role=MessageRole.USER, blocks=[*context, TextBlock(text=message)])
         return [*self._prefix_messages, *history, asked]

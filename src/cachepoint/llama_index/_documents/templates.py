@@ -23,7 +23,7 @@ class ContextBlock(TextBlock):
     """Context that questions are asked about; the planner is told where the last such block of a message ends."""
 
 
-class FleetingBlock(TextBlock):
+class VolatileBlock(TextBlock):
     """Text with which begins what the history will not keep, such as the documents of one turn.
 
     The planner is told, and writes nothing that ends behind it.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +27,8 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.utils import parse_partial_json
 
-from cachepoint.errors import CachepointWarning
+from cachepoint.bedrock.warn import warn
+from cachepoint.bedrock.wire.cache_point import cache_point_for
 
 Wire = dict[str, Any]
 
@@ -58,17 +58,10 @@ _NOT_IN_DOCUMENT_NAMES = re.compile(r"[^A-Za-z0-9\-()\[\]]+")
 
 
 def cache_mark(control: Any) -> Wire | None:
-    """The `cachePoint` for a `cache_control` as any framework writes it; None where it asks for nothing.
-
-    A TTL is passed on only where the user gave one, so that the policy may choose otherwise.
-    """
+    """The checkpoint for a `cache_control`, LlamaIndex's or a dict; None where it asks for nothing."""
     if not control:
         return None
-    if isinstance(control, CacheControl):
-        ttl = control.ttl if "ttl" in control.model_fields_set else None
-    else:
-        ttl = control.get("ttl") if isinstance(control, Mapping) else None
-    return {"cachePoint": {"type": "default", **({"ttl": ttl} if ttl else {})}}
+    return cache_point_for(control.model_dump(exclude_unset=True) if isinstance(control, CacheControl) else control)
 
 
 def parse_arguments(arguments: str | dict[str, Any]) -> dict[str, Any]:
@@ -108,11 +101,7 @@ class BlockTranslator:
         kinds = (self._by_type.get(kind) for kind in type(block).__mro__)
         translation = next(filter(None, kinds), None)
         if translation is None:
-            warnings.warn(
-                f"Converse takes no {type(block).__name__}; it was left out of the request",
-                CachepointWarning,
-                stacklevel=2,
-            )
+            warn(f"Converse takes no {type(block).__name__}; it was left out of the request")
             return []
         return translation(block)
 

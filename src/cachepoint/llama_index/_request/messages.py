@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,9 +19,11 @@ from typing import Any, Literal
 from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageRole, ToolCallBlock
 from llama_index.core.bridge.pydantic import BaseModel
 
+from cachepoint.bedrock.warn import warn
+from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.core.prompt.prompt import Hint, Where
-from cachepoint.errors import CachepointWarning, ConfigurationError
-from cachepoint.llama_index._documents.templates import ContextBlock, FleetingBlock
+from cachepoint.errors import ConfigurationError
+from cachepoint.llama_index._documents.templates import ContextBlock, VolatileBlock
 from cachepoint.llama_index._request.blocks import BlockTranslator, Wire, cache_mark
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -93,8 +94,8 @@ def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[Wire]]) -
     for block, wires in zip(blocks, by_block, strict=False):  # behind those of blocks stand those of other calls
         if wires and isinstance(block, ContextBlock):
             context_end = at
-        elif wires and isinstance(block, FleetingBlock):
-            yield at, "fleeting"
+        elif wires and isinstance(block, VolatileBlock):
+            yield at, "volatile"
         at += len(wires)
     if context_end is not None:
         yield context_end, "context_end"
@@ -132,11 +133,9 @@ def _calls_beside_blocks(message: ChatMessage) -> Iterator[ToolCallBlock]:
             continue
         call = _call(given.model_dump() if isinstance(given, BaseModel) else given)
         if call is None:
-            warnings.warn(
+            warn(
                 f'a {type(given).__name__} in additional_kwargs["tool_calls"] was left out of the request, for it has '
-                "no id and name of a tool call; make it a ToolCallBlock in the message's blocks",
-                CachepointWarning,
-                stacklevel=2,
+                "no id and name of a tool call; make it a ToolCallBlock in the message's blocks"
             )
         elif call.tool_call_id not in known:
             yield call
@@ -164,12 +163,12 @@ def _tool_result(message: ChatMessage, content: Sequence[Wire]) -> Iterator[Wire
             f"a message of role {message.role.value!r} has tool_call_id {call!r}; "
             'put the id of the call it answers into additional_kwargs["tool_call_id"]'
         )
-    output = [block for block in content if "cachePoint" not in block]
+    output = [block for block in content if not is_cache_point(block)]
     result: Wire = {"toolUseId": call, "content": output or [{"text": _NO_OUTPUT}]}
     if status := message.additional_kwargs.get("status"):
         result["status"] = status
     yield {"toolResult": result}
-    yield from [block for block in content if "cachePoint" in block][-1:]
+    yield from [block for block in content if is_cache_point(block)][-1:]
 
 
 def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
@@ -178,7 +177,7 @@ def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
     for last in content:
         yield last
     mark = cache_mark(message.additional_kwargs.get("cache_control"))
-    if mark and last and "cachePoint" not in last:
+    if mark and last and not is_cache_point(last):
         yield mark
 
 
@@ -195,7 +194,7 @@ def _labelled(block: Wire) -> Wire:
 
 
 def _append(turns: list[Wire], role: str, content: list[Wire]) -> None:
-    if all("cachePoint" in block for block in content):
+    if all(map(is_cache_point, content)):
         # Converse refuses a turn of nothing or of a checkpoint alone; the checkpoint belongs to what is before it.
         if turns:
             turns[-1]["content"] += content

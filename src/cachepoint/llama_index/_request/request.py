@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
+from cachepoint.bedrock.wire.cache_point import cache_point, is_cache_point
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._request.messages import to_conversation
@@ -45,8 +46,8 @@ def converse_request(
     conversation = to_conversation(messages, system_role=system_role)
     request: dict[str, Any] = {"modelId": given.pop("model"), "messages": conversation.messages}
     if system := conversation.system:
-        marked = "cachePoint" in system[-1] or not mark_system
-        request["system"] = system if marked else [*system, {"cachePoint": {"type": "default"}}]
+        marked = is_cache_point(system[-1]) or not mark_system
+        request["system"] = system if marked else [*system, cache_point()]
     if config := given.pop("tools", None) or stand_ins(conversation.tool_names()):
         request["toolConfig"] = config
     if inference := _taken(given, _INFERENCE):

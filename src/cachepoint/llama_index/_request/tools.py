@@ -9,6 +9,7 @@ from llama_index.core.base.llms.types import ChatResponse, ToolCallBlock
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 
+from cachepoint.bedrock.wire.cache_point import cache_point
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._request.blocks import Wire, parse_arguments
 
@@ -32,7 +33,7 @@ def tool_config(
         return None
     specs: list[Wire] = [_tool_spec(tool) for tool in tools]
     if mark_end:
-        specs.append({"cachePoint": {"type": "default"}})
+        specs.append(cache_point())
     return {"tools": specs, "toolChoice": _tool_choice(choice, required) if can_force else {"auto": {}}}
 
 

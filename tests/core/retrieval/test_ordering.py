@@ -1,7 +1,9 @@
-"""Orders under which equal sets are equal, and histories whose beginning stands still."""
+"""Orders under which equal sets are equal."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachepoint.core.retrieval.ordering import (
+    DOCUMENTS_KEPT,
+    SESSIONS_KEPT,
     DocumentKey,
     SessionOrders,
+    content_digest,
     document_key,
     most_relevant,
     shown_after,
     stable_order,
 )
-from cachepoint.core.retrieval.trimming import start_in_chunks
 
 Document = tuple[str | None, str | None, int | None, str]
 
@@ -141,16 +145,121 @@ def test_a_users_key_that_ties_still_gives_one_order() -> None:
     assert stable_order("ba", text=str, key=lambda _: 0) == stable_order("ab", text=str, key=lambda _: 0)
 
 
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
-def test_a_trimmed_history_fits_and_its_start_moves_seldom(sizes: list[int]) -> None:
-    limit, keep = 100, 50
-    starts = [start_in_chunks(sizes[: end + 1], limit, keep) for end in range(len(sizes))]
-    assert starts == sorted(starts)
-    for end, start in enumerate(starts):
-        assert sum(sizes[start : end + 1]) <= limit or start == end
-    # Between two moves at least limit - keep has to come in.
-    assert len(set(starts)) - 1 <= sum(sizes) / (limit - keep)
+# -- keys -----------------------------------------------------------------------------------------
+
+RANDOM, TIMED = "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
+DIGEST = content_digest("text")
 
 
-def test_one_item_above_the_limit_is_kept() -> None:
-    assert start_in_chunks([10, 500], 100, 50) == 1
+@pytest.mark.parametrize(
+    ("document_id", "metadata", "expected"),
+    [
+        ("doc", {"source": "a.pdf", "page": 2, "start_index": 7}, (0, "doc", 2, 7)),
+        ("doc", {}, (0, "doc", -1, -1)),
+        (TIMED, {"source": "a.pdf"}, (0, TIMED, -1, -1)),
+        (RANDOM, {"source": "a.pdf", "page": 2, "start_index": 7}, (1, "a.pdf", 2, 7)),
+        (f"x{RANDOM}", {"source": "a.pdf"}, (0, f"x{RANDOM}", -1, -1)),
+        ("", {"source": "a.pdf"}, (1, "a.pdf", -1, -1)),
+        (None, {"source": 7}, (1, "7", -1, -1)),
+        (RANDOM, {"source": "", "page": 2, "start_index": 7}, (2, "", -1, -1)),
+        (None, {}, (2, "", -1, -1)),
+    ],
+)
+def test_a_key_is_the_id_else_the_source_else_the_content(
+    document_id: str | None, metadata: dict[str, object], expected: tuple[int, str, int, int]
+) -> None:
+    assert document_key("text", document_id=document_id, metadata=metadata) == DocumentKey(*expected, DIGEST)
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_sources_and_parts_come_in_their_order(first: int) -> None:
+    sources = ("file_path", "url", "source", "file_name")[first:]
+    parts = ("page", "page_label", "row", "seq_num")[first:]
+    key = document_key(
+        "text", metadata={**{name: name for name in sources[::-1]}, **{p: i for i, p in enumerate(parts)}}
+    )
+    assert (key.name, key.part) == (sources[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("page", "part"),
+    [
+        (0, 0),
+        ("12", 12),
+        ("0", 0),
+        ("9" * 18, 10**18 - 1),
+        ("9" * 19, -1),
+        ("ix", -1),
+        ("1.5", -1),
+        (2.0, -1),
+        (None, -1),
+    ],
+)
+def test_a_part_is_a_number_that_may_be_written_out(page: object, part: int) -> None:
+    assert document_key("text", metadata={"source": "a", "page": page}).part == part
+
+
+def test_a_negative_page_is_none() -> None:
+    assert document_key("text", metadata={"source": "a", "page": -1, "row": 4}).part == 4
+
+
+def test_an_offset_that_is_given_goes_before_the_metadatas() -> None:
+    metadata = {"source": "a", "start_index": 5}
+    assert [document_key("text", metadata=metadata, offset=offset).offset for offset in (None, 0, 9)] == [5, 0, 9]
+
+
+def test_a_digest_is_of_the_text_and_nothing_else() -> None:
+    assert content_digest("a") != content_digest("b")
+    assert len(content_digest("a")) == 32
+    assert content_digest("\ud800")
+
+
+# -- ranks, orders and memory ---------------------------------------------------------------------
+
+
+def test_duplicates_share_a_rank_and_all_of_them_stay() -> None:
+    assert most_relevant("abcab", text=str) == [(1, "a"), (2, "b"), (3, "c"), (1, "a"), (2, "b")]
+    assert most_relevant("abcab", text=str, at_most=1) == [(1, "a"), (1, "a")]
+    assert most_relevant("abc", text=str, at_most=0) == []
+
+
+def test_those_shown_before_come_first_in_their_order_and_only_in_a_session() -> None:
+    shown = ("c", "x", "a")
+    assert stable_order("abcd", text=str, key=str, order="session", shown=shown) == ["c", "a", "b", "d"]
+    assert stable_order("dcba", text=str, key=str, shown=shown) == ["a", "b", "c", "d"]
+
+
+def test_the_first_of_equal_texts_in_the_order_stays() -> None:
+    found = [("b", "same"), ("a", "same"), ("c", "other")]
+    ordered = stable_order(found, text=lambda item: item[1], key=lambda item: item[0])
+    assert ordered == [("a", "same"), ("c", "other")]
+
+
+def test_the_oldest_not_shown_now_is_forgotten_first() -> None:
+    assert shown_after("abc", "d", 4) == ("a", "b", "c", "d")
+    assert shown_after("abc", "d", 3) == ("b", "c", "d")
+    assert shown_after("abc", "ad", 2) == ("a", "d")
+    assert shown_after("abc", "abcd", 2) == ("a", "b", "c", "d")
+
+
+def test_a_session_keeps_to_the_number_of_documents() -> None:
+    """a and b are forgotten for c and d; when all four come again, those two are the first shown."""
+    orders = SessionOrders(documents_kept=2)
+    for found in ("ab", "cd"):
+        orders.ordered("talk", found, text=str, key=str)
+    assert orders.ordered("talk", "abcd", text=str, key=str) == ["c", "d", "a", "b"]
+
+
+def test_a_copy_is_the_same_memory_and_a_pickle_starts_afresh() -> None:
+    orders = SessionOrders(3, 4)
+    orders.ordered("talk", "z", text=str, key=str)
+    assert copy.deepcopy(orders) is orders
+    unpickled = pickle.loads(pickle.dumps(orders))
+    assert unpickled.ordered("talk", "az", text=str, key=str) == ["a", "z"]
+    assert orders.ordered("talk", "az", text=str, key=str) == ["z", "a"]
+    assert unpickled.__reduce__() == (SessionOrders, (3, 4))
+
+
+def test_a_thousand_sessions_of_five_hundred_documents_are_kept_unless_told() -> None:
+    assert SessionOrders().__reduce__() == (SessionOrders, (SESSIONS_KEPT, DOCUMENTS_KEPT))
+    assert (SESSIONS_KEPT, DOCUMENTS_KEPT) == (1_000, 500)

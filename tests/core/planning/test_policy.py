@@ -41,3 +41,29 @@ def test_a_policy_in_another_mode_is_the_same_in_all_else() -> None:
     assert policy.in_mode("off") == CachePolicy(mode="off", ttl="1h", max_checkpoints=3)
     assert policy.in_mode("auto") is policy
     assert hash(policy) == hash(CachePolicy(ttl="1h", max_checkpoints=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (CachePolicy(learn=False), CachePolicy(learn=False)), ({"ttl": "5m"}, CachePolicy(ttl="5m")),
+        ("1h", CachePolicy(ttl="1h")), ("observe", CachePolicy(mode="observe")), ("auto", CachePolicy()),
+        (False, CachePolicy(mode="off")), (True, CachePolicy()), (None, CachePolicy()),
+    ],
+)  # fmt: skip
+def test_it_may_be_written_in_short(given: Any, meant: CachePolicy) -> None:
+    assert CachePolicy.of(given) == meant
+
+
+@pytest.mark.parametrize("given", ["on", "10m", 1, ["1h"], 3600.0])
+def test_what_is_no_policy_is_named_with_what_to_pass(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"pass CachePolicy\(…\)"):
+        CachePolicy.of(given)
+
+
+def test_a_cache_control_asks_for_caching_and_for_its_ttl() -> None:
+    policy = CachePolicy(mode="explicit", learn=False)
+    assert policy.asked({"type": "ephemeral", "ttl": "1h"}) == CachePolicy(mode="auto", ttl="1h", learn=False)
+    assert policy.asked({"type": "ephemeral"}) == CachePolicy(mode="auto", learn=False)
+    assert CachePolicy(mode="off").asked({"type": "ephemeral"}).mode == "off"
+    assert policy.asked(None) is policy

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.provider.prices import Cost, ModelPrices, TokenPrices, plain
+from cachepoint.core.provider.prices import Cost, ModelPrices, Rates, TokenPrices, plain
 from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
@@ -111,6 +111,8 @@ def test_tokens_of_a_class_without_a_price_make_the_cost_unknown() -> None:
         ({"input": "three", "output": 15}, "'three'"),
         ({"input": True, "output": 15}, "True"),
         ({"input": float("nan"), "output": 15}, "nan"),
+        ({"input": float("inf"), "output": 15}, "inf"),
+        ({"input": [3], "output": 15}, "[3]"),
         ({"input": 3, "output": 15, "cache_write": 4}, "'cache_write'"),
     ],
 )
@@ -184,3 +186,69 @@ def test_a_cost_prints_as_the_call_contract_says() -> None:
 
 def test_a_sum_is_as_recent_as_its_newest_price() -> None:
     assert (Cost(prices_as_of="2026-11-04") + Cost(prices_as_of="2026-10-08") + Cost()).prices_as_of == "2026-11-04"
+
+
+# -- amounts that move, and prices that are multiplied --------------------------------------------
+
+
+def test_two_costs_are_equal_whatever_part_went_into_writes() -> None:
+    assert Cost(Decimal(3), write_usd=Decimal(2)) == Cost(Decimal(3))
+    assert Cost().write_usd == 0
+
+
+def test_what_writes_cost_is_summed_beside_the_rest() -> None:
+    """3.75 USD a million written, 0.30 USD a million read: of 4.05 USD together 3.75 went into the write."""
+    write, read = (cost_of(CLAUDE_3_7, Usage(**{name: 1_000_000})) for name in ("cache_write_5m", "cache_read"))
+    assert (write.write_usd, read.write_usd) == (Decimal("3.75"), Decimal(0))
+    assert ((write + write + read).usd, (write + write + read).write_usd) == (Decimal("7.80"), Decimal("7.50"))
+
+
+def test_an_amount_that_is_moved_to_a_cost_comes_out_of_its_saving() -> None:
+    moved = Cost(Decimal(3), Decimal(10), Decimal(7), "2026-11-04").moved(Decimal("0.5"))
+    assert moved == Cost(Decimal("3.5"), Decimal(10), Decimal("6.5"), "2026-11-04")
+
+
+EVERY_CLASS = TokenPrices.of({"input": 3, "output": 15, "cache_read": 0.3, "cache_write_5m": 3.75, "cache_write_1h": 6})
+
+
+def test_a_factor_multiplies_every_class() -> None:
+    """Half of 3, 15, 0.30, 3.75 and 6."""
+    assert EVERY_CLASS.times(Decimal("0.5")) == TokenPrices.of(
+        {"input": 1.5, "output": 7.5, "cache_read": 0.15, "cache_write_5m": 1.875, "cache_write_1h": 3}
+    )
+
+
+def test_output_may_have_a_factor_of_its_own() -> None:
+    """A prompt twice as dear, and output at one and a half: 15 x 1.5 = 22.5."""
+    assert EVERY_CLASS.times(Decimal(2), Decimal("1.5")) == TokenPrices.of(
+        {"input": 6, "output": 22.5, "cache_read": 0.6, "cache_write_5m": 7.5, "cache_write_1h": 12}
+    )
+
+
+def test_a_class_without_a_price_has_none_after_a_factor_either() -> None:
+    bare = TokenPrices.of({"input": 3, "output": 15, "cache_read": None})
+    assert bare.times(Decimal(2)) == TokenPrices(Decimal(6), Decimal(30))
+    assert bare.cache_read is None
+
+
+def test_a_factor_reaches_every_tier_and_leaves_the_thresholds() -> None:
+    """0.1 x 1.1 = 0.11 up to 100,000 tokens, 0.5 x 1.1 = 0.55 above."""
+    dearer = HAIKU_5_5.times(Decimal("1.1"))
+    assert dearer.for_prompt(100_000).input == Decimal("0.11")
+    assert dearer.for_prompt(100_001).input == Decimal("0.55")
+
+
+def test_the_highest_tier_below_a_prompt_prices_it() -> None:
+    tiers = tuple((threshold, TokenPrices.of({"input": price, "output": 1})) for threshold, price in ((10, 2), (20, 3)))
+    prices = ModelPrices(TokenPrices.of({"input": 1, "output": 1}), tiers)
+    assert [prices.for_prompt(tokens).input for tokens in (10, 11, 20, 21)] == [1, 2, 2, 3]
+
+
+def test_nothing_at_all_costs_nothing() -> None:
+    free = ModelPrices(TokenPrices.of({"input": 0, "output": "0"}))
+    assert cost_of(free, Usage(input=10, output=10)) == Cost()
+
+
+def test_rates_are_those_of_anthropics_price_list_unless_told() -> None:
+    """A read is a tenth of an uncached token, a write 1.25 of it for five minutes and twice for an hour."""
+    assert (Rates().read, Rates().write("5m"), Rates().write("1h")) == (0.1, 1.25, 2.0)

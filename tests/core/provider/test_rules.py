@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from cachepoint.core.provider.rules import ModelRef, ModelRule, Rules, parse_model_id
+from cachepoint.core.provider.rules import APIS, SECTIONS, ModelFacts, ModelRef, ModelRule, Rules, parse_model_id
 from cachepoint.errors import RulesError
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -54,7 +55,8 @@ def test_a_foundation_model_in_a_govcloud_region_is_routed_and_priced_there() ->
     ],
 )
 def test_an_arn_that_hides_its_model_is_opaque(arn: str) -> None:
-    assert parse_model_id(arn).base is None
+    region = None if "sagemaker" in arn else "us-east-1"
+    assert parse_model_id(arn) == ModelRef(arn, None, None, region)
     assert Rules((ModelRule(name="all", pattern=".*"),)).resolve(arn) is None
 
 
@@ -79,12 +81,70 @@ def test_the_users_rows_come_before_the_present_ones() -> None:
         ({"pattern": "claude("}, "claude("),
         ({"ttls": ("5m", "10m")}, "10m"),
         ({"sections": ("tools", "documents")}, "documents"),
-        ({"minimum": -1}, "-1"),
-        ({"max_checkpoints": -4}, "-4"),
-        ({"lookback": 0}, "0"),
+        ({"minimum": -1}, "minimum is -1"),
+        ({"max_checkpoints": -1}, "max_checkpoints is -1"),
+        ({"lookback": 0}, "lookback is 0"),
     ],
 )
 def test_a_wrong_row_is_refused_by_its_name_and_value(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(RulesError, match="'mine'") as refusal:
         ModelRule(**{"name": "mine", "pattern": "x", **wrong})
     assert named in str(refusal.value)
+
+
+def test_the_least_a_row_may_say_is_taken() -> None:
+    row = ModelRule(name="mine", pattern="x", minimum=0, max_checkpoints=0, lookback=1)
+    assert (row.minimum, row.max_checkpoints, row.lookback) == (0, 0, 1)
+
+
+def test_a_row_that_says_no_more_is_a_claude_of_the_documents() -> None:
+    """1,024 tokens, four checkpoints of five minutes, in every section, twenty positions back; nothing special."""
+    assert ModelRule(name="mine", pattern="x") == ModelRule(
+        name="mine", pattern="x", explicit=True, minimum=1024, max_checkpoints=4, ttls=("5m",), sections=SECTIONS,
+        lookback=20, max_cached_tokens=None, tokenizer="other", after_text_only=False,
+        implicit=False,
+    )  # fmt: skip
+
+
+def test_sections_are_in_wire_order() -> None:
+    assert SECTIONS == ("tools", "system", "messages")
+
+
+def test_a_table_asked_for_ever_new_ids_does_not_grow_without_end() -> None:
+    rules = Rules((ModelRule(name="claude", pattern="claude"),))
+    for number in range(10_000):
+        assert rules.resolve(f"anthropic.claude-{number}") is rules.rows[0]
+        assert rules.resolve("meta.llama") is None
+    assert 1_000 < len(rules._resolved) <= 5_000
+
+
+# -- what else is known of a model ----------------------------------------------------------------
+
+
+def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
+    assert ModelFacts() == ModelFacts(
+        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", system_role=(),
+        system_role_disputed=(), converse=True, end_of_life="",
+    )  # fmt: skip
+    assert ModelFacts(context_window=1).context_window == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"context_window": 0}, "context_window is 0"),
+        ({"thinking": "sometimes"}, "thinking has 'sometimes'; use any of off"),
+        ({"system_role": ("converse", "chat")}, "system_role has 'chat'; use any of converse"),
+        ({"system_role_disputed": ("chat",)}, "system_role_disputed has 'chat'"),
+    ],
+)
+def test_a_wrong_fact_is_refused_by_its_name_and_value(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(RulesError, match="^" + re.escape(named)):
+        ModelFacts(**wrong)
+
+
+def test_a_system_message_is_worth_a_try_where_sources_take_it_or_disagree() -> None:
+    facts = ModelFacts(system_role=("converse",), system_role_disputed=("invoke_model",))
+    assert [facts.may_take_system_role(api) for api in APIS] == [True, True]
+    assert not ModelFacts(system_role=("converse",)).may_take_system_role("invoke_model")
+    assert not ModelFacts(system_role_disputed=("converse",)).may_take_system_role("invoke_model")

@@ -1,0 +1,140 @@
+"""The prefixes of one prompt as the traffic knows them: how large, which of them live, how far apart.
+
+Whatever is asked of many prefixes is worked out once for a prompt and when first asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+from cachepoint.core.prompt.prompt import Prompt, Where
+from cachepoint.core.prompt.tokens import PROFILES, Band
+from cachepoint.core.traffic.boundaries import role, roles, step
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.view import Seen, View
+
+
+class Live(NamedTuple):
+    """An entry believed alive: the boundary it ends at, and its likely tokens."""
+
+    boundary: int
+    tokens: float
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The prefixes of one prompt at `now`, by the boundary each ends at; `splits` says that text may be sent in two."""
+
+    prompt: Prompt
+    view: View
+    now: float
+    _: KW_ONLY
+    splits: bool
+
+    def size(self, boundary: int) -> Band:
+        """An estimate of a prefix in tokens: exact up to the last entry whose size usage told, likely from there."""
+        raw, rates = self.prompt.boundaries[boundary].tokens, self._per_token
+        anchors = bisect_right(self._exact, (raw, math.inf))
+        estimated, known = self._exact[anchors - 1] if anchors else (0.0, 0)
+        rest = raw - estimated
+        return Band(known + rest * rates.low, known + rest * rates.mid, known + rest * rates.high)
+
+    @cached_property
+    def total(self) -> float:
+        """The whole prompt in likely tokens."""
+        return self.view.calibration.factor * self.prompt.tokens
+
+    @cached_property
+    def live(self) -> tuple[Live, ...]:
+        """The entries believed alive that this prompt can be sent to read, in wire order."""
+        found = [
+            Live(self.index[digest], self.size(self.index[digest]).mid, entry)
+            for digest, entry in self.view.entries.items()
+            if entry.lives(self.now) and self._can_split_at(entry.splits)
+        ]
+        return tuple(sorted(found, key=lambda live: live.boundary))
+
+    @cached_property
+    def index(self) -> dict[bytes, int]:
+        """The boundaries by their digests."""
+        return {boundary.digest: i for i, boundary in enumerate(self.prompt.boundaries)}
+
+    @cached_property
+    def named(self) -> dict[int, Role]:
+        """The boundaries that the prompt's structure names, with what they are."""
+        return roles(self.prompt)
+
+    def role(self, boundary: int) -> Role:
+        """What a boundary is."""
+        return role(self.named, self.prompt, boundary)
+
+    def where(self, boundary: int) -> Where:
+        """The block that a boundary is the end of, or inside of."""
+        return self.prompt.blocks[self.prompt.boundaries[boundary].block].where
+
+    def is_cut(self, boundary: int) -> bool:
+        """Whether a boundary is inside a text."""
+        return self.prompt.boundaries[boundary].offset is not None
+
+    def seen(self, boundary: int) -> Seen | None:
+        """The visits of a boundary before this one."""
+        return self.view.seen.get(self.prompt.boundaries[boundary].digest)
+
+    def outlook(self, boundary: int) -> Outlook:
+        """What to expect of a boundary, by the traffic."""
+        return self.view.outlook(step(self.named, self.prompt, boundary))
+
+    def looks_volatile(self, boundary: int) -> bool:
+        """Whether something in the prefix looks as if it changed with every request."""
+        return self.prompt.boundaries[boundary].block >= self._first_volatile
+
+    def distance(self, earlier: int, later: int) -> int:
+        """How many blocks as sent a boundary stands before another; a text that an entry split is two."""
+        cuts = bisect_left(self._live_cuts, later) - bisect_left(self._live_cuts, earlier)
+        return self.prompt.boundaries[later].block - self.prompt.boundaries[earlier].block + cuts
+
+    @cached_property
+    def parting(self) -> tuple[int, ...]:
+        """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
+        boundaries = self.prompt.boundaries
+        visits = self.view.visits([boundary.digest for boundary in boundaries])
+        found = [
+            ((here - after) * boundaries[index].tokens, index)
+            for index, (here, after) in enumerate(pairwise([*visits, 0]))
+            if here > after and index not in self.named
+        ]
+        return tuple(index for _, index in sorted(found, reverse=True))
+
+    def _can_split_at(self, cuts: tuple[bytes, ...]) -> bool:
+        return not cuts or (self.splits and all(cut in self.index for cut in cuts))
+
+    @cached_property
+    def _per_token(self) -> Band:
+        """The band around one estimated token: bands are linear."""
+        return self.view.calibration.band(1.0, PROFILES[self.prompt.tokenizer])
+
+    @cached_property
+    def _exact(self) -> list[tuple[float, int]]:
+        """The estimated and the exact size of each prefix whose size usage told, in wire order."""
+        return sorted(
+            (self.prompt.boundaries[self.index[digest]].tokens, entry.tokens)
+            for digest, entry in {**self.view.lapsed, **self.view.entries}.items()
+            if entry.tokens is not None
+        )
+
+    @cached_property
+    def _live_cuts(self) -> list[int]:
+        return sorted(index for digest in self.view.entries if self.is_cut(index := self.index[digest]))
+
+    @cached_property
+    def _first_volatile(self) -> int:
+        blocks = self.prompt.blocks
+        return next((index for index, block in enumerate(blocks) if block.volatile), len(blocks))

@@ -1,0 +1,721 @@
+"""The life of a call: its states, what each step leaves to do, and what is left when it is over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachepoint.core.exchange import STEPS, Effects, Exchange, Refusal, Target, sent_record, with_points
+from cachepoint.core.planning.plan import Expected, Plan
+from cachepoint.core.planning.policy import CachePolicy
+from cachepoint.core.prompt.builder import PromptBuilder
+from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt, Where
+from cachepoint.core.prompt.tokens import Calibration
+from cachepoint.core.provider.prices import Cost, Rates
+from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.usage import Usage
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.view import View
+from cachepoint.errors import ConfigurationError, IllegalStep
+
+NOW = 1_000_000.0
+KEY = b"k" * 32
+RULE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
+TARGET = Target("us.model", "model", "us-east-1", "scope", RULE, Rates())
+REQUEST = {"modelId": "us.model", "ask": "Why?"}
+SYSTEM = "rules " * 2000  # 12,000 bytes at 4.4 a token: 2,727 tokens
+REPORTED = {"input": 9, "read": 0, "written": 2727, "output": 5}
+
+
+class Wire:
+    """A wire format with one system block and one question; `apply` puts the plan's checkpoints beside them."""
+
+    API = "converse"
+
+    def __init__(self, system: str = SYSTEM, fails_in: str = "") -> None:
+        self.system, self.fails_in = system, fails_in
+
+    def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
+        self._fail("read")
+        if request.get("foreign"):
+            return None
+        if request.get("wrong_mark"):
+            raise ConfigurationError("the checkpoint at system[0] has ttl='9m'")
+        builder = PromptBuilder(key, rule.tokenizer)
+        builder.section("tools", {})
+        builder.section("system", {})
+        builder.text(Where("system", None, 0), self.system)
+        if request.get("marked"):
+            builder.mark(Where("system", None, 1), "5m", {})
+        builder.section("messages", {})
+        builder.message("user")
+        builder.text(Where("messages", 0, 0), str(request["ask"]))
+        return builder.build()
+
+    def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+        self._fail("apply")
+        return {**request, "points": [(point.path, point.ttl) for point in plan.checkpoints]}
+
+    def usage(self, reported: Mapping[str, Any] | None, unsaid_ttl: str = "5m") -> Usage | None:
+        self._fail("usage")
+        if reported is None:
+            return None
+        written = reported["written"]
+        return Usage(
+            input=reported["input"], cache_read=reported["read"], output=reported["output"],
+            cache_write_5m=written if unsaid_ttl == "5m" else 0, cache_write_1h=written if unsaid_ttl == "1h" else 0,
+        )  # fmt: skip
+
+    def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"converse": dict(request)}
+
+    def _fail(self, where: str) -> None:
+        if where == self.fails_in:
+            raise ArithmeticError(where)
+
+
+def price(usage: Usage) -> Cost | None:
+    """Ten dollars a token, one for a read."""
+    usd, uncached = Decimal(10 * (usage.input + usage.cache_write) + usage.cache_read), Decimal(10 * usage.prompt)
+    return Cost(usd, uncached, uncached - usd, "2026-11-27")
+
+
+def exchange(policy: CachePolicy | None = None, wire: Wire | None = None, **request: Any) -> Exchange:
+    return Exchange(wire or Wire(), {**REQUEST, **request}, policy or CachePolicy(), {"session": "s", "tenant": "a"})
+
+
+def planned(*given: Any, view: View | None = None, target: Target = TARGET, **request: Any) -> Exchange:
+    call = exchange(*given, **request)
+    call.read(target, KEY, NOW)
+    call.known(view or View(), NOW)
+    return call
+
+
+def sent(*given: Any, **request: Any) -> Exchange:
+    call = planned(*given, **request)
+    call.send()
+    return call
+
+
+def began(*given: Any, **request: Any) -> Exchange:
+    call = sent(*given, **request)
+    call.began()
+    return call
+
+
+def learned(effects: Effects) -> list[str]:
+    return [lesson.what for lesson in effects.lessons]
+
+
+IN_STATE: Mapping[str, Callable[[], Exchange]] = {
+    "new": exchange,
+    "read": lambda: (call := exchange(), call.read(TARGET, KEY, NOW))[0],
+    "planned": planned,
+    "waiting": lambda: (call := planned(), call.wait())[0],
+    "sent": sent,
+    "refused": lambda: (call := sent(), call.refused(Refusal("system")))[0],
+    "began": began,
+    "settled": lambda: (call := began(), call.answered(REPORTED, 1.0, price))[0],
+    "failed": lambda: (call := sent(), call.failed("ModelErrorException", 1.0))[0],
+    "cut": lambda: (call := began(), call.ended("cut", "ConnectionError", 1.0))[0],
+    "abandoned": lambda: (call := began(), call.ended("abandoned", "abandoned", 1.0))[0],
+    "cancelled": lambda: (call := sent(), call.cancelled("CancelledError", 1.0))[0],
+}
+TAKE: Mapping[str, Callable[[Exchange], Effects]] = {
+    "read": lambda call: call.read(TARGET, KEY, NOW),
+    "plan": lambda call: call.known(View(), NOW),
+    "count": lambda call: call.counted(3000),
+    "leave as written": lambda call: call.leave_as_written(),
+    "wait": lambda call: call.wait(),
+    "send": lambda call: call.send(),
+    "refuse": lambda call: call.refused(None),
+    "withdraw": lambda call: call.withdraw(),
+    "begin": lambda call: call.began(),
+    "hear": lambda call: call.heard(REPORTED),
+    "answer": lambda call: call.answered(REPORTED, 1.0, price),
+    "fail": lambda call: call.failed("ThrottlingException", 1.0),
+    "cut": lambda call: call.ended("cut", "ConnectionError", 1.0),
+    "abandon": lambda call: call.ended("abandoned", "abandoned", 1.0),
+    "cancel": lambda call: call.cancelled("CancelledError", 1.0),
+    "give up": lambda call: call.ended("cancelled", "CancelledError", 1.0),
+}
+# By hand, not from STEPS: which step may be taken where, and where it leads.
+ALLOWED: Mapping[str, Mapping[str, str]] = {
+    "new": {
+        "read": "read", "leave as written": "planned", "fail": "failed", "cancel": "cancelled",
+    },
+    "read": {
+        "plan": "planned", "count": "planned", "leave as written": "planned", "send": "sent", "fail": "failed",
+        "cancel": "cancelled",
+    },
+    "planned": {
+        "plan": "planned", "count": "planned", "leave as written": "planned", "wait": "waiting", "send": "sent",
+        "fail": "failed", "cancel": "cancelled",
+    },
+    "waiting": {
+        "plan": "planned", "count": "planned", "leave as written": "planned", "fail": "failed",
+        "cancel": "cancelled",
+    },
+    "sent": {
+        "leave as written": "planned", "refuse": "refused", "begin": "began", "fail": "failed",
+        "cancel": "cancelled",
+    },
+    "refused": {
+        "leave as written": "planned", "withdraw": "planned", "fail": "failed", "cancel": "cancelled",
+    },
+    "began": {
+        "hear": "began", "answer": "settled", "cut": "cut", "abandon": "abandoned", "give up": "cancelled",
+    },
+    **{over: {} for over in ("settled", "failed", "cut", "abandoned", "cancelled")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("state", IN_STATE)
+@pytest.mark.parametrize("step", TAKE)
+def test_a_step_is_taken_where_it_is_legal_and_raises_elsewhere(state: str, step: str) -> None:
+    call = IN_STATE[state]()
+    assert call.state == state
+    after = ALLOWED[state].get(step)
+    if after is None:
+        with pytest.raises(IllegalStep, match=f"a call that is '{state}' cannot"):
+            TAKE[step](call)
+        assert call.state == state
+    else:
+        TAKE[step](call)
+        assert call.state == after
+
+
+@pytest.mark.parametrize("state", IN_STATE)
+def test_it_is_over_where_no_step_is_left(state: str) -> None:
+    assert IN_STATE[state]().over is (not ALLOWED[state])
+
+
+def test_the_picture_in_the_documents_shows_the_steps(project_root: Path) -> None:
+    drawn = re.findall(
+        r"^    (\w+) --> (\w+): ([\w ]+)$", (project_root / "docs" / "exchange.md").read_text(), re.MULTILINE
+    )
+    assert len(drawn) > 15
+    for before, after, step in drawn:
+        allowed, leads_to = STEPS[step]
+        assert before in allowed, (before, step)
+        assert after == leads_to, (after, step)
+    shown = {(before, step) for before, _, step in drawn}
+    missing = {(state, step) for step, (states, _) in STEPS.items() for state in states} - shown
+    assert {step for _, step in missing} <= {"leave as written", "fail", "cancel"}
+    assert {state for state, _ in missing} <= {"new", "read", "planned", "waiting", "sent", "refused"}
+
+
+# -- a call that goes well ------------------------------------------------------------------------
+
+
+def test_what_a_call_leaves_to_do_step_by_step() -> None:
+    call = exchange()
+    assert call.read(TARGET, KEY, NOW) == Effects()
+    assert call.question is not None
+    assert call.question.remember
+    assert call.question.history is None
+    assert [step.role for step in call.question.steps if step.role != "cut"] == ["system_end", "tail_single"]
+    assert call.known(View(), NOW) == Effects()
+    (departed,) = call.send().lessons
+    assert (departed.what, departed.scope) == ("sent", "scope")
+    assert departed.about == (call.sent, NOW)
+    (arrived,) = call.began().lessons
+    assert (arrived.what, arrived.about) == ("began", (call.sent,))
+    (settled,) = call.answered(REPORTED, 1.5, price).lessons
+    assert (settled.what, settled.about) == ("settled", (call.sent, Usage(9, 0, 2727, 0, 5), NOW))
+
+
+def test_a_lesson_is_handed_to_the_method_of_its_name() -> None:
+    heard: list[Any] = []
+
+    class Store:
+        def began(self, *given: Any) -> None:
+            heard.append(given)
+
+    call = sent()
+    call.began().lessons[0].teach(Store())  # type: ignore[arg-type]
+    assert heard == [("scope", call.sent)]
+
+
+def test_the_record_says_what_was_sent_and_what_came_back() -> None:
+    call = began()
+    call.answered(REPORTED, 1.5, price)
+    record = call.record
+    assert record is not None
+    assert (record.started, record.seconds) == (NOW, 1.5)
+    assert (record.model, record.base_model, record.region, record.api) == (
+        "us.model", "model", "us-east-1", "converse"
+    )  # fmt: skip
+    assert (record.mode, record.status, record.error) == ("auto", "written", None)
+    assert record.usage == Usage(9, 0, 2727, 0, 5)
+    # 9 + 2,727 tokens at ten dollars, with caching as without.
+    assert record.cost == Cost(Decimal(27360), Decimal(27360), Decimal(0), "2026-11-27")
+    assert [(point.path, point.ttl) for point in record.checkpoints] == [("system[1]", "5m")]
+    assert (record.tags, record.session) == ({"session": "s", "tenant": "a"}, "s")
+    assert record.miss is None
+    assert record.prefix.wrote
+
+
+def test_the_request_sent_has_the_checkpoints_of_the_plan() -> None:
+    call = sent()
+    assert call.request == {**REQUEST, "points": [("system[1]", "5m")]}
+    assert call.original == REQUEST
+
+
+def test_a_write_of_one_ttl_only_counts_as_of_that_ttl() -> None:
+    call = began(CachePolicy(ttl="1h"))
+    call.answered(REPORTED, 1.0, price)
+    assert call.record is not None
+    assert call.record.usage == Usage(9, 0, 0, 2727, 5)
+
+
+def test_a_lost_read_is_told_with_what_it_cost() -> None:
+    call = exchange()
+    call.read(TARGET, KEY, NOW)
+    assert call.prompt is not None
+    end = call.prompt.end(0)
+    call.known(View(entries={end.digest: Entry("5m", NOW - 10, tokens=2700)}, seen={}), NOW)
+    call.send()
+    call.began()
+    call.answered(REPORTED, 1.0, price)
+    assert call.record is not None
+    miss = call.record.miss
+    assert miss is not None
+    assert (miss.reason, miss.lost_tokens) == ("evicted_or_rerouted", 2700)
+    # 2,700 tokens at ten dollars less one for a read.
+    assert miss.lost_usd == "24300"
+
+
+# -- modes ----------------------------------------------------------------------------------------
+
+
+def test_off_neither_reads_nor_learns_but_records() -> None:
+    call = exchange(CachePolicy(mode="off"), Wire(fails_in="read"))
+    assert call.read(TARGET, KEY, NOW) == Effects()
+    assert call.question is None
+    assert call.send() == Effects()
+    assert call.request == REQUEST
+    call.began()
+    assert call.answered(REPORTED, 1.0, price) == Effects()
+    assert call.record is not None
+    assert call.record.mode == "off"
+    assert call.record.usage == Usage(9, 0, 2727, 0, 5)
+
+
+def test_observe_plans_and_sends_what_the_user_wrote() -> None:
+    call = sent(CachePolicy(mode="observe"))
+    assert call.request == REQUEST
+    assert [point.path for point in call.plan.checkpoints] == ["system[1]"]
+    assert call.sent.points == ()
+
+
+def test_observe_learns_of_the_users_own_checkpoints() -> None:
+    call = sent(CachePolicy(mode="observe"), marked=True)
+    assert [point.ttl for point in call.sent.points] == ["5m"]
+    assert call.request == {**REQUEST, "marked": True}
+
+
+def test_observe_lets_a_wrong_mark_pass() -> None:
+    call = exchange(CachePolicy(mode="observe"), wrong_mark=True)
+    assert call.read(TARGET, KEY, NOW) == Effects()
+    call.send()
+    assert call.request == {**REQUEST, "wrong_mark": True}
+
+
+def test_a_mark_the_service_would_refuse_is_the_users_to_mend() -> None:
+    call = exchange(wrong_mark=True)
+    with pytest.raises(ConfigurationError, match="ttl='9m'"):
+        call.read(TARGET, KEY, NOW)
+    call.failed("ConfigurationError", 0.1)
+    assert call.record is not None
+    assert call.record.error == "ConfigurationError"
+
+
+def test_without_a_rule_or_with_a_foreign_body_nothing_is_asked() -> None:
+    for call, target in ((exchange(), Target("arn:opaque")), (exchange(foreign=True), TARGET)):
+        call.read(target, KEY, NOW)
+        assert call.question is None
+        assert call.send() == Effects()
+
+
+def test_without_learning_only_refusals_are_known_and_nothing_is_taught() -> None:
+    call = exchange(CachePolicy(learn=False))
+    call.read(TARGET, KEY, NOW)
+    assert call.question is not None
+    assert not call.question.remember
+    call.known(View(refused=("system",), learned_minimum=9, splits_trusted=False), NOW)
+    assert call.view == View(refused=("system",))
+    assert call.plan.checkpoints == ()
+    assert call.send().lessons == ()
+    assert call.began().lessons == ()
+    assert call.answered(REPORTED, 1.0, price).lessons == ()
+
+
+# -- waiting --------------------------------------------------------------------------------------
+
+
+def entry_under_way(call: Exchange) -> dict[bytes, Entry]:
+    assert call.prompt is not None
+    return {call.prompt.end(0).digest: Entry("5m", NOW, readable=False)}
+
+
+def test_a_call_names_what_it_could_wait_for_and_what_it_writes() -> None:
+    call = planned()
+    assert call.prompt is not None
+    cold, writes = call.shared_prefixes()
+    system, tail = (call.prompt.end(block).digest for block in (0, 1))
+    assert list(writes) == [system]
+    assert cold[0] == tail  # deepest first
+    assert system in cold
+    small = [boundary.digest for boundary in call.prompt.boundaries if boundary.tokens < 1024]
+    assert not set(small) & set(cold)
+
+
+def test_nothing_is_waited_for_inside_what_is_read() -> None:
+    call = exchange()
+    call.read(TARGET, KEY, NOW)
+    assert call.prompt is not None
+    call.known(View(entries={call.prompt.end(0).digest: Entry("5m", NOW - 10)}), NOW)
+    assert call.shared_prefixes() == ([call.prompt.end(1).digest], [])
+
+
+def test_observed_calls_wait_for_nobody() -> None:
+    assert planned(CachePolicy(mode="observe")).shared_prefixes() == ((), ())
+    assert exchange().shared_prefixes() == ((), ())
+
+
+def test_after_a_wait_the_call_is_planned_by_what_is_known_since() -> None:
+    call = exchange()
+    call.read(TARGET, KEY, NOW)
+    call.known(View(entries=entry_under_way(call)), NOW)
+    assert call.outdated
+    call.wait()
+    assert call.prompt is not None
+    landed = Entry("5m", NOW)
+    call.known(View(entries={call.prompt.end(0).digest: landed}), NOW + 2)
+    assert list(call.view.entries.values()) == [landed]
+    assert call.plan.expected.read_boundary == call.prompt.ends[0]
+    assert call.started == NOW + 2
+
+
+# -- CountTokens ----------------------------------------------------------------------------------
+
+NEAR = "rules " * 800  # 4,800 bytes: 1,091 tokens likely, 774 at least, 1,714 at most
+
+
+def test_tokens_are_counted_where_the_estimate_straddles_the_minimum() -> None:
+    ask = CachePolicy(count_tokens=True)
+    assert planned(ask, Wire(NEAR)).count_question() == {"modelId": "model", "input": {"converse": REQUEST}}
+    assert planned(CachePolicy(), Wire(NEAR)).count_question() is None
+    assert planned(ask).count_question() is None  # surely above
+    assert planned(ask, Wire("short")).count_question() is None  # surely below
+    known = View(calibration=Calibration(1.0, 0.1, 3.0))
+    assert planned(ask, Wire(NEAR), view=known).count_question() is None
+    nameless = Target("m", None, None, "scope", RULE)
+    assert planned(ask, Wire(NEAR), target=nameless).count_question() is None
+
+
+def test_what_was_counted_decides_about_the_minimum() -> None:
+    ask = CachePolicy(count_tokens=True)
+    few, many = planned(ask, Wire(NEAR)), planned(ask, Wire(NEAR))
+    few.counted(800)
+    many.counted(1500)
+    assert few.plan.checkpoints == ()
+    assert [point.path for point in many.plan.checkpoints] == ["system[1]"]
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+def test_a_refused_section_is_left_out_remembered_and_told() -> None:
+    call = sent()
+    first = call.refused(Refusal("system"))
+    assert learned(first) == ["failed"]
+    assert call.can_withdraw
+    effects = call.withdraw()
+    assert [(lesson.what, lesson.about) for lesson in effects.lessons] == [("refuse", ("system",))]
+    assert [warning.key for warning in effects.warnings] == ["refused:scope:system"]
+    assert "refused a checkpoint in system; the call was repeated without it" in effects.warnings[0].message
+    assert learned(call.send()) == ["sent"]
+    assert call.request["points"] == []
+    call.began()
+    call.answered({**REPORTED, "written": 0}, 1.0, price)
+    assert call.record is not None
+    assert call.record.checkpoints == ()
+
+
+def test_a_refused_hour_becomes_five_minutes() -> None:
+    call = sent(CachePolicy(ttl="1h"))
+    call.refused(Refusal("system", long_ttl=True))
+    effects = call.withdraw()
+    assert [lesson.about for lesson in effects.lessons] == [("ttl:1h",)]
+    assert "refused a TTL of 1h; the call was repeated with 5m" in effects.warnings[0].message
+    call.send()
+    assert call.request["points"] == [("system[1]", "5m")]
+    call.refused(Refusal("system", long_ttl=True))
+    assert not call.can_withdraw  # nothing of an hour is left
+
+
+def test_a_model_that_takes_none_is_remembered_for_every_section() -> None:
+    call = sent()
+    call.refused(Refusal("messages", everywhere=True))
+    effects = call.withdraw()
+    assert [lesson.about for lesson in effects.lessons] == [("tools",), ("system",), ("messages",)]
+    assert "refused a checkpoint in the request" in effects.warnings[0].message
+    assert call.plan.checkpoints == ()
+
+
+def test_a_second_refusal_takes_every_checkpoint_out() -> None:
+    call = sent(CachePolicy(ttl="1h"))
+    call.refused(Refusal("tools", long_ttl=True))
+    call.withdraw()
+    call.send()
+    call.refused(Refusal("tools"))
+    assert not call.can_withdraw  # no checkpoint stands in the tools
+    call = sent(marked=True)
+    call._refused_before = True
+    call.refused(Refusal("tools"))
+    assert call.can_withdraw
+    call.withdraw()
+    assert call.plan.checkpoints == ()
+
+
+def test_what_is_refused_for_another_reason_cannot_be_withdrawn() -> None:
+    call = sent()
+    call.refused(None)
+    assert not call.can_withdraw
+    call.failed("ValidationException", 1.0)
+    assert call.record is not None
+    assert call.record.error == "ValidationException"
+
+
+def test_observed_requests_are_the_users_and_are_not_withdrawn() -> None:
+    call = sent(CachePolicy(mode="observe"))
+    call.refused(Refusal("system"))
+    assert not call.can_withdraw
+
+
+@pytest.mark.parametrize("refusal", [None, Refusal("system")])
+def test_a_refused_request_can_go_out_again_as_the_user_wrote_it(refusal: Refusal | None) -> None:
+    call = sent(marked=True)
+    call.refused(refusal)
+    assert call.leave_as_written() == Effects()
+    assert call.send() == Effects()
+    assert call.request == {**REQUEST, "marked": True}
+    call.began()
+    assert call.answered(REPORTED, 1.0, price) == Effects()
+    assert call.record is not None
+    assert call.record.checkpoints == ()
+
+
+def test_with_nothing_to_take_out_a_withdrawal_sends_what_the_user_wrote() -> None:
+    call = sent()
+    call.refused(None)
+    assert call.withdraw() == Effects()
+    call.send()
+    assert call.request == REQUEST
+
+
+def test_a_store_that_fails_at_sending_lets_the_request_go_as_written() -> None:
+    call = sent()
+    assert learned(call.leave_as_written()) == ["failed"]
+    assert call.send() == Effects()
+    assert call.request == REQUEST
+
+
+# -- endings --------------------------------------------------------------------------------------
+
+
+def test_a_call_that_failed_wrote_nothing() -> None:
+    call = sent()
+    assert learned(call.failed("ThrottlingException", 2.0)) == ["failed"]
+    record = call.record
+    assert record is not None
+    assert (record.error, record.seconds, record.usage, record.cost, record.status) == (
+        "ThrottlingException", 2.0, None, None, None
+    )  # fmt: skip
+
+
+def test_a_call_that_failed_before_it_was_sent_has_nothing_to_take_back() -> None:
+    assert planned().failed("CancelledError", 2.0) == Effects()
+
+
+def test_a_caller_cancelled_before_the_response_is_recorded_as_such() -> None:
+    call = sent()
+    assert learned(call.cancelled("CancelledError", 2.0)) == ["failed"]
+    assert call.state == "cancelled"
+    assert call.record is not None
+    assert call.record.error == "CancelledError"
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("cut", "ConnectionError"), ("abandoned", "abandoned"), ("cancelled", "CancelledError")]
+)
+def test_a_response_without_its_end_is_settled_without_a_usage(how: Any, error: str) -> None:
+    call = began()
+    (settled,) = call.ended(how, error, 1.0).lessons
+    assert (settled.what, settled.about[1]) == ("settled", None)
+    assert call.record is not None
+    assert (call.record.error, call.record.usage, call.record.status) == (error, None, None)
+
+
+def test_half_a_usage_counts_where_the_rest_never_comes() -> None:
+    call = began()
+    call.heard(REPORTED)
+    (settled,) = call.ended("cut", "ConnectionError", 1.0).lessons
+    assert settled.about[1] == Usage(9, 0, 2727, 0, 5)
+    assert call.record is not None
+    assert (call.record.status, call.record.error) == ("written", "ConnectionError")
+    assert call.record.cost is None  # what was generated is not known
+
+
+def test_half_a_usage_counts_where_the_answer_reports_none() -> None:
+    call = began()
+    call.heard(REPORTED)
+    call.answered(None, 1.0, price)
+    assert call.record is not None
+    assert call.record.usage == Usage(9, 0, 2727, 0, 5)
+
+
+def test_the_whole_usage_goes_before_the_half() -> None:
+    call = began()
+    call.heard(REPORTED)
+    call.answered({**REPORTED, "output": 70}, 1.0, price)
+    assert call.record is not None
+    assert call.record.usage == Usage(9, 0, 2727, 0, 70)
+
+
+# -- errors of our own ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("part", "where"), [("read", "reading"), ("apply", "applying the plan")])
+def test_an_error_before_sending_leaves_the_request_as_written(part: str, where: str) -> None:
+    call = exchange(None, Wire(fails_in=part))
+    faults = [*call.read(TARGET, KEY, NOW).faults]
+    if call.question is not None:
+        faults += call.known(View(), NOW).faults
+    effects = call.send()
+    faults += effects.faults
+    assert [(type(fault.problem), fault.where) for fault in faults] == [(ArithmeticError, where)]
+    assert effects.lessons == ()
+    assert call.request == REQUEST
+
+
+def test_an_error_in_planning_leaves_the_request_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Plan:
+        raise ArithmeticError
+
+    monkeypatch.setattr("cachepoint.core.planning.planner.plan", broken)
+    call = exchange()
+    call.read(TARGET, KEY, NOW)
+    (fault,) = call.known(View(), NOW).faults
+    assert fault.where == "planning"
+    call.send()
+    assert call.request == REQUEST
+
+
+def test_an_error_in_reading_the_usage_leaves_the_call_recorded() -> None:
+    call = began(None, Wire(fails_in="usage"))
+    effects = call.answered(REPORTED, 1.0, price)
+    assert [fault.where for fault in effects.faults] == ["reading the usage"]
+    assert learned(effects) == ["settled"]
+    assert call.record is not None
+    assert call.record.usage is None
+    assert call.record.checkpoints
+
+
+def test_an_error_in_pricing_leaves_the_tokens_counted() -> None:
+    def broken(_: Usage) -> Cost | None:
+        raise ArithmeticError
+
+    call = began()
+    effects = call.answered(REPORTED, 1.0, broken)
+    assert [fault.where for fault in effects.faults] == ["pricing"]
+    assert call.record is not None
+    assert (call.record.usage, call.record.cost) == (Usage(9, 0, 2727, 0, 5), None)
+
+
+def test_effects_are_told_once() -> None:
+    call = exchange(None, Wire(fails_in="read"))
+    assert len(call.read(TARGET, KEY, NOW).faults) == 1
+    assert call.send().faults == ()
+
+
+def test_splits_that_do_not_bear_out_are_told_once_the_request_goes() -> None:
+    call = planned(view=View(splits_trusted=False))
+    (warning,) = call.send().warnings
+    assert warning.key == "splits:scope"
+    assert planned(CachePolicy(split_text=False), view=View(splits_trusted=False)).send().warnings == ()
+
+
+def test_hints_reach_the_wire_format() -> None:
+    heard: list[Hints] = []
+
+    class Listening(Wire):
+        def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
+            heard.append(hints)
+            return None
+
+    hints: Hints = {Where("system", None, 0): "context_end"}
+    exchange(None, Listening()).read(TARGET, KEY, NOW, hints)
+    exchange(None, Listening()).read(TARGET, KEY, NOW)
+    assert heard == [hints, NO_HINTS]
+
+
+# -- from a plan to what goes out -----------------------------------------------------------------
+
+
+def departing() -> tuple[Prompt, Plan]:
+    """A plan that writes system[0] for an hour, reads nothing, and one point more on the question."""
+    call = planned(CachePolicy(ttl="1h"))
+    assert call.prompt is not None
+    return call.prompt, call.plan
+
+
+def test_what_is_sent_is_kept_by_digest_size_and_ttl() -> None:
+    prompt, plan = departing()
+    sent = sent_record(prompt, plan, RULE, Rates(0.1, 1.25, 2.0), View(), ())
+    (point,) = sent.points
+    assert (point.digest, point.ttl, point.splits, point.exact) == (prompt.end(0).digest, "1h", (), False)
+    assert point.tokens == 2727  # 12,000 bytes at 4.4 a token
+    assert sent.read is None
+    assert (sent.written, sent.estimated, sent.minimum) == (point.tokens, prompt.tokens, 1024)
+    assert sent.surcharge == point.tokens  # written at twice the price
+    shape = sent.shape
+    assert shape is not None
+    assert shape.digests == tuple(prompt.end(block).digest for block in range(2))
+    assert (shape.sizes, shape.sections, shape.ttl) == ((12000, 4), (-1, 0), "1h")
+
+
+def test_what_is_read_is_kept_as_the_entry_it_was() -> None:
+    call = exchange()
+    call.read(TARGET, KEY, NOW)
+    assert call.prompt is not None
+    call.known(View(entries={call.prompt.end(0).digest: Entry("1h", NOW - 10, tokens=2700)}), NOW)
+    call.send()
+    assert call.sent.read is not None
+    assert call.sent.read == (call.prompt.end(0).digest, "1h", 2700.0, (), True)
+    assert call.sent.written == 0
+
+
+def test_fewer_points_write_up_to_the_deepest_that_is_left() -> None:
+    prompt, plan = departing()
+    (point,) = plan.checkpoints
+    deeper = replace(point, boundary=prompt.ends[1], where=prompt.blocks[1].where, tokens=3000)
+    both = replace(plan, checkpoints=(point, deeper), expected=Expected(written=3000))
+    assert with_points(prompt, both, [point]).expected.written == point.tokens
+    assert with_points(prompt, both, []).expected.written == 0
+    reading = replace(both, expected=Expected(read=1000, read_boundary=point.boundary, read_ttl="5m", written=2000))
+    assert with_points(prompt, reading, [point]).expected == Expected(
+        read=1000, read_boundary=point.boundary, read_ttl="5m", written=point.tokens - 1000
+    )
+    # No point is left at or behind what was to be read, so nothing finds it.
+    assert with_points(
+        prompt, replace(reading, expected=replace(reading.expected, read_boundary=99)), [point]
+    ).expected == (Expected(written=point.tokens))
