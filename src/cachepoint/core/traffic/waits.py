@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
 
 FINEST = 5.0
 """Seconds within which beginnings are not told apart: a third of the first bucket."""
@@ -29,11 +28,10 @@ class Ages:
     def __len__(self) -> int:
         return sum(self._counts)
 
-    def slots(self) -> Iterator[tuple[float, int]]:
+    def slots(self) -> list[tuple[float, int]]:
         """The mean beginning and the count of each slot, oldest first."""
-        for start, count, later in zip(self._starts, self._counts, self._later, strict=True):
-            if count:
-                yield start + later / count, count
+        slots = zip(self._starts, self._counts, self._later, strict=True)
+        return [(start + later / count, count) for start, count, later in slots if count]
 
     def add(self, at: float, count: int = 1) -> None:
         """More begin, not earlier than the ones before but for calls slightly out of order."""
