@@ -33,7 +33,8 @@ from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import steps, turn_before
-from cachepoint.core.traffic.view import Sent, SentPoint, Shape, Step, View
+from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.view import Step, View
 from cachepoint.errors import ConfigurationError, IllegalStep
 
 State = Literal[

@@ -132,6 +132,15 @@ def test_the_size_of_the_prompt_before_a_block_spreads_its_cuts() -> None:
     assert [cut.offset for cut in build.build().boundaries] == [None, 600, 1200, 1800, 2400, None]
 
 
+@pytest.mark.parametrize(("before", "cut"), [(32_895, True), (32_896, False)])
+def test_every_byte_before_a_block_counts(before: int, cut: bool) -> None:
+    """From 257 x 128 = 32,896 bytes on a cut is 257 characters away, and the line that ends at 256 is too near."""
+    build = builder()
+    build.text(SYSTEM, "x" * before)
+    build.text(Where("system", None, 1), "x" * 256 + "\n" + "y" * 1000, splittable=True)
+    assert (build.build().boundaries[1].offset == 257) is cut
+
+
 def test_only_long_texts_that_may_be_split_are_cut() -> None:
     assert len(cut_up(LINES[:1024]).boundaries) == 1
     assert len(cut_up(LINES[:1025]).boundaries) == 4
@@ -159,6 +168,7 @@ def test_a_text_counts_its_bytes() -> None:
     build.text(Where("system", None, 1), "\ud800")
     blocks = build.build().blocks
     assert [block.size for block in blocks] == [3, 3]
+    assert [block.kind for block in blocks] == ["text", "text"]
     assert blocks[0].tokens == pytest.approx(3 / 4.4)
 
 

@@ -84,6 +84,10 @@ def test_before_any_total_the_band_is_the_tokenizers_own() -> None:
     assert NOT_CALIBRATED.band(1000, CLAUDE) == pytest.approx((4400 / 6.2, 1000, 4400 / 2.8))
 
 
+def test_without_totals_estimates_are_taken_as_they_are() -> None:
+    assert parts(NOT_CALIBRATED) == (1.0, 0.0, 0.0)
+
+
 def test_the_first_total_is_believed_and_the_second_counts_as_much() -> None:
     """1,250 of 1,000, then 1,000 of 1,000: the factor is 1.25, then halfway to 1; it strayed by 0.25 of 1.25."""
     first = NOT_CALIBRATED.updated(1000, 1250)

@@ -270,6 +270,16 @@ def test_an_entry_found_dead_is_forgotten() -> None:
     assert service.model.evict() == 1
 
 
+def test_the_dead_may_be_dropped_all_at_once() -> None:
+    """At 300 s the entries of five minutes are over, and the one of an hour is not."""
+    service = Service()
+    service.uses("a", "b", "c", points=((2, "1h"), (3, "5m")))
+    service.uses("x", "b", points=((2, "5m"),))
+    assert service.model.drop_dead(service.now + 299) == 0
+    assert service.model.drop_dead(service.now + 300) == 2
+    assert service.model.evict() == 1
+
+
 # -- requests that overlap ------------------------------------------------------------------------
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from cachepoint.core.provider.rules import SECTIONS, ModelRef, ModelRule, Rules, parse_model_id
+from cachepoint.core.provider.rules import APIS, SECTIONS, ModelFacts, ModelRef, ModelRule, Rules, parse_model_id
 from cachepoint.errors import RulesError
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -114,4 +115,36 @@ def test_a_table_asked_for_ever_new_ids_does_not_grow_without_end() -> None:
     for number in range(10_000):
         assert rules.resolve(f"anthropic.claude-{number}") is rules.rows[0]
         assert rules.resolve("meta.llama") is None
-    assert len(rules._resolved) <= 5_000
+    assert 1_000 < len(rules._resolved) <= 5_000
+
+
+# -- what else is known of a model ----------------------------------------------------------------
+
+
+def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
+    assert ModelFacts() == ModelFacts(
+        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", system_role=(),
+        system_role_disputed=(), converse=True, end_of_life="",
+    )  # fmt: skip
+    assert ModelFacts(context_window=1).context_window == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"context_window": 0}, "context_window is 0"),
+        ({"thinking": "sometimes"}, "thinking has 'sometimes'; use any of off"),
+        ({"system_role": ("converse", "chat")}, "system_role has 'chat'; use any of converse"),
+        ({"system_role_disputed": ("chat",)}, "system_role_disputed has 'chat'"),
+    ],
+)
+def test_a_wrong_fact_is_refused_by_its_name_and_value(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(RulesError, match="^" + re.escape(named)):
+        ModelFacts(**wrong)
+
+
+def test_a_system_message_is_worth_a_try_where_sources_take_it_or_disagree() -> None:
+    facts = ModelFacts(system_role=("converse",), system_role_disputed=("invoke_model",))
+    assert [facts.may_take_system_role(api) for api in APIS] == [True, True]
+    assert not ModelFacts(system_role=("converse",)).may_take_system_role("invoke_model")
+    assert not ModelFacts(system_role_disputed=("converse",)).may_take_system_role("invoke_model")

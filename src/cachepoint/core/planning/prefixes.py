@@ -9,13 +9,16 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES, Band
 from cachepoint.core.traffic.boundaries import role, roles, step
-from cachepoint.core.traffic.return_curves import Outlook, Role
-from cachepoint.core.traffic.view import Entry, Seen, View
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.view import Seen, View
 
 
 class Live(NamedTuple):
@@ -101,15 +104,13 @@ class Prefixes:
     @cached_property
     def parting(self) -> tuple[int, ...]:
         """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
-        known = [self.view.seen.get(boundary.digest) for boundary in self.prompt.boundaries]
-        found: list[tuple[float, int]] = []
-        for index, here in enumerate(known):
-            if here is None or index in self.named:
-                continue
-            after = known[index + 1] if index + 1 < len(known) else None
-            fewer = here.visits - (after.visits if after else 0)
-            if fewer > 0:
-                found.append((fewer * self.prompt.boundaries[index].tokens, index))
+        boundaries = self.prompt.boundaries
+        visits = self.view.visits([boundary.digest for boundary in boundaries])
+        found = [
+            ((here - after) * boundaries[index].tokens, index)
+            for index, (here, after) in enumerate(pairwise([*visits, 0]))
+            if here > after and index not in self.named
+        ]
         return tuple(index for _, index in sorted(found, reverse=True))
 
     def _can_split_at(self, cuts: tuple[bytes, ...]) -> bool:
