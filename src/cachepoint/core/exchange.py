@@ -305,8 +305,8 @@ class Exchange:
             return (), ()
         read = self.plan.expected.read_boundary if self.plan.expected.read_boundary is not None else -1
         minimum = max(rule.minimum, view.learned_minimum)
-        band = partial(view.calibration.band, profile=PROFILES[prompt.tokenizer])
-        cold = [b for i, b in enumerate(prompt.boundaries) if i > read and band(b.tokens).mid >= minimum]
+        per_token = view.calibration.band(1.0, PROFILES[prompt.tokenizer]).mid
+        cold = [b for i, b in enumerate(prompt.boundaries) if i > read and b.tokens * per_token >= minimum]
         writes = [prompt.boundaries[point.boundary].digest for point in self.plan.checkpoints if point.boundary > read]
         return [b.digest for b in reversed(cold)], writes
 

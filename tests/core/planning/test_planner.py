@@ -79,7 +79,7 @@ def test_why_no_checkpoint_of_our_own_is_placed(rule: ModelRule, policy: CachePo
     assert plan.changes_nothing
 
 
-def test_what_nobody_will_read_is_not_written_and_said_so() -> None:
+def test_what_nobody_will_read_is_not_written_and_the_plan_says_why() -> None:
     of = prompt([1000], system=[2000])
     plan = planned(of, view(of, {0: OFTEN}))
     assert placed(plan) == [(0, "5m", AGAIN)]
@@ -90,7 +90,7 @@ def test_what_nobody_will_read_is_not_written_and_said_so() -> None:
     ]  # fmt: skip
 
 
-def test_a_place_that_would_pay_but_finds_no_slot_is_told_so() -> None:
+def test_a_place_that_would_pay_but_finds_no_slot_is_held() -> None:
     of = prompt([1000], system=[4000])
     plan = planned(of, view(of, {0: OFTEN, 1: ONCE}), policy=ONE)
     assert placed(plan) == [(0, "5m", AGAIN)]
@@ -507,7 +507,7 @@ def test_marks_take_their_slots_first() -> None:
     assert placed(planned(twice, view(twice, {1: OFTEN}), policy=TWO)) == [(0, "5m", "marked"), (1, "5m", AGAIN)]
 
 
-def test_a_mark_with_nothing_before_it_is_left_out_and_told() -> None:
+def test_a_mark_with_nothing_before_it_is_left_out_with_a_warning() -> None:
     of = prompt([100], system=[Mark(leading=True), 100])
     plan = planned(of, view(of), policy=EXPLICIT)
     assert plan.rejected == (Rejected("system[0]", "first_in_list"),)

@@ -47,7 +47,7 @@ def test_figures_stand_in_the_sentence() -> None:
     assert Rejected("", "below_minimum", 812.4, 1024).why == "about 812 tokens, below the minimum of 1024"
     assert Rejected("", "above_maximum", 21000, 20480).why == "about 21000 tokens, above the 20480 the model caches"
     assert Rejected("", "no_return_expected", visits=0.25).why.startswith("about 0.2 more visits expected, too few")
-    assert Rejected("", "below_minimum", text="as it was told").why == "as it was told"
+    assert Rejected("", "below_minimum", text="as it was printed").why == "as it was printed"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_figures_stand_in_the_sentence() -> None:
             Placed("shared", "context_end"),
             "end of a context block: others part here, and inside the prefix cached anyway it costs nothing",
         ),
-        (Placed("quoted", text="as it was told"), "as it was told"),
+        (Placed("quoted", text="as it was printed"), "as it was printed"),
     ],
 )
 def test_why_a_checkpoint_was_placed(reason: Placed, prose: str) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
-from cachepoint.core.planning.placement import NOTHING, Candidate, Choice, Pick, choose, nested, saving, surcharge
+from cachepoint.core.planning.placement import Candidate, Choice, Pick, choose, nested, saving, surcharge
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.prefixes import Live, Prefixes
@@ -128,8 +128,6 @@ class _Planner:
 
     def _beyond(self, candidates: Sequence[Candidate], base: Live | None, slots: int) -> Choice:
         further = [found for found in candidates if base is None or found.boundary > base.boundary]
-        if not further:
-            return NOTHING
         after_5m = base is not None and base.entry.ttl == "5m" and "5m" in self._ttls
         ttls: tuple[TTL, ...] = ("5m",) if after_5m else self._ttls
         return choose(further, base.tokens if base else 0.0, self.rates, ttls, slots)

@@ -40,7 +40,7 @@ class Prefixes:
     splits: bool
 
     def size(self, boundary: int) -> Band:
-        """An estimate of a prefix in tokens: exact up to the last entry whose size usage told, likely from there."""
+        """An estimate of a prefix in tokens: exact up to the last entry of known size, likely from there."""
         raw, rates = self.prompt.boundaries[boundary].tokens, self._per_token
         anchors = bisect_right(self._exact, (raw, math.inf))
         estimated, known = self._exact[anchors - 1] if anchors else (0.0, 0)
@@ -123,7 +123,7 @@ class Prefixes:
 
     @cached_property
     def _exact(self) -> list[tuple[float, int]]:
-        """The estimated and the exact size of each prefix whose size usage told, in wire order."""
+        """The estimated and the exact size of each prefix of known size, in wire order."""
         return sorted(
             (self.prompt.boundaries[self.index[digest]].tokens, entry.tokens)
             for digest, entry in {**self.view.lapsed, **self.view.entries}.items()
