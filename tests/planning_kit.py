@@ -19,8 +19,10 @@ from cachepoint.core.prompt.prompt import Hint, Kind, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section
-from cachepoint.core.traffic.return_curves import CurveKey, Outlook
-from cachepoint.core.traffic.view import Entry, Seen, Step, View
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.kinds import CurveKey
+from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.view import Seen, Step, View
 
 NOW = 1_000_000.0
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1000, tokenizer="claude")

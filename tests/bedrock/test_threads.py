@@ -97,6 +97,20 @@ async def test_calls_that_wait_for_another_leave_the_threads_free() -> None:
     assert sorted(told) == ["hit"] * 5 + ["written"]
 
 
+async def test_a_call_that_is_cancelled_while_it_waits_is_recorded() -> None:
+    with BedrockEmulator(latency=Latency(fixed=1.0, sleep=True)) as emulator:
+        wrapped = cachepoint.wrap(emulator.client(), clock=emulator.clock)
+        client = InThreads(wrapped)
+        with cachepoint.fan_out():
+            leader = asyncio.ensure_future(client.converse(**question(0)))
+            await asyncio.sleep(0.5)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.converse(**question(1)), 0.2)
+            assert [record.error for record in wrapped.ledger.records] == ["CancelledError"]
+            await leader
+    assert [record.error for record in wrapped.ledger.records] == ["CancelledError", None]
+
+
 async def test_a_streamed_call_tells_what_it_read(bedrock: Bedrock) -> None:
     client = InThreads(bedrock.wrapped())
     await client.converse(**question(1))

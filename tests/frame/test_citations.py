@@ -73,7 +73,7 @@ def test_nothing_cites_notes_that_are_not_in_the_repository() -> None:
     ]
 
 
-@pytest.mark.parametrize("under", [SOURCES, PAGES, PROGRAMS], ids=["source", "pages", "programs"])
+@pytest.mark.parametrize("under", [SOURCES, PAGES], ids=["source", "pages"])
 def test_every_path_that_is_named_exists(under: tuple[Path, ...]) -> None:
     named = [(where, path) for where, line in lines(*under) for path in PATH.findall(line)]
     assert named

@@ -10,7 +10,8 @@ from hashlib import blake2b
 import pytest
 
 from cachepoint import MemoryStore, Usage
-from cachepoint.core.traffic.view import Sent, SentPoint, Step
+from cachepoint.core.traffic.entries import Sent, SentPoint
+from cachepoint.core.traffic.view import Step
 
 SCOPE = "account|endpoint|us-east-1|model|converse"
 

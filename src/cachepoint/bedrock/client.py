@@ -5,13 +5,13 @@ The sync and async clients are thin drivers of `call.Call`; every other attribut
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import Any, Self, Unpack
 
-from cachepoint.bedrock.call import Call, Need
-from cachepoint.bedrock.fan_out import Flight
+from cachepoint.bedrock.call import Call
+from cachepoint.bedrock.fan_out import Paused
 from cachepoint.bedrock.settings import Options, Settings, settings
 from cachepoint.bedrock.wire import converse, invoke_model
 from cachepoint.bedrock.wire.dialect import Dialect, told
@@ -134,39 +134,6 @@ class CacheClient(_Wrapped):
         with suppress(StopIteration):
             while True:
                 answer = needs.send(answer).wait()
-
-
-class Paused(Exception):
-    """A call in a worker thread has a leader to wait for; repeat it once `flight` is over."""
-
-    def __init__(self, flight: Flight) -> None:
-        super().__init__("wait for the leader, then make the same call again")
-        self.flight = flight
-
-
-class PausingClient(CacheClient):
-    """For one call that an event loop runs in a worker thread: it raises `Paused` instead of blocking the thread.
-
-    The same call made again goes on where it was, so that it is planned and recorded once.
-    """
-
-    def __init__(self, client: CacheClient) -> None:
-        super().__init__(client.wrapped, client._settings)
-        self._paused: tuple[Call, Generator[Need, Any, None]] | None = None
-
-    def _call(self, dialect: Dialect, request: Mapping[str, Any]) -> Call:
-        return super()._call(dialect, request) if self._paused is None else self._paused[0]
-
-    def _depart(self, call: Call) -> None:
-        needs = call.departure() if self._paused is None else self._paused[1]
-        self._paused, answer = None, None
-        with suppress(StopIteration):
-            while True:
-                need = needs.send(answer)
-                if isinstance(need, Flight):
-                    self._paused = call, needs
-                    raise Paused(need)
-                answer = need.wait()
 
 
 class AsyncCacheClient(_Wrapped):

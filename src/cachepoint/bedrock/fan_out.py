@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
@@ -58,6 +58,18 @@ class Flight:
             self._waiting.append((loop, future))
         with suppress(TimeoutError):
             await asyncio.wait_for(future, max(self._deadline - time.monotonic(), 0.0))
+
+
+class Paused(Exception):
+    """A call that must not block its thread has a leader to wait for; made again once `flight` is over, it goes on.
+
+    `give_up` is for who does not make it again, with the reason.
+    """
+
+    def __init__(self, flight: Flight, give_up: Callable[[BaseException], None]) -> None:
+        super().__init__("wait for the leader, then make the same call again")
+        self.flight = flight
+        self.give_up = give_up
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from cachepoint.bedrock.client import CacheClient, Paused, PausingClient
+from cachepoint.bedrock.call import Call, Need
+from cachepoint.bedrock.client import CacheClient
+from cachepoint.bedrock.fan_out import Flight, Paused
 from cachepoint.bedrock.warn import on_behalf_of_caller
+from cachepoint.bedrock.wire.dialect import Dialect
 
 T = TypeVar("T")
 
@@ -34,7 +38,11 @@ async def in_thread(run: Callable[[], T]) -> T:
         try:
             return await loop.run_in_executor(None, partial(context.run, _stopping, run))
         except Paused as paused:
-            await paused.flight.wait_async()
+            try:
+                await paused.flight.wait_async()
+            except BaseException as error:
+                paused.give_up(error)
+                raise
 
 
 def _stopping(run: Callable[[], T]) -> T:
@@ -42,6 +50,31 @@ def _stopping(run: Callable[[], T]) -> T:
         return run()
     except StopIteration as stop:  # asyncio cannot put one into a future, and would leave it pending for ever
         raise RuntimeError("StopIteration in a thread") from stop
+
+
+class PausingClient(CacheClient):
+    """For one call that a loop runs in a thread: it raises `Paused` instead of blocking the thread.
+
+    The same call made again goes on where it was, so that it is planned and recorded once.
+    """
+
+    def __init__(self, client: CacheClient) -> None:
+        super().__init__(client.wrapped, client._settings)
+        self._paused: tuple[Call, Generator[Need, Any, None]] | None = None
+
+    def _call(self, dialect: Dialect, request: Mapping[str, Any]) -> Call:
+        return super()._call(dialect, request) if self._paused is None else self._paused[0]
+
+    def _depart(self, call: Call) -> None:
+        needs = call.departure() if self._paused is None else self._paused[1]
+        self._paused, answer = None, None
+        with suppress(StopIteration):
+            while True:
+                need = needs.send(answer)
+                if isinstance(need, Flight):
+                    self._paused = call, needs
+                    raise Paused(need, call.failed)
+                answer = need.wait()
 
 
 class ThreadedStream(Generic[T]):

@@ -33,7 +33,8 @@ from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import steps, turn_before
-from cachepoint.core.traffic.view import Sent, SentPoint, Shape, Step, View
+from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.view import Step, View
 from cachepoint.errors import ConfigurationError, IllegalStep
 
 State = Literal[
@@ -304,8 +305,8 @@ class Exchange:
             return (), ()
         read = self.plan.expected.read_boundary if self.plan.expected.read_boundary is not None else -1
         minimum = max(rule.minimum, view.learned_minimum)
-        band = partial(view.calibration.band, profile=PROFILES[prompt.tokenizer])
-        cold = [b for i, b in enumerate(prompt.boundaries) if i > read and band(b.tokens).mid >= minimum]
+        per_token = view.calibration.band(1.0, PROFILES[prompt.tokenizer]).mid
+        cold = [b for i, b in enumerate(prompt.boundaries) if i > read and b.tokens * per_token >= minimum]
         writes = [prompt.boundaries[point.boundary].digest for point in self.plan.checkpoints if point.boundary > read]
         return [b.digest for b in reversed(cold)], writes
 

@@ -1,7 +1,9 @@
 """Model invocation logs as Bedrock delivers them to S3, in a folder laid out like the bucket.
 
-How sure a field is stands beside it: D documented by AWS, F seen in a published record, C read by public code that
-works on real logs, A assumed. Records say what the service counted and never with which TTL Converse wrote.
+How sure a field is stands beside it: D documented by AWS (user guide, "Monitor model invocation", November 2026), F
+seen in a published record (April to September 2026), C read by public code that works on real logs
+(bedrock-usage-analyzer, semantr, Panther's schema), A assumed. Records say what the service counted and never with
+which TTL Converse wrote.
 """
 
 from __future__ import annotations

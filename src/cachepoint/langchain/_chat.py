@@ -27,10 +27,10 @@ from pydantic import (
 )
 
 from cachepoint.bedrock.bounded import Bounded
-from cachepoint.bedrock.client import CacheClient, PausingClient, wrap
+from cachepoint.bedrock.client import CacheClient, wrap
 from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.settings import in_environment
-from cachepoint.bedrock.threads import ThreadedStream, in_thread
+from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
 from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger

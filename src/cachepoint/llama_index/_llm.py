@@ -221,7 +221,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def _can_force_tools(self, kwargs: dict[str, Any]) -> bool:
         if self.supports_forced_tool_calls is not None:
             return self.supports_forced_tool_calls
-        # Claude refuses a forced tool while it thinks.
+        # Claude refuses a forced tool while it thinks (langchain-aws 1.9.1 utils.py:575).
         thinking = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
         thinks = thinking is not None and thinking.get("type") != "disabled"
         return not thinks and self._facts(self._called_model(kwargs)).forced_tool

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.view import Sent, Step, View
+from cachepoint.core.traffic.entries import Sent
+from cachepoint.core.traffic.view import Step, View
 
 
 class Store(Protocol):

@@ -51,6 +51,7 @@ class MemoryStore:
             boundaries_kept // _CURVES_SHARE,
         )
         self._kept = EMPTY
+        self._room_at = self._most
         self._scopes: dict[str, Traffic] = {}
         self._learned: dict[str, Traffic] = {}
         self._guards: dict[str, Guards] = {}
@@ -129,7 +130,7 @@ class MemoryStore:
             after = found.kept()
             if after != before:
                 self._count(before, after)
-                if any(map(gt, self._kept, self._most)):
+                if any(map(gt, self._kept, self._room_at)):
                     self._make_room(now)
 
     def _traffic(self, scope: str) -> Traffic:
@@ -179,6 +180,10 @@ class MemoryStore:
             if any(map(gt, room, level)):
                 traffic.keep(level, now)
         self._kept = self._counted()
+        # Where curves that cannot be lumped together are too many alone, room is not made again at once.
+        self._room_at = Room(
+            *(max(most, kept + most // _SLACK) for kept, most in zip(self._kept, self._most, strict=True))
+        )
 
     def _other_scope(self, scope: str, steps: Sequence[Step], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive in another scope."""

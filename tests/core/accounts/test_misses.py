@@ -20,7 +20,8 @@ from cachepoint.core.prompt.prompt import IMAGES, Mark, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.view import Entry, Shape, View
+from cachepoint.core.traffic.entries import Entry, Shape
+from cachepoint.core.traffic.view import View
 
 RULE = ModelRule(name="test", pattern=".", minimum=500)
 NONE = Usage(input=1)

@@ -20,7 +20,8 @@ from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.view import Entry, View
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.view import View
 from cachepoint.errors import ConfigurationError, IllegalStep
 
 NOW = 1_000_000.0

@@ -89,6 +89,8 @@ def test_up_to_what_a_request_under_way_writes_nothing_is_weighed() -> None:
     assert boundaries(found) == [2]
     assert ruled_out(found) == [("tools[0]", "writing_under_way"), ("system[0]", "writing_under_way")]
     assert boundaries(listed(of, view(of, live={1: entry()}))) == [0, 1, 2]
+    two = view(of, live={0: entry(readable=False), 1: entry(readable=False)})
+    assert boundaries(listed(of, two)) == [2]
 
 
 @pytest.mark.parametrize(("visits", "expected"), [(0, 0.5), (2, 0.5), (3, 5.0)])
@@ -135,5 +137,8 @@ def test_a_cut_is_weighed_where_a_text_may_be_split_and_enough_stands_before_it(
     assert boundaries(listed(of, by, may_cut=False)) == [2]
     assert boundaries(listed(of, by, minimum=1103)) == [1, 2]  # 4 for the message, 1,000 and 100
     assert boundaries(listed(of, by, minimum=1105)) == [2]
+    exact = view(of, visits={1: 5}, lapsed={1: entry(tokens=1100)})
+    assert boundaries(listed(of, exact, minimum=1100)) == [1, 2]
+    assert boundaries(listed(of, exact, minimum=1101)) == [2]
     whole = view(of, visits={0: 5})
     assert boundaries(listed(of, whole, may_cut=False)) == [0, 2]

@@ -155,7 +155,7 @@ def test_of_two_marks_at_a_place_the_longer_life_stays() -> None:
         assert at(settle(of, *(wanted(of, 0, ttl, marked=True) for ttl in ttls))) == [(0, "1h")]
 
 
-def test_a_mark_first_in_its_list_is_told_with_what_became_of_it() -> None:
+def test_a_mark_first_in_its_list_is_warned_of_with_what_became_of_it() -> None:
     first = Mark(leading=True)
     of = prompt([first, 100], tools=[first, 100], system=[100, Mark()])
     assert settle(of).warnings == (
@@ -188,7 +188,7 @@ def test_marks_go_before_points_of_our_own() -> None:
     assert [point.boundary for point in legal.points] == [0, 2, 5]
 
 
-def test_a_mark_over_the_cap_is_told() -> None:
+def test_a_mark_over_the_cap_is_warned_of() -> None:
     of = prompt(system=SYSTEM)
     legal = settle(of, *(wanted(of, boundary, marked=True, worth=boundary) for boundary in range(3)), cap=2)
     assert [point.boundary for point in legal.points] == [1, 2]
@@ -207,7 +207,7 @@ def test_the_cap_of_the_model_counts_too() -> None:
 # -- lifetimes -----------------------------------------------------------------------------------
 
 
-def test_a_model_without_the_hour_gets_five_minutes_and_only_marks_are_told() -> None:
+def test_a_model_without_the_hour_gets_five_minutes_with_a_warning_for_marks() -> None:
     of = prompt(system=SYSTEM)
     legal = settle(of, wanted(of, 0, "1h"), wanted(of, 1, "1h", marked=True), rule=replace(CLAUDE, ttls=("5m",)))
     assert at(legal) == [(0, "5m"), (1, "5m")]
@@ -230,7 +230,7 @@ def test_a_live_five_minute_entry_is_not_written_anew_for_the_order() -> None:
     assert at(settle(of, wanted(of, 0, marked=True), wanted(of, 1, "1h"), live={0: "5m"})) == [(0, "1h"), (1, "1h")]
 
 
-def test_a_mark_is_told_that_it_was_raised_for_another_mark() -> None:
+def test_a_mark_raised_for_another_mark_is_warned_of() -> None:
     of = prompt(system=SYSTEM)
     ttls: tuple[TTL, ...] = ("5m", "5m", "1h")
     marks = [wanted(of, boundary, ttl, marked=True, fixed=True) for boundary, ttl in enumerate(ttls)]
@@ -257,7 +257,8 @@ def test_five_minutes_the_user_wrote_are_not_raised_for_our_own_hour() -> None:
 
 
 def steps_of(work: Callable[[], object]) -> int:
-    """How many lines, calls and returns of Python it takes."""
+    """How many lines, calls and returns of Python it takes, the second time."""
+    work()
     count = 0
 
     def trace(*_: object) -> object:

@@ -91,6 +91,11 @@ def test_where_nothing_pays_nothing_is_chosen() -> None:
     assert choose([candidate(5000, OFTEN)], 0, RATES, BOTH, 0) == NOTHING
 
 
+def test_where_fewer_save_as_much_fewer_are_chosen() -> None:
+    # 2,000 x 4.25 + 4,000 x 4.25 = 6,000 x 4.25
+    assert picked(choose([candidate(2000, OFTEN), candidate(6000, OFTEN)], 0, RATES, BOTH, 4)) == [(6000, "5m")]
+
+
 def test_each_segment_comes_back_as_often_as_the_boundary_that_ends_it() -> None:
     # 2,000 tokens at 5 x 0.9 - 0.25 = 4.25 and 4,000 more at 0.9 - 0.25 = 0.65
     choice = choose([candidate(2000, OFTEN), candidate(6000, ONCE)], 0, RATES, BOTH, 2)

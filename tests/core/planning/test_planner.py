@@ -79,7 +79,7 @@ def test_why_no_checkpoint_of_our_own_is_placed(rule: ModelRule, policy: CachePo
     assert plan.changes_nothing
 
 
-def test_what_nobody_will_read_is_not_written_and_said_so() -> None:
+def test_what_nobody_will_read_is_not_written_and_the_plan_says_why() -> None:
     of = prompt([1000], system=[2000])
     plan = planned(of, view(of, {0: OFTEN}))
     assert placed(plan) == [(0, "5m", AGAIN)]
@@ -90,7 +90,7 @@ def test_what_nobody_will_read_is_not_written_and_said_so() -> None:
     ]  # fmt: skip
 
 
-def test_a_place_that_would_pay_but_finds_no_slot_is_told_so() -> None:
+def test_a_place_that_would_pay_but_finds_no_slot_is_held() -> None:
     of = prompt([1000], system=[4000])
     plan = planned(of, view(of, {0: OFTEN, 1: ONCE}), policy=ONE)
     assert placed(plan) == [(0, "5m", AGAIN)]
@@ -125,6 +125,9 @@ def test_what_is_all_read_writes_nothing() -> None:
     plan = planned(of, view(of, live={0: entry(tokens=2100)}))
     assert placed(plan) == [(0, "5m", READ)]
     assert plan.expected == Expected(2100, True, 0, "5m", 0.0)
+    assert reasons(plan) == [("messages[0].content[0]", "no_return_expected")]
+    nothing = planned(of, view(of))
+    assert nothing.expected == Expected() == Expected(0.0, False, None, None, 0.0)
 
 
 @pytest.mark.parametrize(("asked", "ttl"), [("auto", "5m"), ("5m", "5m"), ("1h", "1h")])
@@ -195,6 +198,9 @@ def test_a_read_that_no_slot_is_left_for_takes_the_place_of_what_is_worth_least(
     by = view(of, {20: OFTEN, 21: ONCE}, live={0: entry()}, visits={20: 5})
     assert placed(planned(of, by, policy=TWO)) == [(0, "5m", READ), (20, "5m", AGAIN)]
     assert placed(planned(of, by, policy=ONE)) == [(0, "5m", READ)]
+    assert reasons(planned(of, by, policy=ONE)) == [
+        ("messages[0].content[20]", "over_cap"), ("messages[0].content[21]", "over_cap"),
+    ]  # fmt: skip
     (reading,) = planned(of, by, policy=ONE).checkpoints
     assert reading.reason == Placed("keeps_read", tokens=reading.reason.tokens, ttl="5m")
     assert reading.reason.tokens == pytest.approx(2004)
@@ -417,6 +423,18 @@ def test_a_shared_prefix_lives_as_long_as_what_follows_it() -> None:
     assert placed(planned(of, view(of, {1: OFTEN}))) == [(0, "5m", SHARED), (1, "5m", AGAIN)]
 
 
+def test_between_an_hour_and_five_minutes_a_shared_prefix_lives_five_minutes() -> None:
+    of = prompt([1000, 1000], tools=[2000], system=[1000])
+    plan = planned(of, view(of, {0: LATE, 3: ONCE}, visits={2: 3}))
+    assert placed(plan) == [(0, "1h", AGAIN), (1, "5m", SHARED), (2, "5m", SHARED), (3, "5m", AGAIN)]
+
+
+def test_a_live_five_minute_prefix_takes_no_slot_before_an_hour() -> None:
+    of = prompt([1000], tools=[2000], system=[2000])
+    plan = planned(of, view(of, {2: LATE}, live={1: entry()}), policy=TWO)
+    assert placed(plan) == [(0, "1h", SHARED), (2, "1h", AGAIN)]
+
+
 def test_a_live_prefix_is_shared_with_the_lifetime_it_has() -> None:
     of = prompt([1000], system=[1000], tools=[1000])
     # an hour may stand before five minutes
@@ -489,7 +507,7 @@ def test_marks_take_their_slots_first() -> None:
     assert placed(planned(twice, view(twice, {1: OFTEN}), policy=TWO)) == [(0, "5m", "marked"), (1, "5m", AGAIN)]
 
 
-def test_a_mark_with_nothing_before_it_is_left_out_and_told() -> None:
+def test_a_mark_with_nothing_before_it_is_left_out_with_a_warning() -> None:
     of = prompt([100], system=[Mark(leading=True), 100])
     plan = planned(of, view(of), policy=EXPLICIT)
     assert plan.rejected == (Rejected("system[0]", "first_in_list"),)
@@ -503,6 +521,9 @@ def test_the_place_sent_counts_marks_gone_cuts_and_checkpoints_added() -> None:
     assert [(point.boundary, point.path) for point in plan.checkpoints if point.where.section == "messages"] == [
         (2, "messages[0].content[2]"), (3, "messages[0].content[4]"), (4, "messages[0].content[6]"),
     ]  # fmt: skip
+    marked = prompt([1000, 1000, 1000], system=[Mark(leading=True), 100, Mark()])
+    last = planned(marked, view(marked, {3: OFTEN})).checkpoints[-1]
+    assert (last.boundary, last.path) == (3, "messages[0].content[3]")
     attached = prompt([1000, two_parts(400), 100], attached=True)
     by = view(attached, {1: OFTEN, 3: ONCE}, visits={1: 3})
     assert [point.path for point in planned(attached, by).checkpoints] == [

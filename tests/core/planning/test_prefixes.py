@@ -43,7 +43,7 @@ def test_from_the_last_prefix_of_known_size_on_only_the_rest_is_estimated() -> N
     assert found.size(3) == pytest.approx((1700 + 2250, 1700 + 2500, 1700 + 2750))
 
 
-def test_what_lives_is_told_in_wire_order_with_its_size() -> None:
+def test_what_lives_comes_in_wire_order_with_its_size() -> None:
     by = view(SYSTEM, live={2: entry("1h"), 0: entry(tokens=1200)})
     assert [(live.boundary, live.tokens, live.entry.ttl) for live in prefixes(SYSTEM, by).live] == [
         (0, 1200, "5m"), (2, pytest.approx(2200), "1h"),
@@ -75,7 +75,7 @@ def test_a_distance_is_in_blocks_and_a_text_split_by_a_live_entry_is_two() -> No
     assert live.distance(2, 3) == 1
 
 
-def test_the_end_of_a_block_and_a_cut_are_told_apart() -> None:
+def test_the_end_of_a_block_is_no_cut() -> None:
     found = prefixes(CUT, view(CUT))
     assert [found.is_cut(boundary) for boundary in range(4)] == [False, True, False, False]
     assert [found.role(boundary) for boundary in range(4)] == ["inner", "cut", "inner", "tail_single"]

@@ -37,11 +37,17 @@ def test_every_reason_not_to_use_a_place_has_a_sentence(code: Any) -> None:
     assert place.to_dict() == {"path": "system[0]", "reason": code, "why": place.why}
 
 
+def test_a_figure_that_is_not_given_is_none() -> None:
+    assert Placed("marked") == ("marked", "inner", 0, 0.0, 0.0, 0.0, "5m", 0, "")
+    assert Rejected("", "mode_off") == ("", "mode_off", 0.0, 0, 0.0, "")
+    assert Repair("left_out", "", "refused") == ("left_out", "", "refused", "", 0, "5m")
+
+
 def test_figures_stand_in_the_sentence() -> None:
     assert Rejected("", "below_minimum", 812.4, 1024).why == "about 812 tokens, below the minimum of 1024"
     assert Rejected("", "above_maximum", 21000, 20480).why == "about 21000 tokens, above the 20480 the model caches"
     assert Rejected("", "no_return_expected", visits=0.25).why.startswith("about 0.2 more visits expected, too few")
-    assert Rejected("", "below_minimum", text="as it was told").why == "as it was told"
+    assert Rejected("", "below_minimum", text="as it was printed").why == "as it was printed"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +71,7 @@ def test_figures_stand_in_the_sentence() -> None:
             Placed("shared", "context_end"),
             "end of a context block: others part here, and inside the prefix cached anyway it costs nothing",
         ),
-        (Placed("quoted", text="as it was told"), "as it was told"),
+        (Placed("quoted", text="as it was printed"), "as it was printed"),
     ],
 )
 def test_why_a_checkpoint_was_placed(reason: Placed, prose: str) -> None:

@@ -417,7 +417,7 @@ def test_a_new_scope_starts_with_the_habits_of_a_like_one_but_no_entry() -> None
     traffic.learned_minimum, traffic.splits_trusted = 7, False
     copy = traffic.like()
     assert (copy.entries, copy.waste, copy.recent, copy.latest) == ({}, Waste(), type(copy.recent)(), 0.0)
-    assert (copy.refused, copy.learned_minimum, copy.splits_trusted) == ({"tools"}, 7, False)
+    assert (copy.refused, copy.learned_minimum, copy.splits_trusted) == (frozenset({"tools"}), 7, False)
     assert copy.calibration == traffic.calibration
     assert copy.tails == traffic.tails
     seen = copy.seen[b"system"]

@@ -1,6 +1,6 @@
 """Why tokens that could have been read were not.
 
-Reasons follow Anthropic's names where it has one. Only what the traffic proves is named: a first
+Reasons follow Anthropic's names where it has one (R3.22). Only what the traffic proves is named: a first
 request is no miss, and where nothing explains it the reason is `evicted_or_rerouted`, not the prompt.
 """
 
@@ -14,7 +14,8 @@ from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import IMAGES, Block, Prompt, Setting
 from cachepoint.core.provider.rules import SECTIONS, TTL_SECONDS, ModelRule, Section
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.view import SentPoint, Shape, View, arrived
+from cachepoint.core.traffic.entries import SentPoint, Shape, arrived
+from cachepoint.core.traffic.view import View
 
 HINTS: dict[MissReason, str] = {
     "model_changed": "the same prefix is cached for another model; entries are not shared between models",

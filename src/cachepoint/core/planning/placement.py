@@ -54,10 +54,9 @@ LONGER_MARGIN = 0.25
 def saving(outlook: Outlook, rates: Rates, ttl: TTL, *, written: bool = True) -> float:
     """Expected saving a token of prefix, in input prices; `written`: it has to be written first."""
     within = outlook.within_5m if ttl == "5m" else outlook.within_1h
-    again = outlook.visits * (within * (1 - rates.read) - (1 - within) * (rates.write(ttl) - 1))
-    if not written:
-        return again
-    return again - (rates.write(ttl) - 1) - LONGER_MARGIN * (rates.write(ttl) - rates.write_5m)
+    write = rates.write(ttl)
+    again = outlook.visits * (within * (1 - rates.read) - (1 - within) * (write - 1))
+    return again - (write - 1) - LONGER_MARGIN * (write - rates.write_5m) if written else again
 
 
 def nested(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -75,16 +74,14 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     TTLs never grow along the prefix. The empty set is chosen when nothing pays.
     """
     best = NOTHING
+    savings = {(i, ttl): saving(each.outlook, rates, ttl) for i, each in enumerate(candidates) for ttl in ttls}
     ending: dict[tuple[int, TTL], Choice] = {}
     for _ in range(slots):
         longer: dict[tuple[int, TTL], Choice] = {}
-        for index, candidate in enumerate(candidates):
-            for ttl in ttls:
-                rate = saving(candidate.outlook, rates, ttl)
-                found = _extend(candidates, ending, index, ttl, rate, start)
-                longer[index, ttl] = found
-                if found.value > best.value:
-                    best = found
+        for (index, ttl), rate in savings.items():
+            found = longer[index, ttl] = _extend(candidates, ending, index, ttl, rate, start)
+            if found.value > best.value:
+                best = found
         ending = longer
     return best
 

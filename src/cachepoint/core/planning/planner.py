@@ -14,7 +14,7 @@ from functools import cached_property
 
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
-from cachepoint.core.planning.placement import NOTHING, Candidate, Choice, Pick, choose, nested, saving, surcharge
+from cachepoint.core.planning.placement import Candidate, Choice, Pick, choose, nested, saving, surcharge
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.prefixes import Live, Prefixes
@@ -55,7 +55,7 @@ class _Planner:
         cap = min(self.policy.max_checkpoints, self.rule.max_checkpoints)
         own: list[Checkpoint] = []
         if (nothing := self._none_of_our_own(cap)) is None:
-            own = self._own(max(cap - len({mark.boundary for mark in marks}), 0))
+            own = self._own(cap - len({mark.boundary for mark in marks}))
         elif not self.prompt.marks:
             self.rejected.append(Rejected("", nothing))
         live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
@@ -99,7 +99,7 @@ class _Planner:
 
     def _own(self, slots: int) -> list[Checkpoint]:
         """What pays, what keeps the read, and what others share, in at most so many points."""
-        if not slots:
+        if slots < 1:
             return []
         may_cut = self.prefixes.splits and self.policy.learn
         found = shortlist(self.prefixes, self.rule, self._minimum, may_cut=may_cut)
@@ -111,7 +111,7 @@ class _Planner:
         ]
         points = self._with_read(points, base, slots) if base else self._with_bridge(points, slots)
         points = self._with_shared(points, base, slots)
-        self._explain(found.candidates, kept.picks, points, slots)
+        self._explain(found.candidates, kept.picks[len(picks) :], points, slots)
         return points
 
     def _best(self, candidates: Sequence[Candidate], slots: int) -> tuple[Choice, Live | None]:
@@ -128,8 +128,6 @@ class _Planner:
 
     def _beyond(self, candidates: Sequence[Candidate], base: Live | None, slots: int) -> Choice:
         further = [found for found in candidates if base is None or found.boundary > base.boundary]
-        if not further:
-            return NOTHING
         after_5m = base is not None and base.entry.ttl == "5m" and "5m" in self._ttls
         ttls: tuple[TTL, ...] = ("5m",) if after_5m else self._ttls
         return choose(further, base.tokens if base else 0.0, self.rates, ttls, slots)
@@ -158,8 +156,7 @@ class _Planner:
 
     def _with_read(self, points: list[Checkpoint], base: Live, slots: int) -> list[Checkpoint]:
         """With a checkpoint that reads the live prefix, unless one of those wanted is near enough."""
-        ahead = [point for point in points if point.boundary >= base.boundary and point.ttl == base.entry.ttl]
-        if any(self._reaches(point, base.boundary) for point in ahead):
+        if any(point.ttl == base.entry.ttl and self._reaches(point, base.boundary) for point in points):
             return points
         reason = Placed("keeps_read", tokens=base.tokens, ttl=base.entry.ttl)
         reading = self._checkpoint(base.boundary, base.entry.ttl, reason, base.tokens * (1 - self.rates.read))
@@ -205,15 +202,15 @@ class _Planner:
     def _explain(
         self,
         candidates: Sequence[Candidate],
-        picks: Sequence[Pick],
+        spent: Sequence[Pick],
         points: Sequence[Checkpoint],
         slots: int,
     ) -> None:
-        """Why the prefix goes uncached from the last checkpoint on."""
+        """Why the prefix goes uncached from the last checkpoint on; `spent` are the picks the allowance forbade."""
         end = max((point.boundary for point in points), default=-1)
-        picked = {pick.candidate.boundary for pick in picks}
+        explained = {pick.candidate.boundary for pick in spent}
         for found in candidates:
-            if found.boundary <= end or found.boundary in picked:
+            if found.boundary <= end or found.boundary in explained:
                 continue
             path = self.prefixes.where(found.boundary).path
             if len(points) >= slots and any(saving(found.outlook, self.rates, ttl) > 0 for ttl in self._ttls):

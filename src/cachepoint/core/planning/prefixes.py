@@ -9,13 +9,16 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES, Band
 from cachepoint.core.traffic.boundaries import role, roles, step
-from cachepoint.core.traffic.return_curves import Outlook, Role
-from cachepoint.core.traffic.view import Entry, Seen, View
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.view import Seen, View
 
 
 class Live(NamedTuple):
@@ -37,7 +40,7 @@ class Prefixes:
     splits: bool
 
     def size(self, boundary: int) -> Band:
-        """An estimate of a prefix in tokens: exact up to the last entry whose size usage told, likely from there."""
+        """An estimate of a prefix in tokens: exact up to the last entry of known size, likely from there."""
         raw, rates = self.prompt.boundaries[boundary].tokens, self._per_token
         anchors = bisect_right(self._exact, (raw, math.inf))
         estimated, known = self._exact[anchors - 1] if anchors else (0.0, 0)
@@ -101,15 +104,13 @@ class Prefixes:
     @cached_property
     def parting(self) -> tuple[int, ...]:
         """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
-        known = [self.view.seen.get(boundary.digest) for boundary in self.prompt.boundaries]
-        found: list[tuple[float, int]] = []
-        for index, here in enumerate(known):
-            if here is None or index in self.named:
-                continue
-            after = known[index + 1] if index + 1 < len(known) else None
-            fewer = here.visits - (after.visits if after else 0)
-            if fewer > 0:
-                found.append((fewer * self.prompt.boundaries[index].tokens, index))
+        boundaries = self.prompt.boundaries
+        visits = self.view.visits([boundary.digest for boundary in boundaries])
+        found = [
+            ((here - after) * boundaries[index].tokens, index)
+            for index, (here, after) in enumerate(pairwise([*visits, 0]))
+            if here > after and index not in self.named
+        ]
         return tuple(index for _, index in sorted(found, reverse=True))
 
     def _can_split_at(self, cuts: tuple[bytes, ...]) -> bool:
@@ -122,7 +123,7 @@ class Prefixes:
 
     @cached_property
     def _exact(self) -> list[tuple[float, int]]:
-        """The estimated and the exact size of each prefix whose size usage told, in wire order."""
+        """The estimated and the exact size of each prefix of known size, in wire order."""
         return sorted(
             (self.prompt.boundaries[self.index[digest]].tokens, entry.tokens)
             for digest, entry in {**self.view.lapsed, **self.view.entries}.items()

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from cachepoint.core.provider.rules import TTL
 from cachepoint.core.traffic.boundaries import ROLE_NAMES
-from cachepoint.core.traffic.return_curves import Role
+from cachepoint.core.traffic.kinds import Role
 
 PlacedCode = Literal["marked", "expected_again", "keeps_read", "bridge", "shared", "quoted"]
 

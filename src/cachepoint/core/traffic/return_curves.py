@@ -35,7 +35,6 @@ from cachepoint.core.traffic.kinds import (
     BUCKETS,
     COARSE,
     N_BUCKETS,
-    NAMED,
     UNTIL_1H,
     UNTIL_5M,
     CurveKey,
@@ -44,8 +43,6 @@ from cachepoint.core.traffic.kinds import (
     coarser,
 )
 from cachepoint.core.traffic.waits import Ages
-
-__all__ = ["NAMED", "CurveKey", "Forecast", "Habits", "Happened", "Outlook", "Role", "outlook", "prior_forecast"]
 
 PRIOR_WEIGHT = 2.0
 """A prior counts as much as this many visits: a handful of wasted writes overrules it."""

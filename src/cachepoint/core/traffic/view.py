@@ -12,7 +12,7 @@ from math import exp2
 from typing import NamedTuple
 
 from cachepoint.core.prompt.tokens import NOT_CALIBRATED, Calibration
-from cachepoint.core.traffic.entries import Cold, Entry, Sent, SentPoint, Shape, arrived
+from cachepoint.core.traffic.entries import Cold, Entry, Shape
 from cachepoint.core.traffic.evidence import HALF_LIFE
 from cachepoint.core.traffic.kinds import (
     AGAIN_KIND,
@@ -28,11 +28,6 @@ from cachepoint.core.traffic.kinds import (
 )
 from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
 from cachepoint.core.traffic.waste import Waste
-
-__all__ = [
-    "Cold", "Entry", "Seen", "Sent", "SentPoint", "Shape", "Step", "Turn", "View", "arrived", "kinds_of", "revisited",
-    "sooner", "with_gap",
-]  # fmt: skip
 
 _GAPS_REMEMBERED = 32
 """Own gaps of a boundary: enough to tell one in thirty late, few enough to follow a change within a day's use."""
@@ -126,6 +121,11 @@ class View:
         if seen is None:
             return outlook(forecast)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
+
+    def visits(self, digests: Sequence[bytes]) -> list[int]:
+        """How often each prefix was visited before, those of days ago counting for less; 0 where it never was."""
+        seen = self.seen
+        return [round(found.times) if (found := seen.get(digest)) else 0 for digest in digests]
 
     def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
         """The boundaries beyond what is believed alive."""

@@ -1,10 +1,12 @@
 """System messages: each keeps a boundary of its own, and a late one keeps its place in the conversation.
 
 `ChatBedrockConverse` joins consecutive system strings into one block and moves every system message
-to the front, which changes the prefix of the whole conversation (langchain-aws hoists; defect 11).
+to the front, which changes the prefix of the whole conversation (langchain-aws 1.9.1
+`bedrock_converse.py`, `_messages_to_bedrock`).
 
 AWS takes a message of role "system" only directly after a user turn, last or before an assistant
-turn, one at a time, and with text only (Bedrock user guide, "Mid-conversation system messages").
+turn, one at a time, and with text only (AWS user guide, "Mid-conversation system messages", 2026; what other sources
+say: docs/rules.md, "Late system messages").
 A late system message is therefore carried at the end of the user turn it follows, behind a marker that
 the parent passes through untouched; `seat` makes it a message of its own again.
 """
