@@ -88,15 +88,16 @@ def test_a_change_knows_the_function_it_is_in() -> None:
 
 
 def test_a_mutant_meets_its_own_rooms_tests_first_and_the_quick_ones_before_the_slow() -> None:
-    here, there = ("provider/rules.py", 3), ("provider/rules.py", 9)
+    core = "tests/core"
+    here, there = ("room/module.py", 3), ("room/module.py", 9)
     tests = {
-        "tests/bedrock/test_misses.py::slow": Observed(2.0, frozenset({here})),
-        "tests/bedrock/test_misses.py::quick": Observed(1.0, frozenset({here, there})),
-        "tests/core/provider/test_rules.py::b": Observed(3.0, frozenset({here})),
-        "tests/core/prompt/test_tokens.py::c": Observed(0.1, frozenset()),
+        "stories/test_a.py::slow": Observed(2.0, frozenset({here})),
+        "stories/test_a.py::quick": Observed(1.0, frozenset({here, there})),
+        f"{core}/room/test_module.py::b": Observed(3.0, frozenset({here})),
+        f"{core}/other/test_module.py::c": Observed(0.1, frozenset()),
     }
-    stories = ["tests/bedrock/test_misses.py::quick", "tests/bedrock/test_misses.py::slow"]
-    assert choose(tests, "provider", here) == [["tests/core/provider/test_rules.py::b"], stories]
-    assert choose(tests, "provider", there) == [stories[:1]]
-    assert choose(tests, "provider", ("provider/rules.py", 1)) == []
-    assert choose(tests, "provider", None)[1] == ["tests/core/prompt/test_tokens.py::c", *stories]
+    stories = ["stories/test_a.py::quick", "stories/test_a.py::slow"]
+    assert choose(tests, "room", here) == [[f"{core}/room/test_module.py::b"], stories]
+    assert choose(tests, "room", there) == [stories[:1]]
+    assert choose(tests, "room", ("room/module.py", 1)) == []
+    assert choose(tests, "room", None)[1] == [f"{core}/other/test_module.py::c", *stories]
