@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
-from cachepoint.bedrock.opaque_models import base_model
+from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
@@ -254,9 +254,9 @@ class Call:
     def _price(self, usage: Usage) -> Cost | None:
         tier = self._dialect.service_tier(self.exchange.original)
         target, at = self._target, self.exchange.started
-        return self._settings.prices.price(
-            target.base_model or target.model, usage, at=at, service_tier=tier, region=target.region
-        )
+        # The control plane may have answered while the call was under way.
+        model = target.base_model or learned(target.model) or target.model
+        return self._settings.prices.price(model, usage, at=at, service_tier=tier, region=target.region)
 
     def _take(self, step: Callable[[], Effects]) -> bool:
         """Take a step of the call and do what it leaves to do; whether the store learned all of it."""
