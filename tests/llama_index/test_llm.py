@@ -317,7 +317,7 @@ async def test_a_cancelled_call_does_not_wait_for_the_service(any_way_async: Mak
     assert gone in ([], [True])  # where the call was cancelled before the service had it, nobody waited for anybody
 
 
-def test_a_system_message_in_mid_conversation_stays_where_converse_is_known_to_take_it(
+def test_a_late_system_message_stays_where_converse_is_known_to_take_it(
     make_llm: Make, emulator: BedrockEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = [QUESTION, ChatMessage(role=MessageRole.ASSISTANT, content="Much."), QUESTION]
