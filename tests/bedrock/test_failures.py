@@ -185,7 +185,7 @@ NO_LONG_TTL = [
 
 @pytest.mark.parametrize("message", NO_LONG_TTL)
 @pytest.mark.parametrize("learn", [True, False])
-def test_where_the_service_has_no_1h_the_call_is_repeated_with_5m_and_so_are_all_others(
+def test_where_1h_is_refused_this_call_and_all_later_ones_go_with_5m(
     bedrock: Bedrock, message: str, learn: bool
 ) -> None:
     client = bedrock.wrapped(CachePolicy(ttl="1h", learn=learn))
