@@ -243,7 +243,7 @@ class Service:
                     raise invalid(message) if message else extraneous(point.pointer, MODEL_ERRORS)
 
     def _count(self, call: Call) -> Exchange:
-        if parse_model_id(call.target.model_id).base != call.target.model_id or not call.traits.counts_tokens:
+        if parse_model_id(call.target.model_id).base != call.target.model_id or not call.rule.facts.counts_tokens:
             raise invalid(NO_COUNTING)
         given = call.body.get("input") or {}
         if "converse" in given:

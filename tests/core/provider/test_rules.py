@@ -141,8 +141,9 @@ def test_a_row_is_found_though_another_thread_empties_the_memory() -> None:
 
 def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
     assert ModelFacts() == ModelFacts(
-        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", system_role=(),
-        system_role_disputed=(), converse=True, end_of_life="",
+        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", prefill=True,
+        keeps_thinking=False, top_level_cache_control=False, counts_tokens=False,
+        system_role=(), system_role_disputed=(), converse=True, end_of_life="",
     )  # fmt: skip
     assert ModelFacts(context_window=1).context_window == 1
 

@@ -71,6 +71,9 @@ class ModelFacts:
     `context_window` is in tokens, prompt and answer together, None where unknown. `temperature` and
     `forced_tool`: the service takes a temperature, and a tool choice other than auto. `thinking`: what a
     request gets that says nothing of it; "always" cannot be turned off. `effort` is the default.
+    `prefill`: the conversation may end with an assistant message. `keeps_thinking`: reasoning of earlier turns
+    stays in the prompt when a new question comes. `top_level_cache_control`: InvokeModel takes one at the top
+    of the body. `counts_tokens`: CountTokens takes the base id.
     `system_role`: the APIs that take `role: "system"` messages in mid-conversation, and
     `system_role_disputed` those of which sources disagree. `converse`: served through Converse at all.
     `end_of_life` is the day on which the service ends or ended the model (ISO), "" where none is known.
@@ -81,6 +84,10 @@ class ModelFacts:
     forced_tool: bool = True
     thinking: Thinking = "off"
     effort: str = "high"
+    prefill: bool = True
+    keeps_thinking: bool = False
+    top_level_cache_control: bool = False
+    counts_tokens: bool = False
     system_role: tuple[Api, ...] = ()
     system_role_disputed: tuple[Api, ...] = ()
     converse: bool = True

@@ -73,7 +73,7 @@ def _check_turns(call: Call) -> None:
                 "Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
             )
         pending = [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
-    if messages[-1].get("role") == "assistant" and not call.traits.takes_prefill:
+    if messages[-1].get("role") == "assistant" and not call.rule.facts.prefill:
         raise invalid(NO_PREFILL)
 
 
@@ -96,7 +96,7 @@ def _check_controls(call: Call) -> None:
     automatic = call.body.get("cache_control")
     if (controls or automatic) and not call.rule.explicit:
         raise denied(NO_CACHING)
-    if automatic and call.traits.legacy:
+    if automatic and not call.rule.facts.top_level_cache_control:
         raise invalid("cache_control: Extra inputs are not permitted")
     short = False
     for each in controls:

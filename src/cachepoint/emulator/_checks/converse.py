@@ -60,7 +60,7 @@ def _check_extra_fields(call: Call) -> None:
         return
     if "cacheControl" in extra:
         raise invalid("Malformed input request: extraneous key [cacheControl] is not permitted")
-    if "cache_control" in extra and call.traits.legacy:
+    if "cache_control" in extra and not call.rule.facts.top_level_cache_control:
         raise invalid(f"{MODEL_ERRORS}cache_control: Extra inputs are not permitted")
 
 
@@ -96,7 +96,7 @@ def _check_roles(call: Call, messages: Sequence[Json]) -> None:
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if call.options.strict_roles and any(one == next_ for one, next_ in pairwise(roles)):
         raise invalid(ALTERNATE)
-    if roles and roles[-1] == "assistant" and call.traits.claude and not call.traits.takes_prefill:
+    if roles and roles[-1] == "assistant" and not call.rule.facts.prefill:
         raise invalid(NO_PREFILL)
 
 

@@ -39,7 +39,7 @@ def _refused_by_model(call: Call) -> str:
     late = any(message.get("role") == "system" for message in call.body.get("messages") or ())
     if late and not facts.may_take_system_role(call.target.api):
         # Of models that are not Claude no such refusal was reported; theirs is assumed to read like the newer one.
-        old_claude = call.traits.claude and call.traits.legacy
+        old_claude = call.traits.claude and not facts.top_level_cache_control
         return NO_SYSTEM_ROLE_UP_TO_4_6 if old_claude else NO_SYSTEM_ROLE
     return ""
 
