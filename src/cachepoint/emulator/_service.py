@@ -267,9 +267,9 @@ class Service:
         usage = replace(served.usage, output=answer.tokens)
         first_byte, rest = self.latency.before_first_token(usage), self.latency.of_output(usage)
         metrics = Metrics(first_byte=round(first_byte * 1000), whole=round((first_byte + rest) * 1000))
-        written = write_answer(call, answer, usage, points > 0, metrics)
+        written = write_answer(call, answer, usage, metrics, has_points=points > 0)
         if self.log is not None:
-            logged = logged_answer(call, answer, usage, points > 0, metrics, written.request_id)
+            logged = logged_answer(call, answer, usage, metrics, written.request_id, has_points=points > 0)
             bodies = ServedBodies(call.body, logged, usage, caches=call.rule.explicit)
             self.log.write(LogEntry(call.target, written.request_id, self.clock(), bodies))
         exchange = Exchange(written, self, number=self._note(call, usage, points), served=served)

@@ -50,7 +50,7 @@ class Report:
 
     def _money(self) -> Iterator[tuple[str, ...]]:
         for label, with_output in (("input cost", False), ("total cost with output", True)):
-            before, after = (self._usd(run, with_output) for run in (self.without, self.cached))
+            before, after = (self._usd(run, with_output=with_output) for run in (self.without, self.cached))
             yield label, _amount(before), _amount(after), _change(before, after)
 
     def _latency(self) -> Iterator[tuple[str, ...]]:
@@ -59,13 +59,13 @@ class Report:
         for label, (before, after) in (("first request", first), ("median request", usual)):
             yield f"{label}, {self.latency}", f"{before:.2f} s", f"{after:.2f} s", _change(before, after)
 
-    def _usd(self, run: Run, with_output: bool) -> Decimal | None:
+    def _usd(self, run: Run, *, with_output: bool) -> Decimal | None:
         """Every request priced alone, for a price may depend on a prompt's length; None when one is unknown."""
-        costs = [self._cost(exchange.usage, with_output) for exchange in run.exchanges]
+        costs = [self._cost(exchange.usage, with_output=with_output) for exchange in run.exchanges]
         known = [cost.usd for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
-    def _cost(self, usage: Usage, with_output: bool) -> Cost | None:
+    def _cost(self, usage: Usage, *, with_output: bool) -> Cost | None:
         counted = usage if with_output else replace(usage, output=0)
         return self.prices.price(self.model_id, counted, at=self.at)
 

@@ -34,7 +34,7 @@ def tool_config(
     specs: list[Wire] = [_tool_spec(tool) for tool in tools]
     if mark_end:
         specs.append(cache_point())
-    return {"tools": specs, "toolChoice": _tool_choice(choice, required) if can_force else {"auto": {}}}
+    return {"tools": specs, "toolChoice": _tool_choice(choice, required=required) if can_force else {"auto": {}}}
 
 
 def stand_ins(names: Sequence[str]) -> Wire | None:
@@ -82,7 +82,7 @@ def _tool_spec(tool: BaseTool) -> Wire:
     return {"toolSpec": {**spec, **({"description": text} if (text := tool.metadata.description) else {})}}
 
 
-def _tool_choice(choice: ToolChoice, required: bool) -> Wire:
+def _tool_choice(choice: ToolChoice, *, required: bool) -> Wire:
     if not choice:
         return _CHOICES["any" if required else "auto"]
     if isinstance(choice, str):
