@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._answering.eventstream import event_frame
-from cachepoint.emulator._checks.refusals import Refusal
+from cachepoint.emulator._checks.service_errors import ServiceError
 from cachepoint.emulator._reading.request import Call, Json
 from cachepoint.emulator.replies import Answer, Part, Reasoning, Text, ToolCall
 
@@ -74,10 +74,10 @@ def write_count(tokens: int) -> Written:
     return Written(_headers("application/json"), encoded({"inputTokens": tokens}))
 
 
-def write_refusal(refusal: Refusal) -> Written:
+def write_error(error: ServiceError) -> Written:
     """An error, whose name boto3 reads from a header."""
-    headers = _headers("application/json") | {"x-amzn-errortype": refusal.code}
-    return Written(headers, encoded({"message": refusal.message}), status=refusal.status)
+    headers = _headers("application/json") | {"x-amzn-errortype": error.code}
+    return Written(headers, encoded({"message": error.message}), status=error.status)
 
 
 def logged_answer(

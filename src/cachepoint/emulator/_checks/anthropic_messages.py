@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cachepoint.core.provider.rules import TTL_SECONDS, Section
 from cachepoint.emulator._checks.checkpoints import LONG_AFTER_SHORT, NO_CACHING
 from cachepoint.emulator._checks.converse import BLANK_TEXT, NO_PREFILL
-from cachepoint.emulator._checks.refusals import denied, invalid
+from cachepoint.emulator._checks.service_errors import denied, invalid
 from cachepoint.emulator._reading.anthropic_messages import content_blocks
 from cachepoint.emulator._reading.request import Call, Json
 
@@ -33,7 +33,7 @@ class _Control:
 
 
 def check_messages(call: Call) -> None:
-    """Raise the Refusal an Anthropic Messages body earns, if any."""
+    """Raise the ServiceError an Anthropic Messages body earns, if any."""
     body = call.body
     if not call.traits.claude:
         raise invalid(ONLY_MESSAGES)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cachepoint.emulator._checks.checkpoints import check_points
-from cachepoint.emulator._checks.refusals import MODEL_ERRORS, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
 _KINDS = (
@@ -42,7 +42,7 @@ TEXT_WITH_DOCUMENTS = "A text block must be included when using documents."
 
 
 def check_converse(call: Call) -> None:
-    """Raise the Refusal a Converse request earns, if any."""
+    """Raise the ServiceError a Converse request earns, if any."""
     messages: Sequence[Json] = call.body.get("messages") or []
     if not messages and not call.target.names_stored_prompt:
         raise invalid("messages: at least one message is required")

@@ -7,7 +7,7 @@ those of InvokeModel and of Anthropic's own API is assumed.
 
 from __future__ import annotations
 
-from cachepoint.emulator._checks.refusals import MODEL_ERRORS, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
 ALWAYS_THINKS = (
@@ -23,7 +23,7 @@ NO_SYSTEM_ROLE_UP_TO_4_6 = (
 
 
 def check_model_limits(call: Call) -> None:
-    """Raise the Refusal for what this model never takes; `call` has its body in the Converse shape."""
+    """Raise the ServiceError for what this model never takes; `call` has its body in the Converse shape."""
     text = _refused_by_model(call)
     if text:
         raise invalid(MODEL_ERRORS + text if call.target.api == "converse" else text)
