@@ -285,6 +285,24 @@ def test_where_planning_fails_the_request_goes_out_as_written(bedrock: Bedrock, 
     assert client.ledger.totals().usage.cache_write > 2000
 
 
+class Forgetful(MemoryStore):
+    """A store that fails once it has learned what goes out."""
+
+    def sent(self, *given: Any) -> None:
+        super().sent(*given)
+        raise Broken("sent")
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_store_that_fails_after_it_learned_is_told_that_nothing_was_sent(bedrock: Bedrock) -> None:
+    store = Forgetful()
+    with pytest.warns(CachepointWarning, match="failed inside"):
+        bedrock.wrapped(store=store).converse(**QUESTION)
+    (traffic,) = store._scopes.values()
+    assert traffic.waste.committed == 0
+    assert not traffic.entries
+
+
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("where", ["began", "settled"])
 def test_where_learning_fails_the_call_is_recorded_all_the_same(bedrock: Bedrock, where: str) -> None:

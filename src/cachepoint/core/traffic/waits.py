@@ -7,12 +7,15 @@ from bisect import bisect_right
 
 FINEST = 5.0
 """Seconds within which beginnings are not told apart: a third of the first bucket."""
-RESOLUTION = 0.5
-"""Beginnings this share of their age apart are not told apart: buckets are a factor of about three wide."""
+RESOLUTION = 5**0.5 - 2
+"""Beginnings this share of their age apart are not told apart: buckets are a factor of about three wide.
+
+No ratio of whole numbers, or requests on an even beat would be told apart or not by the rounding of their times.
+"""
 
 
 class Ages:
-    """Counts of what began when, in some twenty slots an hour however many there are.
+    """Counts of what began when, in some thirty slots an hour however many there are.
 
     A slot keeps its first beginning, its count and the mean of its beginnings. So nothing has to be left
     out when there are many, which would leave out the slow ones and make returns look rarer than they are.
