@@ -47,10 +47,10 @@ unit: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m long
 
-# The tests of `make unit` in an order of chance; the first lines tell the SEED that brings it back.
-SEED ?= default
+# The tests of `make unit` in an order of chance; pytest's first lines print the seed, which SHUFFLE_SEED brings back.
+SHUFFLE_SEED ?= default
 test-shuffled: $(VENV)/dev.stamp
-	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not long" -p randomly --randomly-seed=$(SEED)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m "not long" -p randomly --randomly-seed=$(SHUFFLE_SEED)
 
 # `make test` with every Python from 3.11 on that is found, each in environments of its own.
 test-pythons:

@@ -185,7 +185,7 @@ NO_LONG_TTL = [
 
 @pytest.mark.parametrize("message", NO_LONG_TTL)
 @pytest.mark.parametrize("learn", [True, False])
-def test_where_the_service_has_no_1h_the_call_is_repeated_with_5m_and_so_are_all_others(
+def test_where_1h_is_refused_this_call_and_all_later_ones_go_with_5m(
     bedrock: Bedrock, message: str, learn: bool
 ) -> None:
     client = bedrock.wrapped(CachePolicy(ttl="1h", learn=learn))
@@ -283,6 +283,24 @@ def test_where_planning_fails_the_request_goes_out_as_written(bedrock: Bedrock, 
     assert response["output"]
     assert checkpoints(bedrock.bodies[0]) == [("messages[0].content[1]", "1h")]
     assert client.ledger.totals().usage.cache_write > 2000
+
+
+class Forgetful(MemoryStore):
+    """A store that fails once it has learned what goes out."""
+
+    def sent(self, *given: Any) -> None:
+        super().sent(*given)
+        raise Broken("sent")
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_store_that_fails_after_it_learned_is_told_that_nothing_was_sent(bedrock: Bedrock) -> None:
+    store = Forgetful()
+    with pytest.warns(CachepointWarning, match="failed inside"):
+        bedrock.wrapped(store=store).converse(**QUESTION)
+    (traffic,) = store._scopes.values()
+    assert traffic.waste.committed == 0
+    assert not traffic.entries
 
 
 @pytest.mark.usefixtures("broken")

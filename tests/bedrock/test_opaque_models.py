@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
+from threading import Event
 from typing import Any
 
 import pytest
@@ -36,6 +38,8 @@ class ControlPlane:
 
     def __init__(self, answer: Json | Exception) -> None:
         self.asked: list[str] = []
+        self.answers = Event()
+        self.answers.set()
         self.answer = answer
 
     def get_inference_profile(self, *, inferenceProfileIdentifier: str) -> Json:  # noqa: N803 - boto3's name
@@ -46,9 +50,16 @@ class ControlPlane:
 
     def _answered(self, arn: str) -> Json:
         self.asked.append(arn)
+        assert self.answers.wait(30)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+
+def answered() -> None:
+    """Wait until the control plane was heard, which no call does."""
+    for asking in [*base_models._asking.values()]:
+        asking.join(30)
 
 
 def ask(client: Any, model: str) -> Json:
@@ -78,13 +89,31 @@ def test_the_user_names_the_base_model(bedrock: Bedrock, profile: str) -> None:
     assert set(client.ledger.by("model")) == {SONNET}
 
 
-def test_the_control_plane_is_asked_once(bedrock: Bedrock, profile: str) -> None:
+def test_the_control_plane_is_asked_once_and_off_the_path(bedrock: Bedrock, profile: str) -> None:
     control = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    control.answers.clear()
     client = bedrock.wrapped(control_client=control)
-    told = [ask(client, profile)["promptCache"]["status"] for _ in range(3)]
-    assert told[0] == "written"
-    assert "uncached" not in told
+    first = [ask(client, profile)["promptCache"]["status"] for _ in range(2)]
+    assert first == ["uncached", "uncached"]  # nobody waits for an answer
+    control.answers.set()
+    answered()
+    later = [ask(client, profile)["promptCache"]["status"] for _ in range(2)]
+    assert later[0] == "written"
+    assert later[1] in ("hit", "extended")
     assert control.asked == [profile]
+
+
+def test_a_control_plane_that_hangs_holds_a_few_threads_only(bedrock: Bedrock, profile: str) -> None:
+    control = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    control.answers.clear()
+    client = bedrock.wrapped(control_client=control, prices=None)
+    for number in range(base_models.MOST_ASKED_AT_ONCE + 5):
+        with suppress(ClientError):  # the emulator knows one profile
+            ask(client, f"{profile}-{number}")
+    assert len(base_models._asking) == base_models.MOST_ASKED_AT_ONCE
+    control.answers.set()
+    answered()
+    assert len(control.asked) == base_models.MOST_ASKED_AT_ONCE
 
 
 def test_what_the_user_named_is_not_asked(bedrock: Bedrock, profile: str) -> None:
@@ -101,11 +130,15 @@ def test_a_control_plane_that_failed_is_asked_again_after_a_while(
 ) -> None:
     control = ControlPlane(DENIED)
     client = bedrock.wrapped(control_client=control)
+    ask(client, profile)
+    answered()
     with pytest.warns(CachepointWarning, match="base_models"):
         ask(client, profile)
     control.answer = {"models": [{"modelArn": FOUNDATION_MODEL}]}
     assert ask(client, profile)["promptCache"]["status"] == "uncached"
     monkeypatch.setattr(base_models, "ASK_AGAIN_SECONDS", 0.0)
+    ask(client, profile)
+    answered()
     assert "uncached" not in [ask(client, profile)["promptCache"]["status"] for _ in range(2)]
     assert control.asked == [profile] * 2
 
@@ -116,6 +149,7 @@ def test_a_control_plane_without_permission_is_asked_once_and_told(bedrock: Bedr
     with pytest.warns(CachepointWarning, match="base_models") as told:
         for _ in range(3):
             ask(client, profile)
+            answered()
     assert (len(told), len(control.asked)) == (1, 1)
 
 
@@ -123,7 +157,11 @@ def test_a_provisioned_model_says_its_foundation_model(profile: str) -> None:
     arn = profile.replace("application-inference-profile", "provisioned-model")
     with BedrockEmulator(keep_text=True, profiles={arn: SONNET}) as emulator:
         control = ControlPlane({"modelArn": "arn:of:a:custom:model", "foundationModelArn": FOUNDATION_MODEL})
-        told = ask(cachepoint.wrap(emulator.client(), control_client=control), arn)["promptCache"]
+        client = cachepoint.wrap(emulator.client(), control_client=control)
+        first = ask(client, arn)["promptCache"]
+        answered()
+        told = ask(client, arn)["promptCache"]
+    assert first["held"][0]["reason"] == "unknown_model"
     assert told["status"] == "written"
     assert control.asked == [arn]
 

@@ -158,7 +158,7 @@ def facts(model_id: str) -> ModelFacts:
     return rule.facts
 
 
-def test_late_system_messages_are_for_invoke_model_of_the_models_that_anthropic_names() -> None:
+def test_invoke_model_takes_late_system_messages_where_anthropic_says_so() -> None:
     rows = load_rules(environ={}).rows
     assert {row.name for row in rows if "invoke_model" in row.facts.system_role} == {
         "Claude Fable 5.1", "Claude Mythos 5.1", "Claude Fable 5", "Claude Mythos 5", "Claude Opus 5",

@@ -6,7 +6,8 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 import pytest
@@ -117,3 +118,12 @@ async def test_a_streamed_call_tells_what_it_read(bedrock: Bedrock) -> None:
     stream = (await client.converse_stream(**question(2)))["stream"]
     events = [event async for event in stream]
     assert events[-1]["metadata"]["promptCache"]["status"] == "hit"
+
+
+def test_a_wait_without_an_end_is_a_wait_all_the_same(bedrock: Bedrock) -> None:
+    """No event of Python's takes an endless time-out."""
+    client = bedrock.wrapped()
+    with cachepoint.fan_out(timeout=float("inf")), ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(copy_context().run, partial(client.converse, **question())) for _ in range(3)]
+        statuses = sorted(call.result(60)["promptCache"]["status"] for call in calls)
+    assert statuses.count("written") == 1

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
-from cachepoint.bedrock.opaque_models import base_model
+from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
@@ -102,28 +102,24 @@ class Call:
             raise
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
             swallow(problem, "departure")
-            self.exchange.leave_as_written()
-        if not self._done(self.exchange.send()):
-            self.exchange.leave_as_written()
-            self._done(self.exchange.send())
+            self._take(self.exchange.leave_as_written)
+        if not self._take(self.exchange.send):  # what the store was not taught it would not expect
+            self._take(self.exchange.leave_as_written)
+            self._take(self.exchange.send)
 
     def _departure(self) -> Generator[Need, Any, None]:
-        exchange, clock = self.exchange, self._settings.clock
-        now = clock()
-        self._target = self._safely(self._look_up) or self._target
-        key = self._safely(lambda: self._settings.store.key)
-        if key is None:
-            self._done(exchange.leave_as_written())
-        else:
-            self._done(exchange.read(self._target, key, now, self._settings.hints))
-        if exchange.question is not None:
-            self._plan(partial(self._ask, exchange.question, now), now)
-            question = exchange.count_question()
-            if question is not None:
-                tokens = yield _Count(self._client, question)
-                if tokens is not None:
-                    self._done(exchange.counted(tokens))
-            yield from self._waits()
+        exchange, now = self.exchange, self._settings.clock()
+        self._target = self._safely("looking the model up", self._look_up) or self._target
+        self._done(exchange.read(self._target, self._settings.store.key, now, self._settings.hints))
+        if exchange.question is None:
+            return
+        self._plan(partial(self._ask, exchange.question, now), now)
+        question = exchange.count_question()
+        if question is not None:
+            tokens = yield _Count(self._client, question)
+            if tokens is not None:
+                self._done(exchange.counted(tokens))
+        yield from self._waits()
 
     def _look_up(self) -> Target:
         settings, model = self._settings, self._target.model
@@ -141,8 +137,7 @@ class Call:
         return store.peek(scope, (), now)
 
     def _plan(self, ask: Callable[[], View], now: float) -> None:
-        view = self._safely(ask)
-        self._done(self.exchange.leave_as_written() if view is None else self.exchange.known(view, now))
+        self._done(self.exchange.known(ask(), now))
 
     def _plan_anew(self) -> None:
         question, now = self.exchange.question, self._settings.clock()
@@ -174,8 +169,11 @@ class Call:
 
     def refused(self, error: BaseException) -> bool:
         """Whether the service refused a checkpoint; then `request` is the one to repeat, with fewer checkpoints."""
+        return bool(self._safely("healing a refusal", partial(self._heal, error)))
+
+    def _heal(self, error: BaseException) -> bool:
         exchange = self.exchange
-        refusal = self._safely(lambda: refusal_in(error, exchange.plan))
+        refusal = refusal_in(error, exchange.plan)
         if refusal is None:
             return False
         self._done(exchange.refused(refusal))
@@ -190,14 +188,14 @@ class Call:
         with self._lock:
             if not self.exchange.over:
                 end = self.exchange.failed if isinstance(error, Exception) else self.exchange.cancelled
-                self._done(end(type(error).__name__, self._seconds))
+                self._take(partial(end, type(error).__name__, self._seconds))
         self._land()
 
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
         with self._lock:
             if self.exchange.state == "sent":
-                self._done(self.exchange.began())
+                self._take(self.exchange.began)
         self._land()
 
     def answered(self, reported: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -205,21 +203,21 @@ class Call:
         self.began()
         with self._lock:
             if not self.exchange.over:
-                self._done(self.exchange.answered(reported, self._seconds, self._price))
+                self._take(partial(self.exchange.answered, reported, self._seconds, self._price))
             record = self.exchange.record
-        return self._safely(record.contract) if record else None
+        return self._safely("the contract", record.contract) if record else None
 
     def heard(self, reported: Mapping[str, Any]) -> None:
         """A part of the usage came, in a stream that may never come to its end."""
         with self._lock:
             if not self.exchange.over:
-                self._done(self.exchange.heard(reported))
+                self._take(partial(self.exchange.heard, reported))
 
     def ended(self, how: Ending, error: str) -> None:
         """The response did not come to its end."""
         with self._lock:
             if not self.exchange.over:
-                self._done(self.exchange.ended(how, error, self._seconds))
+                self._take(partial(self.exchange.ended, how, error, self._seconds))
 
     def broke(self, error: BaseException) -> None:
         """Reading the response raised this."""
@@ -256,9 +254,14 @@ class Call:
     def _price(self, usage: Usage) -> Cost | None:
         tier = self._dialect.service_tier(self.exchange.original)
         target, at = self._target, self.exchange.started
-        return self._settings.prices.price(
-            target.base_model or target.model, usage, at=at, service_tier=tier, region=target.region
-        )
+        # The control plane may have answered while the call was under way.
+        model = target.base_model or learned(target.model) or target.model
+        return self._settings.prices.price(model, usage, at=at, service_tier=tier, region=target.region)
+
+    def _take(self, step: Callable[[], Effects]) -> bool:
+        """Take a step of the call and do what it leaves to do; whether the store learned all of it."""
+        effects = self._safely("a step of the call", step)
+        return effects is not None and self._done(effects)
 
     def _done(self, effects: Effects) -> bool:
         """Do what a step leaves to do; whether the store learned all of it."""
@@ -277,11 +280,11 @@ class Call:
             deliver(self._settings.ledger, self.exchange.record)
         return learned
 
-    def _safely(self, part: Callable[[], _R]) -> _R | None:
+    def _safely(self, name: str, part: Callable[[], _R]) -> _R | None:
         try:
             return part()
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
-            swallow(problem, getattr(part, "__qualname__", type(part).__name__))
+            swallow(problem, name)
             return None
 
 

@@ -81,7 +81,7 @@ class FanOut:
     """The leaders of one block, by the digests of the prefixes they write."""
 
     def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+        self._timeout = min(timeout, threading.TIMEOUT_MAX)
         self._lock = threading.Lock()
         self._leaders: dict[tuple[str, bytes], Flight] = {}
 

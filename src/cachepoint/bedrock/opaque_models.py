@@ -14,18 +14,22 @@ from cachepoint.core.provider.rules import parse_model_id
 
 ASK_AGAIN_SECONDS = 120.0
 """A control plane that failed is asked again after this time: it may have throttled, or permission come since."""
+MOST_ASKED_AT_ONCE = 8
+"""A control plane that hangs holds this many threads and no more; other ARNs are asked about later."""
 ARNS_KEPT = 1_000
 """A gateway that makes a profile for each of its tenants sees ever more of them; one forgotten is asked for again."""
 
 _asked: Bounded[str, str | None] = Bounded(ARNS_KEPT)
 _failed: Bounded[str, float] = Bounded(ARNS_KEPT)
+_asking: dict[str, threading.Thread] = {}
 _lock = threading.Lock()
 
 
 def base_model(model_id: str, named: Mapping[str, str], control_client: Any = None) -> str | None:
-    """The id whose rules and prices apply to `model_id`; None when nobody says.
+    """The id whose rules and prices apply to `model_id`; None as long as nobody says.
 
-    `named` maps ARNs to base ids. `control_client` is a boto3 `bedrock` client, asked for an ARN until it answers.
+    `named` maps ARNs to base ids. `control_client` is a boto3 `bedrock` client, asked about an ARN in a thread of its
+    own until it answers: no call waits for it, the first ones go out as they were written.
     """
     if model_id in named:
         base = named[model_id]
@@ -38,32 +42,52 @@ def base_model(model_id: str, named: Mapping[str, str], control_client: Any = No
         return base
     if parse_model_id(model_id).base is not None:
         return model_id
-    found = _ask(model_id, control_client) if control_client is not None else None
-    if found is None:
-        warn_once(
-            f"opaque:{model_id}",
-            f"cachepoint cannot tell which model answers behind {model_id!r}, so it places no checkpoint and knows no "
-            "price: pass base_models={arn: model id} (base_model_id= on the LangChain class) or a control_client",
-        )
-    return found
+    if (known := learned(model_id)) is not None:
+        return known
+    if control_client is not None and _ask(model_id, control_client):
+        return None
+    warn_once(
+        f"opaque:{model_id}",
+        f"cachepoint cannot tell which model answers behind {model_id!r}, so it places no checkpoint and knows no "
+        "price: pass base_models={arn: model id} (base_model_id= on the LangChain class) or a control_client",
+    )
+    return None
 
 
-def _ask(arn: str, control_client: Any) -> str | None:
+def learned(arn: str) -> str | None:
+    """What the control plane has answered by now; None where it has not, or does not know."""
     with _lock:
-        if arn in _asked:
-            return _asked[arn]
-        if arn in _failed and time.monotonic() - _failed[arn] < ASK_AGAIN_SECONDS:
-            return None
+        return _asked.get(arn)
+
+
+def _ask(arn: str, control_client: Any) -> bool:
+    """Have the control plane asked, off the path of the call; False where it does not know or failed a while ago."""
+    with _lock:
+        if arn in _asking:
+            return True
+        if arn in _asked or (arn in _failed and time.monotonic() - _failed[arn] < ASK_AGAIN_SECONDS):
+            return False
+        if len(_asking) >= MOST_ASKED_AT_ONCE:
+            return True
+        asking = threading.Thread(target=_learn, args=(arn, control_client), name="cachepoint-control", daemon=True)
+        _asking[arn] = asking
+    asking.start()
+    return True
+
+
+def _learn(arn: str, control_client: Any) -> None:
+    found, failed = None, False
     try:
         found = _answer(arn, control_client)
     except Exception as error:  # noqa: BLE001 - no permission, no endpoint, no such profile: the user is told what to pass
         forgive(error, "control plane")
-        with _lock:
-            _failed[arn] = time.monotonic()
-        return None
+        failed = True
     with _lock:
-        _asked[arn] = found
-    return found
+        _asking.pop(arn, None)
+        if failed:
+            _failed[arn] = time.monotonic()
+        else:
+            _asked[arn] = found
 
 
 def _answer(arn: str, control_client: Any) -> str | None:

@@ -208,6 +208,7 @@ class Exchange:
     question: Question | None = field(default=None, init=False)
     _observed: Plan = field(init=False, default_factory=Plan)
     _refusal: Refusal | None = field(default=None, init=False)
+    _left: Sequence[Checkpoint] | None = field(default=None, init=False)
     _refused_before: bool = field(default=False, init=False)
     _in_flight: bool = field(default=False, init=False)
     _half: Mapping[str, Any] | None = field(default=None, init=False)
@@ -230,21 +231,23 @@ class Exchange:
         self._step("read")
         self.target, self.started = target, now
         if self.policy.mode != "off" and target.rule is not None:
-            self._try("reading", partial(self._read, target.rule, key, hints))
+            mistake = self._try("reading", partial(self._read, target.rule, key, hints))
+            if mistake is not None and self.policy.mode != "observe":
+                raise mistake
         return self._effects()
 
-    def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> None:
+    def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> ConfigurationError | None:
+        """Take the request apart; a mistake of the user's in it is given back."""
         try:
             prompt = self.wire.read(self.original, key, rule, hints)
-        except ConfigurationError:
-            if self.policy.mode == "observe":
-                return
-            raise
+        except ConfigurationError as mistake:
+            return mistake
         if prompt is None:
-            return
+            return None
         history = prompt.end(prompt.history_end).digest if prompt.has_turns and prompt.history_end >= 0 else None
         self.question = Question(steps(prompt), history, self.policy.learn)
         self.prompt = prompt
+        return None
 
     def known(self, view: View, now: float) -> Effects:
         """Plan by what the store knows; after a wait, by what it knows since."""
@@ -368,14 +371,16 @@ class Exchange:
     def refused(self, refusal: Refusal | None) -> Effects:
         """The service refused the request; `refusal` is None where it does not say that a checkpoint was the reason."""
         self._step("refuse")
-        self._refusal = refusal
+        self._refusal, self._left = refusal, None
+        if refusal is not None and self.policy.mode != "observe":
+            self._left = self._try("reading the refusal", partial(self._kept, refusal))
         self._forget()
         return self._effects()
 
     @property
     def can_withdraw(self) -> bool:
         """Whether fewer or shorter checkpoints would be another request than the one refused."""
-        return self.policy.mode != "observe" and self._refusal is not None and self._kept(self._refusal) is not None
+        return self._left is not None
 
     def withdraw(self) -> Effects:
         """Take what was refused out of the plan, and remember it; `send` then sends the request again.
@@ -383,14 +388,16 @@ class Exchange:
         Where nothing can be taken out the request is sent again as the user wrote it.
         """
         self._step("withdraw")
-        kept = self._kept(self._refusal) if self._refusal else None
-        if self.prompt is None or self._refusal is None or kept is None:
+        if self.prompt is None or self._refusal is None or self._left is None:
             self._drop()
         else:
-            self._remember(self._refusal)
-            self._refused_before = self._refused_before or not self._refusal.long_ttl
-            self.plan = with_points(self.prompt, self.plan, kept)
+            self._try("withdrawing", partial(self._withdraw, self.prompt, self._refusal, self._left))
         return self._effects()
+
+    def _withdraw(self, prompt: Prompt, refusal: Refusal, left: Sequence[Checkpoint]) -> None:
+        self._remember(refusal)
+        self._refused_before = self._refused_before or not refusal.long_ttl
+        self.plan = with_points(prompt, self.plan, left)
 
     def _kept(self, refusal: Refusal) -> list[Checkpoint] | None:
         """What may stay of the checkpoints sent; None where taking out what was refused changes nothing."""
@@ -507,7 +514,7 @@ class Exchange:
             session=self.tags.get("session"),
             error=error,
             prefix=prefix or PrefixUse(),
-            held=self._held(),
+            held=self._try("what was held", self._held) or (),
         )
 
     def _held(self) -> tuple[Rejected, ...]:
@@ -546,9 +553,7 @@ class Exchange:
         """What a part gives; where it fails, None, and a request not yet under way goes out as the user wrote it."""
         try:
             return part()
-        except ConfigurationError:
-            raise
-        except Exception as problem:  # noqa: BLE001 - caching must never make a call fail; the driver is told of it
+        except Exception as problem:  # noqa: BLE001 - caching must never make a call fail; it comes out as a fault
             self._faults.append(Fault(problem, where))
             if self.state in _BEFORE_SENDING | {"sent"}:
                 self._drop()

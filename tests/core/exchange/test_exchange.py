@@ -642,6 +642,37 @@ def test_an_error_in_pricing_leaves_the_tokens_counted() -> None:
     assert (call.record.usage, call.record.cost) == (Usage(9, 0, 2727, 0, 5), None)
 
 
+def test_a_price_table_in_error_does_not_lose_the_answer() -> None:
+    def broken(_: Usage) -> Cost | None:
+        raise ConfigurationError("a price of -1")  # of the price table's making, not of this request's
+
+    call = began()
+    assert [fault.where for fault in call.answered(REPORTED, 1.0, broken).faults] == ["pricing"]
+    assert call.record is not None
+    assert call.record.usage == Usage(9, 0, 2727, 0, 5)
+
+
+def test_an_error_in_healing_a_refusal_sends_what_the_user_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Plan:
+        raise ArithmeticError
+
+    monkeypatch.setattr("cachepoint.core.exchange.with_points", broken)
+    call = sent()
+    call.refused(Refusal("system"))
+    assert [fault.where for fault in call.withdraw().faults] == ["withdrawing"]
+    call.send()
+    assert call.request == REQUEST
+
+
+def test_a_refusal_that_cannot_be_read_is_the_services_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = sent()
+    call.plan = replace(call.plan, checkpoints=(None,))  # type: ignore[arg-type]
+    assert [fault.where for fault in call.refused(Refusal("system")).faults] == ["reading the refusal"]
+    assert not call.can_withdraw
+    call.failed("ValidationException", 1.0)
+    assert call.record is not None
+
+
 def test_effects_are_told_once() -> None:
     call = exchange(None, Wire(fails_in="read"))
     assert len(call.read(TARGET, KEY, NOW).faults) == 1

@@ -119,6 +119,13 @@ def test_the_request_before_is_known_from_the_second_answer_on() -> None:
     assert before.history == digest(2)
 
 
+def test_the_request_before_grew_from_all_that_stood_before_its_answer() -> None:
+    blocks = (user(0, 6.0), assistant(1, 7.0), user(2, 8.0), user(2, 1.0, 1), assistant(3, 9.0), user(4))
+    before = turn_before(prompt(*blocks, previous_end=3, history_end=4))
+    assert before is not None
+    assert before.tail == (digest(3), "tail_turns", 22.0, 6.0)
+
+
 def test_a_first_request_of_a_conversation_has_none_before_it() -> None:
     assert turn_before(prompt(SYSTEM, user(0))) is None
     assert turn_before(prompt(SYSTEM, user(0), assistant(1), user(2), previous_end=1)) is None

@@ -48,6 +48,8 @@ def test_the_surcharge_is_that_of_the_dearest_write() -> None:
     assert Sent((short,), written=1_000, rates=Rates()).surcharge == pytest.approx(250)
     assert Sent((short, long), written=1_000, rates=Rates()).surcharge == pytest.approx(1_000)
     assert Sent(written=1_000).surcharge == 0
+    assert Sent((long,)).surcharge == 0
+    assert Sent() == Sent((), None, 0, 0, 0, Rates(), None, (), None)
 
 
 def test_digests_in_one_piece_are_the_same_digests() -> None:

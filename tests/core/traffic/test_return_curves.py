@@ -117,7 +117,7 @@ def test_only_what_returns_often_enough_to_pay_for_a_write_is_written_on_a_prior
 # -- waits ----------------------------------------------------------------------------------------
 
 
-def test_an_open_wait_is_at_risk_in_the_buckets_it_passed_and_half_in_the_one_it_is_in() -> None:
+def test_an_open_wait_is_at_risk_in_buckets_it_passed_and_half_in_its_own() -> None:
     found = counts(waiting(NOW - 60))  # past 15 and 45 s, on the way to 120
     assert found[AT_RISK : AT_RISK + 7] == pytest.approx(returns_by_bucket(1, 1, 0.5), rel=1e-3)
     assert found[EVENTS : EVENTS + 7] == (0.0,) * 7
@@ -351,8 +351,16 @@ def test_a_read_bears_out_the_returns_elsewhere_before_it() -> None:
     for _ in range(8):
         habits.returned_elsewhere(SYSTEM, LATE, NOW, read=False)
     habits.returned_sooner(SYSTEM, 10, NOW)
-    habits.returned_elsewhere(SYSTEM, LATE, NOW, read=False)
-    assert counts(habits)[ELSEWHERE] == pytest.approx(10)
+    for _ in range(9):
+        habits.returned_elsewhere(SYSTEM, LATE, NOW, read=False)
+    assert counts(habits)[ELSEWHERE] == pytest.approx(8 + 1 + 8)
+
+
+@pytest.mark.parametrize(("returns", "left"), [(0.4, 0.4), (0.9, -0.1), (3.0, 2.0)])
+def test_no_return_is_taken_for_an_earlier_one_where_there_was_none(returns: float, left: float) -> None:
+    habits = known(events=(0.0, 0.0, 0.0, 0.0, returns), at_risk=(5.0,) * 5)
+    habits.returned_sooner(SYSTEM, 400, NOW)
+    assert counts(habits)[EVENTS + 4] == pytest.approx(left, abs=0.01)
 
 
 # -- a keeper of deltas ---------------------------------------------------------------------------

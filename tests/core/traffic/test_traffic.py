@@ -120,6 +120,25 @@ def test_a_conversation_that_goes_on_with_its_tail_keeps_waiting_for_it() -> Non
     assert traffic.tails == {b"history": b"tail"}
 
 
+def test_a_tail_that_is_no_longer_remembered_is_not_awaited_either() -> None:
+    history, other = Step(b"history", "history_end", 3_500.0), Step(b"other", "tail_turns", 4_100.0)
+    traffic = visited(TAIL, history, at=NOW, history=b"history")
+    traffic.tails.put(b"history", b"tail")
+    traffic.keep(LOTS._replace(boundaries=1), NOW)
+    visited(history, other, at=NOW + 1, traffic=traffic, history=b"history")
+    assert traffic.tails == {b"history": b"other"}
+    assert counts(traffic, FIRST_TAIL)[AT_RISK + 6] == 0
+
+
+def test_a_tail_that_is_not_awaited_is_not_given_up_twice() -> None:
+    history = Step(b"history", "history_end", 3_500.0)
+    traffic = visited(history, TAIL, history=b"history")
+    for number, name in enumerate((b"other", b"third")):
+        visited(history, Step(name, "tail_turns", 4_100.0), at=NOW + number, traffic=traffic, history=b"history")
+        traffic.tails.put(b"history", b"tail")
+    assert counts(traffic, FIRST_TAIL)[AT_RISK + 6] == pytest.approx(1, rel=1e-3)
+
+
 def replace_role(step: Step) -> Step:
     return step._replace(role="inner")
 
@@ -127,7 +146,7 @@ def replace_role(step: Step) -> Step:
 # -- entries --------------------------------------------------------------------------------------
 
 
-def test_an_entry_lives_from_sending_on_and_is_read_from_the_beginning_of_the_answer_on() -> None:
+def test_an_entry_lives_from_sending_and_is_read_once_the_answer_begins() -> None:
     traffic, what = visited(SYSTEM), sent(point(), written=3_000)
     traffic.sent(what, NOW)
     assert traffic.view([SYSTEM], NOW).entries == {b"system": Entry("5m", NOW, readable=False)}
@@ -174,6 +193,42 @@ def test_a_point_far_below_the_minimum_makes_no_entry() -> None:
     for tokens, made in ((767.0, False), (768.0, True)):  # three quarters of 1,024
         traffic = served(Traffic(), sent(point(tokens=tokens)), Usage(input=10, cache_write_5m=800))
         assert (b"system" in traffic.entries) is made
+
+
+def test_an_entry_that_was_forgotten_under_way_is_known_again_from_the_answer() -> None:
+    traffic, what = Traffic(), sent(point())
+    traffic.began(what)
+    assert traffic.entries == {}
+    traffic.settled(what, Usage(cache_write_5m=3_000), NOW)
+    assert traffic.entries == {b"system": Entry("5m", NOW, tokens=3_000)}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [Entry("1h", NOW - 9, (b"other",)), Entry("1h", NOW - 9, readable=False), Entry("1h", NOW - 4_000)],
+    ids=["split otherwise", "in flight", "lapsed"],
+)
+def test_an_entry_that_could_not_be_read_was_written_anew(before: Entry) -> None:
+    traffic = Traffic()
+    traffic.entries.put(b"system", before)
+    traffic.settled(sent(point(), point(b"tail")), Usage(cache_write_5m=4_000), NOW)
+    assert traffic.entries == {b"system": Entry("5m", NOW), b"tail": Entry("5m", NOW, tokens=4_000)}
+
+
+def test_an_entry_that_could_be_read_keeps_its_ttl_and_its_size() -> None:
+    traffic = Traffic()
+    traffic.entries.put(b"system", Entry("1h", NOW - 9, tokens=2_900))
+    traffic.settled(sent(point(), point(b"tail")), Usage(cache_read=2_900, cache_write_5m=1_100), NOW)
+    assert traffic.entries[b"system"] == Entry("1h", NOW, tokens=2_900)
+
+
+def test_whether_any_of_some_entries_lives() -> None:
+    traffic = Traffic()
+    traffic.entries.put(b"a", Entry("5m", NOW - 400))
+    traffic.entries.put(b"b", Entry("5m", NOW))
+    assert traffic.holds((b"none", b"a", b"b"), NOW)
+    assert not traffic.holds((b"none", b"a"), NOW)
+    assert not traffic.holds((), NOW)
 
 
 def test_nothing_cached_leaves_no_entry() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
 
 FINEST = 5.0
 """Seconds within which beginnings are not told apart: a third of the first bucket."""
-RESOLUTION = 0.5
-"""Beginnings this share of their age apart are not told apart: buckets are a factor of about three wide."""
+RESOLUTION = 5**0.5 - 2
+"""Beginnings this share of their age apart are not told apart: buckets are a factor of about three wide.
+
+No ratio of whole numbers, or requests on an even beat would be told apart or not by the rounding of their times.
+"""
 
 
 class Ages:
-    """Counts of what began when, in some twenty slots an hour however many there are.
+    """Counts of what began when, in some thirty slots an hour however many there are.
 
     A slot keeps its first beginning, its count and the mean of its beginnings. So nothing has to be left
     out when there are many, which would leave out the slow ones and make returns look rarer than they are.
@@ -29,11 +31,10 @@ class Ages:
     def __len__(self) -> int:
         return sum(self._counts)
 
-    def slots(self) -> Iterator[tuple[float, int]]:
+    def slots(self) -> list[tuple[float, int]]:
         """The mean beginning and the count of each slot, oldest first."""
-        for start, count, later in zip(self._starts, self._counts, self._later, strict=True):
-            if count:
-                yield start + later / count, count
+        slots = zip(self._starts, self._counts, self._later, strict=True)
+        return [(start + later / count, count) for start, count, later in slots if count]
 
     def add(self, at: float, count: int = 1) -> None:
         """More begin, not earlier than the ones before but for calls slightly out of order."""
