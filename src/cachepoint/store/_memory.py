@@ -55,7 +55,7 @@ class MemoryStore:
         self._scopes: dict[str, Traffic] = {}
         self._learned: dict[str, Traffic] = {}
         self._guards: dict[str, Guards] = {}
-        self._guards_of_all_others = NO_GUARDS
+        self._lumped = NO_GUARDS
         self._writers: Latest[str] = Latest()
         # An abandoned stream settles itself when it is collected, which may be in the middle of another call.
         self._lock = threading.RLock()
@@ -63,13 +63,14 @@ class MemoryStore:
     def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember a request's boundaries and return what was known before it."""
         with self._grown(scope, now) as traffic:
-            view = traffic.visit(steps, history, now)
+            view = self._guarded(traffic, traffic.visit(steps, history, now))
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
         with self._lock:
-            return self._traffic(scope).view(steps, now)
+            traffic = self._traffic(scope)
+            return self._guarded(traffic, traffic.view(steps, now))
 
     def sent(self, scope: str, sent: Sent, now: float) -> None:
         """A planned request goes out."""
@@ -146,9 +147,9 @@ class MemoryStore:
         self._count(EMPTY, traffic.kept())
         own = self._guards.pop(scope, None)
         if own is not None:
-            traffic.waste, traffic.refused = own.waste, traffic.refused | own.refused
+            traffic.waste, traffic.refused, traffic.lumped = own.waste, traffic.refused | own.refused, own.lumped
         else:
-            traffic.inherited = self._guards_of_all_others
+            traffic.lumped = self._lumped != NO_GUARDS
         while len(self._scopes) >= SCOPES_KEPT:
             self._forget(next(iter(self._scopes)))
         return traffic
@@ -160,7 +161,11 @@ class MemoryStore:
         self._guards[scope] = traffic.guards
         while len(self._guards) > GUARDS_KEPT:
             oldest = self._guards.pop(next(iter(self._guards)))
-            self._guards_of_all_others = self._guards_of_all_others.merged(oldest)
+            self._lumped = self._lumped.merged(oldest)
+
+    def _guarded(self, traffic: Traffic, view: View) -> View:
+        """The view of a scope, bound by what others lost if it may be one of these: all that they have by now."""
+        return view.guarded(traffic.guards.beside(self._lumped)) if traffic.lumped else view
 
     def _count(self, before: Room, after: Room) -> None:
         self._kept = Room(*map(add, self._kept, map(sub, after, before)))

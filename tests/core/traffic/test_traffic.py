@@ -455,12 +455,11 @@ def test_what_guards_money_stays_whatever_is_given_up() -> None:
     assert traffic.view([], NOW).waste == guards.waste
 
 
-def test_inherited_guards_bind_but_are_not_the_scopes_own() -> None:
-    traffic = Traffic(waste=Waste(10), refused=frozenset({"tools"}))
-    traffic.inherited = Guards(Waste(5, 1, 2, 3), frozenset({"system"}))
-    view = traffic.view([], NOW)
-    assert (view.waste, view.refused) == (Waste(15, 1, 2, 3), ("system", "tools"))
-    assert traffic.guards == Guards(Waste(10), frozenset({"tools"}))
+def test_guards_of_others_bind_a_view() -> None:
+    traffic = Traffic(waste=Waste(10, 0, 7, 7), refused=frozenset({"tools"}), lumped=True)
+    assert traffic.guards == Guards(Waste(10, 0, 7, 7), frozenset({"tools"}), lumped=True)
+    view = traffic.view([], NOW).guarded(traffic.guards.beside(Guards(Waste(5, 1, 2, 3), frozenset({"system"}))))
+    assert (view.waste, view.refused) == (Waste(16, 0, 7, 7), ("system", "tools"))
 
 
 def test_a_new_scope_starts_with_the_habits_of_a_like_one_but_no_entry() -> None:
