@@ -1,4 +1,4 @@
-"""A store entered in the middle of one of its own calls: by an abandoned stream, which settles itself when collected."""
+"""A store entered in the middle of its own call, by an abandoned stream that settles itself when it is collected."""
 
 from __future__ import annotations
 

@@ -122,7 +122,9 @@ class MemoryStore:
         """No other thread is in the store meanwhile, and what this one changes from a finalizer is made at the end."""
         with self._lock:
             if self._inside:
-                raise RuntimeError("the store is asked in the middle of another of its calls, by a signal or a finalizer")
+                raise RuntimeError(
+                    "the store is asked in the middle of another of its calls, by a signal or a finalizer"
+                )
             self._inside = True
             try:
                 self._catch_up()
