@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import exp2, ldexp
 from types import MappingProxyType
 
-from cachepoint.core.traffic.kinds import N_BUCKETS, CurveKey
+from cachepoint.core.traffic.kinds import N_BUCKETS, UNTIL_5M, CurveKey
 
 HALF_LIFE = 86_400.0
 """Seconds until evidence counts half: a day, since traffic has the rhythm of one.
@@ -35,8 +35,13 @@ FOLLOWED = AT_RISK + N_BUCKETS
 BEGUN = FOLLOWED + 1
 """… boundaries that became one of the kind …"""
 ELSEWHERE = BEGUN + 1
-"""… and visits that came back to another process."""
-N_COUNTERS = ELSEWHERE + 1
+"""… visits that came back to another process …"""
+SOONER = ELSEWHERE + 1
+"""… and late returns, by bucket after the fifth minute, of visits that others had come back to within minutes.
+
+They are counted as returns as well and taken off when read: a correction that adds, which can be made twice.
+"""
+N_COUNTERS = SOONER + N_BUCKETS - UNTIL_5M
 
 Counts = tuple[float, ...]
 """One row: the counters of a kind, `N_COUNTERS` of them."""

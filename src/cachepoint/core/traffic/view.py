@@ -27,7 +27,7 @@ from cachepoint.core.traffic.kinds import (
     bucket,
 )
 from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.waste import Guards, Waste
 
 _GAPS_REMEMBERED = 32
 """Own gaps of a boundary: enough to tell one in thirty late, few enough to follow a change within a day's use."""
@@ -98,6 +98,10 @@ class View:
     now: float = 0.0
     known: float = 0.0
     alive: float = 0.0
+
+    def guarded(self, guards: Guards) -> View:
+        """The same view where other guards bind it."""
+        return replace(self, waste=guards.waste, refused=tuple(sorted(guards.refused)))
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""
