@@ -244,6 +244,10 @@ def test_what_a_models_api_takes_and_keeps(model_id: str, known: set[str]) -> No
     ("model_id", "day"),
     [
         ("us.anthropic.claude-3-5-haiku-20241022-v1:0", "2026-06-19"),
+        ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", "2026-04-28"),
+        ("us.anthropic.claude-3-5-sonnet-20241022-v2:0", "2026-07-30"),
+        ("us.anthropic.claude-3-5-sonnet-20240620-v1:0", "2026-03-01"),
+        ("us.anthropic.claude-opus-4-20250514-v1:0", "2026-05-31"),
         ("us.amazon.nova-premier-v1:0", "2026-09-14"),
         ("us.anthropic.claude-sonnet-4-6", ""),
     ],
