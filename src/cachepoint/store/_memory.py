@@ -13,6 +13,7 @@ from operator import add, gt, sub
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
+from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.kinds import NAMED
 from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
 from cachepoint.core.traffic.view import Step, View
@@ -96,6 +97,19 @@ class MemoryStore:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         self._change(lambda: self._traffic(scope).refuse(refused))
 
+    def learn(self, scope: str, delta: Delta) -> None:
+        """Add evidence of how boundaries come back that another keeper has, once each; docs/planner.md has the format.
+
+        Raises ConfigurationError where a row has another length than here, or a count that is negative or no number.
+        """
+        delta.check()
+        self._change(lambda: self._learn(scope, delta))
+
+    def evidence(self, scope: str, now: float) -> Delta:
+        """All that is known of how boundaries come back, what is under way as far as it has come."""
+        with self._alone():
+            return self._traffic(scope).habits.evidence(now)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
         with self._alone():
@@ -151,6 +165,10 @@ class MemoryStore:
         for point in sent.points:
             self._writers.put(point.digest, scope)
         self._writers.take_oldest(len(self._writers) - self._most.entries)
+
+    def _learn(self, scope: str, delta: Delta) -> None:
+        with self._grown(scope, 0.0) as traffic:
+            traffic.habits.learn(delta)
 
     def _failed(self, scope: str, sent: Sent) -> None:
         with self._grown(scope, 0.0) as traffic:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import exp2, ldexp
+from math import exp2, inf, ldexp
 from types import MappingProxyType
 
 from cachepoint.core.traffic.kinds import N_BUCKETS, UNTIL_5M, CurveKey
+from cachepoint.errors import ConfigurationError
 
 HALF_LIFE = 86_400.0
 """Seconds until evidence counts half: a day, since traffic has the rhythm of one.
@@ -76,6 +77,15 @@ class Delta:
         epoch = epoch_of(at)
         each = weight(at, epoch)
         return cls(epoch, {kind: tuple(count * each for count in row) for kind, row in counts.items()})
+
+    def check(self) -> None:
+        """Raise ConfigurationError where these cannot be counters: another length, or no number from nothing up."""
+        for kind, row in self.rows.items():
+            if len(row) != N_COUNTERS or not all(0 <= count < inf for count in row):
+                raise ConfigurationError(
+                    f"a delta's row {kind!r} is to have {N_COUNTERS} numbers, none below 0 (docs/planner.md); it has "
+                    f"{list(row)!r}"
+                )
 
     def in_epoch(self, epoch: int) -> Delta:
         """The same evidence in the numbers of a later epoch."""

@@ -412,7 +412,7 @@ class Habits:
         self.learn(Delta(self.epoch, {kind: tuple(row) for kind, row in rows.items()}))
 
 
-def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[int] = ()) -> Outlook:
+def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[float] = ()) -> Outlook:
     """What to expect of a boundary seen `seen` times before, with these gaps by bucket, given its kind's forecast.
 
     What came back so often is expected as often again, whatever its kind does on average.
