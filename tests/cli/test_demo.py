@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from cachepoint.catalogue.price_book import PriceBook
-from cachepoint.cli import main
+from cachepoint.catalogue.table import load_rules
+from cachepoint.cli import demo, main
 from cachepoint.cli.demo import article, document, report
 from cachepoint.cli.demo.runs import Asking, with_cachepoint, without_caching
 from cachepoint.emulator import BedrockEmulator
 
-MODEL = "us.anthropic.claude-3-7-sonnet-20250219-v1:0"
+MODEL = "us.anthropic.claude-sonnet-4-6"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 Printed = Callable[[], str]
 
@@ -66,6 +67,20 @@ def test_the_demo_sets_the_articles_arithmetic_right(printed: Printed) -> None:
     text = printed()
     assert "cost $23.40 without caching and $2.37 with it (one write and 999 reads" in text
     assert "89.9% less. Not $0.26 and 99% less" in text
+    assert f'"{article.TITLE}" (5 November 2025)' in text
+
+
+def test_another_model_leaves_the_articles_arithmetic_out(printed: Printed) -> None:
+    main(["demo", "--requests", "2", "--model", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"])
+    text = printed()
+    assert "set right" not in text
+    assert f'the single pair of times in "{article.TITLE}" (5 November 2025)' in text
+
+
+def test_the_default_model_is_one_that_does_not_end() -> None:
+    rule = load_rules(environ={}).resolve(demo.MODEL)
+    assert rule is not None
+    assert rule.facts.end_of_life == ""
 
 
 def test_the_articles_figures_follow_from_todays_prices() -> None:
@@ -74,7 +89,7 @@ def test_the_articles_figures_follow_from_todays_prices() -> None:
     assert right.cached == Decimal("7.8") * Decimal("0.00375") + 999 * Decimal("7.8") * Decimal("0.0003")
 
 
-@pytest.mark.parametrize(("model", "request_number"), [(MODEL, 2), ("us.anthropic.claude-sonnet-4-6", 2)])
+@pytest.mark.parametrize(("model", "request_number"), [(MODEL, 2), ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", 2)])
 def test_a_prefix_read_once_has_paid_for_its_write(model: str, request_number: int) -> None:
     assert report.break_even(PriceBook(), model, NOW) == request_number
 
@@ -88,7 +103,7 @@ def test_both_runs_cost_together_what_the_emulator_bills(bedrock_emulator: Bedro
     without = without_caching(client, MODEL, shipped, Asking(4, nothing))
     cached = with_cachepoint(client, MODEL, shipped, Asking(4, nothing), bedrock_emulator.clock)
     prices = PriceBook()
-    usages = [exchange.usage for run in (without, cached) for exchange in run.exchanges]
+    usages = [each.usage for run in (without, cached) for each in run.asked]
     assert sum(article.priced(prices, MODEL, usage, NOW).usd for usage in usages) == bedrock_emulator.bill().total
 
 
@@ -102,7 +117,18 @@ def test_a_document_of_the_users_is_asked_about_whole(tmp_path: Path, printed: P
     file = tmp_path / "terms.txt"
     file.write_text("A tenant may cancel at the end of every month. " * 400)
     assert main(["demo", "--requests", "3", "--document", str(file)]) == 0
-    assert "3 questions about terms.txt" in printed()
+    text = printed()
+    assert "3 questions about terms.txt" in text
+    assert "set right" not in text
+
+
+def test_the_demo_says_why_no_checkpoint_was_placed(tmp_path: Path, printed: Printed) -> None:
+    file = tmp_path / "note.txt"
+    file.write_text("A tenant may cancel at the end of every month.")
+    assert main(["demo", "--requests", "2", "--document", str(file)]) == 0
+    text = printed()
+    assert "Checkpoints: none was placed." in text
+    assert "below the minimum of 1024" in text
 
 
 @pytest.mark.parametrize("content", [None, "", b"\xff\xfe\x00"], ids=["missing", "empty", "no text"])
@@ -121,6 +147,7 @@ def test_a_model_without_caching_costs_the_same_on_both_sides(printed: Printed) 
     text = printed()
     assert "hit rate (of prompt tokens) 0.0% 0.0%" in text
     assert "Checkpoints: none was placed." in text
+    assert "the model takes no checkpoints" in text
     assert "Break-even" not in text
 
 
@@ -161,6 +188,13 @@ def test_the_estimate_is_an_upper_bound_of_the_cost(service: BedrockEmulator) ->
     without, cached = report.estimate(PriceBook(), MODEL, prompts, 400, NOW)
     main(["demo", "--live", "--yes", "--requests", "3"])
     assert 0.5 * float(without + cached) < service.bill().total < without + cached
+
+
+def test_a_model_that_is_none_is_one_line_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--requests", "2", "--model", "foo"]) == 1
+    refusal = "when calling the Converse operation: The provided model identifier is invalid."
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cachepoint: ")]
+    assert lines == [f"cachepoint: foo: An error occurred (ValidationException) {refusal}"]
 
 
 def test_what_the_service_refuses_is_reported_as_it_says_it(

@@ -96,11 +96,11 @@ def test_a_stream_may_settle_itself_at_any_line_of_another_call(
 def test_what_waits_is_done_in_the_order_in_which_it_came() -> None:
     store = MemoryStore()
 
-    def write() -> None:
+    def lessons() -> None:
         store.sent("scope", SENT, NOW)
         store.settled("scope", SENT, Usage(cache_write_5m=1_000), NOW)
 
-    interrupted(lambda: store.visit("scope", steps("x"), None, NOW), 5, write)
+    interrupted(lambda: store.visit("scope", steps("x"), None, NOW), 5, lessons)
     assert store.peek("scope", (), NOW).waste == Waste(250, 0, 1_000, 1_000)
 
 

@@ -1,4 +1,4 @@
-"""The article's arithmetic, set right with today's price code.
+"""The arithmetic of the article this project started from, set right with today's price code.
 
 The article counts 1,000 requests over a document of 7,800 tokens at Claude 3.7 Sonnet's prices and
 arrives at $0.26 with caching, 99% less. It takes the read price divided by ten once too often and
@@ -15,6 +15,8 @@ from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import ConfigurationError
 
+TITLE = "The FinOps of GenAI: Reduce Bedrock Latency and Cost with Prompt Caching"
+DATE = "5 November 2025"
 MODEL = "anthropic.claude-3-7-sonnet-20250219-v1:0"
 REQUESTS = 1_000
 TOKENS = 7_800

@@ -11,13 +11,17 @@ from cachepoint.cli.columns import columns, paragraph
 from cachepoint.cli.demo import article
 from cachepoint.cli.demo.runs import Run, median
 from cachepoint.core.planning.plan import Checkpoint
+from cachepoint.core.planning.reasons import Rejected
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Both runs with what prices them; `latency` says whether seconds are modelled or measured."""
+    """Both runs with what prices them; `latency` says whether seconds are modelled or measured.
+
+    `with_article` adds the article's arithmetic, for the run that repeats its benchmark.
+    """
 
     model_id: str
     without: Run
@@ -25,11 +29,13 @@ class Report:
     prices: Prices
     at: datetime
     latency: str
+    with_article: bool
 
     def __str__(self) -> str:
         placed = any(record.checkpoints for record in self.cached.records)
-        break_even = [self._break_even()] if placed else []
-        return "\n\n".join([self._table(), *break_even, self._checkpoints(), article_set_right(self.prices, self.at)])
+        places = [self._break_even(), self._checkpoints()] if placed else [self._held()]
+        arithmetic = [article_set_right(self.prices, self.at)] if self.with_article else []
+        return "\n\n".join([self._table(), *places, *arithmetic])
 
     def _table(self) -> str:
         rows = [*self._tokens(), *self._money(), *self._latency()]
@@ -37,7 +43,7 @@ class Report:
 
     def _tokens(self) -> Iterator[tuple[str, ...]]:
         before, after = self.without.usage, self.cached.usage
-        yield "requests", str(len(self.without.exchanges)), str(len(self.cached.exchanges)), ""
+        yield "requests", str(len(self.without.asked)), str(len(self.cached.asked)), ""
         for label, name in (
             ("input tokens, not cached", "input"),
             ("tokens read from the cache", "cache_read"),
@@ -50,22 +56,22 @@ class Report:
 
     def _money(self) -> Iterator[tuple[str, ...]]:
         for label, with_output in (("input cost", False), ("total cost with output", True)):
-            before, after = (self._usd(run, with_output) for run in (self.without, self.cached))
+            before, after = (self._usd(run, with_output=with_output) for run in (self.without, self.cached))
             yield label, _amount(before), _amount(after), _change(before, after)
 
     def _latency(self) -> Iterator[tuple[str, ...]]:
-        first = self.without.exchanges[0].seconds, self.cached.exchanges[0].seconds
-        usual = tuple(median([exchange.seconds for exchange in run.exchanges]) for run in (self.without, self.cached))
+        first = self.without.asked[0].seconds, self.cached.asked[0].seconds
+        usual = tuple(median([each.seconds for each in run.asked]) for run in (self.without, self.cached))
         for label, (before, after) in (("first request", first), ("median request", usual)):
             yield f"{label}, {self.latency}", f"{before:.2f} s", f"{after:.2f} s", _change(before, after)
 
-    def _usd(self, run: Run, with_output: bool) -> Decimal | None:
+    def _usd(self, run: Run, *, with_output: bool) -> Decimal | None:
         """Every request priced alone, for a price may depend on a prompt's length; None when one is unknown."""
-        costs = [self._cost(exchange.usage, with_output) for exchange in run.exchanges]
+        costs = [self._cost(each.usage, with_output=with_output) for each in run.asked]
         known = [cost.usd for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
-    def _cost(self, usage: Usage, with_output: bool) -> Cost | None:
+    def _cost(self, usage: Usage, *, with_output: bool) -> Cost | None:
         counted = usage if with_output else replace(usage, output=0)
         return self.prices.price(self.model_id, counted, at=self.at)
 
@@ -81,22 +87,31 @@ class Report:
         for record in self.cached.records:
             for point in record.checkpoints:
                 placed.setdefault((point.path, point.ttl, point.reason.key), []).append(point)
-        if not placed:
-            return "Checkpoints: none was placed."
         rows = (
             (points[0].path, points[0].ttl, str(len(points)), f"{points[0].tokens:,}", points[0].why)
             for points in placed.values()
         )
-        return columns(rows, header=("checkpoint after", "TTL", "requests", "tokens, estimated", "why"))
+        return columns(rows, header=("checkpoint at", "TTL", "requests", "tokens, estimated", "why"))
+
+    def _held(self) -> str:
+        """Why no checkpoint was placed; reasons that differ only in numbers are one."""
+        held: dict[tuple[str, str], list[Rejected]] = {}
+        for record in self.cached.records:
+            for place in record.held:
+                held.setdefault((place.path, place.reason), []).append(place)
+        rows = [(places[0].path or "-", str(len(places)), places[0].why) for places in held.values()]
+        reasons = [columns(rows, header=("held back after", "requests", "why"))] if rows else []
+        return "\n\n".join(["Checkpoints: none was placed.", *reasons])
 
 
 def article_set_right(prices: Prices, at: datetime) -> str:
     """The article's arithmetic beside the right one."""
     right = article.corrected(prices, at)
     return paragraph(
-        f"The article's arithmetic, set right: {article.REQUESTS:,} requests over a document of {article.TOKENS:,} "
-        f"tokens at Claude 3.7 Sonnet's prices cost ${right.without:.2f} without caching and ${right.cached:.2f} with "
-        f"it (one write and {article.REQUESTS - 1:,} reads, document tokens only): {right.saved_share:.1%} less. "
+        f'The arithmetic of "{article.TITLE}" ({article.DATE}), set right: {article.REQUESTS:,} requests '
+        f"over a document of {article.TOKENS:,} tokens at Claude 3.7 Sonnet's prices "
+        f"cost ${right.without:.2f} without caching and ${right.cached:.2f} with it "
+        f"(one write and {article.REQUESTS - 1:,} reads, document tokens only): {right.saved_share:.1%} less. "
         f"Not ${article.CLAIMED_USD} and {article.CLAIMED_SHARE:.0%} less: that takes a tenth of the read price, "
         f"and the write for the price of plain input."
     )
