@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 import pytest
 
 from cachepoint.core.traffic.evidence import AT_RISK, BEGUN, ELSEWHERE, EVENTS, FOLLOWED, HALF_LIFE, NO_COUNTS, Delta
-from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, CurveKey, bucket, coarser, size_class
+from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, CurveKey, bucket, coarser
 from cachepoint.core.traffic.return_curves import (
     LATE,
     PRIORS,
@@ -26,6 +26,7 @@ from cachepoint.core.traffic.return_curves import (
     outlook,
     prior_forecast,
 )
+from cachepoint.core.traffic.view import Step, kinds_of
 
 SYSTEM: CurveKey = FIRST_KINDS["system_end"][0]
 AGAIN: CurveKey = AGAIN_KIND["system_end"]
@@ -80,7 +81,7 @@ def test_a_gap_of_a_limit_is_in_the_later_bucket(gap: float, found: int) -> None
     ("added", "found"), [(-10, 0), (63, 0), (64, 1), (127, 1), (128, 2), (32_767, 9), (32_768, 10)]
 )
 def test_sizes_are_told_apart_by_powers_of_two(added: float, found: int) -> None:
-    assert size_class(added) == found
+    assert kinds_of([Step(b"new", "inner", added)], (), 0.0) == [FIRST_KINDS["inner"][found]]
 
 
 def test_kinds_are_by_role_then_by_visit_then_by_size() -> None:

@@ -24,7 +24,8 @@ UNTIL_5M = BUCKETS.index(300.0) + 1
 UNTIL_1H = BUCKETS.index(3600.0) + 1
 
 SIZE_LIMITS = tuple(64 << power for power in range(10))
-"""Limits in tokens of the classes of what a first visit adds to the prefixes known: 64 to 32,768."""
+"""Limits in tokens of the classes of what a first visit adds to the prefixes known, 64 to 32,768: large additions
+come back less often."""
 COARSE = -1
 """The class that stands for all sizes of a role where there is no room to tell them apart."""
 
@@ -39,11 +40,6 @@ FIRST_KINDS: Mapping[Role, tuple[CurveKey, ...]] = {
 def bucket(gap: float) -> int:
     """The bucket a gap in seconds falls into; a clock gone backwards counts as no gap."""
     return bisect_right(BUCKETS, gap)
-
-
-def size_class(added: float) -> int:
-    """The class of a boundary's first visit, by the tokens it adds: large additions come back less often."""
-    return bisect_right(SIZE_LIMITS, added)
 
 
 def coarser(kind: CurveKey) -> CurveKey:

@@ -4,7 +4,7 @@ A curve is an actuarial life table over a few time buckets. A visit that has not
 another yet counts as at risk only in the buckets its age has passed, and half in the one it is in: long
 gaps take long to show, and an open gap is no failure. A prior, worth a few visits, serves until
 evidence comes. Every visit weighs the same in all it is counted in, by when it was made: a wait that is
-open, one that ended, and one that was given up.
+open, one that ended, here or in another process, and one that was given up.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from cachepoint.core.traffic.entries import Cold, Entry, Shape
 from cachepoint.core.traffic.evidence import HALF_LIFE
 from cachepoint.core.traffic.kinds import (
     AGAIN_KIND,
-    BUCKETS,
     FIRST_KINDS,
     N_BUCKETS,
     NAMED,
@@ -178,7 +177,7 @@ def with_gap(gaps: tuple[float, ...], gap: float) -> tuple[float, ...]:
     """Gaps by bucket with one more, in seconds, for which the others have faded."""
     faded = _faded(gap)
     counts = [count and count * faded for count in gaps] or [0.0] * N_BUCKETS  # a bucket without any takes no memory
-    counts[bisect_right(BUCKETS, gap)] += 1
+    counts[bucket(gap)] += 1
     return tuple(counts)
 
 
