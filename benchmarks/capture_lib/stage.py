@@ -146,26 +146,26 @@ class EmulatedStage(_Staged):
 @contextmanager
 def http_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
     """Real HTTP; `slow` makes responses begin after a while, so that requests sent at once overlap."""
-    with _emulator(workload, slow, start) as emulator:
+    with _emulator(workload, start, slow=slow) as emulator:
         yield EmulatedStage(emulator.clock, start, emulator, over_http=True)
 
 
 @contextmanager
 def direct_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
     """The same without HTTP."""
-    emulator = _emulator(workload, slow, start)
+    emulator = _emulator(workload, start, slow=slow)
     yield EmulatedStage(emulator.clock, start, emulator, over_http=False)
 
 
-def _emulator(workload: Workload, slow: bool, start: float) -> BedrockEmulator:
+def _emulator(workload: Workload, start: float, *, slow: bool) -> BedrockEmulator:
     answer = prose(workload.answer_tokens, "answer")
-    return BedrockEmulator(clock=Clock(lambda: start), replies=lambda _: answer, latency=_latency(slow))
+    return BedrockEmulator(clock=Clock(lambda: start), replies=lambda _: answer, latency=_latency(slow=slow))
 
 
 StageMaker = Callable[..., AbstractContextManager[Stage]]
 
 
-def _latency(slow: bool) -> Latency:
+def _latency(*, slow: bool) -> Latency:
     return Latency(fixed=RESPONSE_BEGINS_AFTER, uncached_token=0, cached_token=0, output_token=0, sleep=slow)
 
 

@@ -123,8 +123,8 @@ def _conditions(node: ast.expr, *, loops: bool) -> Iterator[tuple[str, ast.AST]]
     if not opposed:
         yield "condition", ast.UnaryOp(ast.Not(), node)
     if not loops:
-        yield "condition", ast.Constant(True)
-    yield "condition", ast.Constant(False)
+        yield "condition", ast.Constant(value=True)
+    yield "condition", ast.Constant(value=False)
 
 
 def _calls(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:

@@ -25,7 +25,7 @@ from converse_kit import (
 
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
 from cachepoint.emulator import failed, reset_after_serving, reset_before_serving, throttled
-from cachepoint.errors import CachepointWarning
+from cachepoint.errors import CachepointWarning, ConfigurationError
 
 QUESTION = question()
 BOTH: Json = {**QUESTION, "toolConfig": {"tools": [tool("search", DOCUMENT[:9000])]}}
@@ -185,7 +185,7 @@ NO_LONG_TTL = [
 
 @pytest.mark.parametrize("message", NO_LONG_TTL)
 @pytest.mark.parametrize("learn", [True, False])
-def test_where_the_service_has_no_1h_the_call_is_repeated_with_5m_and_so_are_all_others(
+def test_where_1h_is_refused_this_call_and_all_later_ones_go_with_5m(
     bedrock: Bedrock, message: str, learn: bool
 ) -> None:
     client = bedrock.wrapped(CachePolicy(ttl="1h", learn=learn))
@@ -256,13 +256,13 @@ def broken(faults: list[Exception]) -> Iterator[None]:
 class BrokenStore(MemoryStore):
     """A store that fails in one place."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, error: type[Exception] = Broken) -> None:
         super().__init__()
-        self._where = where
+        self._where, self._error = where, error
 
     def __getattribute__(self, name: str) -> Any:
         if name == object.__getattribute__(self, "__dict__").get("_where"):
-            raise Broken(name)
+            raise object.__getattribute__(self, "_error")(name)
         return super().__getattribute__(name)
 
 
@@ -283,6 +283,16 @@ def test_where_planning_fails_the_request_goes_out_as_written(bedrock: Bedrock, 
     assert response["output"]
     assert checkpoints(bedrock.bodies[0]) == [("messages[0].content[1]", "1h")]
     assert client.ledger.totals().usage.cache_write > 2000
+
+
+@pytest.mark.parametrize("where", ["key", "visit"])
+def test_a_stores_own_configuration_error_is_no_mistake_in_the_request(
+    bedrock: Bedrock, where: str, faults: list[Exception]
+) -> None:
+    with pytest.warns(CachepointWarning, match="failed inside"):
+        assert bedrock.wrapped(store=BrokenStore(where, ConfigurationError)).converse(**QUESTION)["output"]
+    assert [type(fault) for fault in faults] == [ConfigurationError]
+    faults.clear()
 
 
 class Forgetful(MemoryStore):

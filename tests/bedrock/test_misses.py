@@ -157,7 +157,7 @@ def test_tools_that_come_before_the_same_document_are_named(bedrock: Bedrock) ->
     assert reason(client, {**request, "toolConfig": {"tools": [ANSWER]}}) == "tools_changed"
 
 
-def test_another_agent_has_other_tools_and_another_system_prompt_and_nothing_changed(bedrock: Bedrock) -> None:
+def test_an_agent_with_other_tools_and_system_prompt_is_no_change(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     client.converse(**question(1), toolConfig={"tools": [SEARCH, FETCH]})
     other = {**question(2), "system": [text(DOCUMENT[:8000])], "toolConfig": {"tools": [ANSWER, SEARCH, FETCH]}}
@@ -324,7 +324,7 @@ def test_an_image_in_another_conversation_changes_nothing(bedrock: Bedrock) -> N
     assert miss(client, {**question(), "messages": [user("Describe it.", image())]}) is None
 
 
-def test_conversations_with_and_without_thinking_that_take_turns_miss_nothing_once_both_are_cached(
+def test_turns_with_and_without_thinking_miss_nothing_once_both_are_cached(
     bedrock: Bedrock,
 ) -> None:
     client = bedrock.wrapped()

@@ -53,9 +53,7 @@ def telemetry() -> Telemetry:
     return Telemetry()
 
 
-def test_the_current_span_gets_the_tokens_under_the_current_names_and_the_older_ones(
-    bedrock: Bedrock, telemetry: Telemetry
-) -> None:
+def test_the_current_span_gets_the_tokens_under_current_and_older_names(bedrock: Bedrock, telemetry: Telemetry) -> None:
     client = bedrock.wrapped(ledger=telemetry.ledger())
     for number in range(2):
         with telemetry.tracers.get_tracer("test").start_as_current_span("ask"):

@@ -89,8 +89,8 @@ def test_what_an_abandoned_stream_wrote_is_read_later(bedrock: Bedrock) -> None:
 def test_an_error_in_a_stream_is_recorded_under_its_name(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     bedrock.emulator.fail_next(stream_error("ThrottlingException"))
-    with pytest.raises(EventStreamError):
-        list(client.converse_stream(**QUESTION)["stream"])
+    with closing(client.converse_stream(**QUESTION)["stream"]) as stream, pytest.raises(EventStreamError):
+        list(stream)
     (record,) = client.ledger.records
     assert (record.usage, record.error) == (None, "EventStreamError")
 

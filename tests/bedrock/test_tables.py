@@ -158,7 +158,7 @@ def facts(model_id: str) -> ModelFacts:
     return rule.facts
 
 
-def test_late_system_messages_are_for_invoke_model_of_the_models_that_anthropic_names() -> None:
+def test_invoke_model_takes_late_system_messages_where_anthropic_says_so() -> None:
     rows = load_rules(environ={}).rows
     assert {row.name for row in rows if "invoke_model" in row.facts.system_role} == {
         "Claude Fable 5.1", "Claude Mythos 5.1", "Claude Fable 5", "Claude Mythos 5", "Claude Opus 5",
@@ -218,6 +218,26 @@ def test_a_forced_tool_is_refused_by_claude_from_fable_5_1_on_but_for_haiku() ->
     refusing = {row.name for row in load_rules(environ={}).rows if not row.facts.forced_tool}
     assert {"Claude Fable 5.1", "Claude Opus 5.5", "Claude Sonnet 5.5"} <= refusing
     assert not refusing & {"Claude Fable 5", "Claude Opus 5", "Claude Haiku 5.5"}
+
+
+@pytest.mark.parametrize(
+    ("model_id", "known"),
+    [
+        ("anthropic.claude-3-opus-20240229-v1:0", {"prefill", "counts_tokens"}),
+        ("anthropic.claude-v2:1", {"prefill", "counts_tokens"}),
+        (SONNET, {"prefill", "counts_tokens"}),
+        ("us.anthropic.claude-opus-4-5-20251101-v1:0", {"prefill", "keeps_thinking", "counts_tokens"}),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", {"prefill", "counts_tokens"}),
+        ("us.anthropic.claude-sonnet-4-6", {"keeps_thinking", "counts_tokens"}),
+        ("us.anthropic.claude-opus-4-7", {"keeps_thinking", "top_level_cache_control"}),
+        ("us.anthropic.claude-haiku-5-5", {"top_level_cache_control"}),
+        ("us.anthropic.claude-opus-6-1", {"keeps_thinking", "top_level_cache_control"}),
+        ("us.amazon.nova-pro-v1:0", {"prefill"}),
+    ],
+)
+def test_what_a_models_api_takes_and_keeps(model_id: str, known: set[str]) -> None:
+    named = ("prefill", "keeps_thinking", "top_level_cache_control", "counts_tokens")
+    assert {name for name in named if getattr(facts(model_id), name)} == known
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -14,8 +15,9 @@ import pytest
 from converse_kit import Bedrock, question
 
 import cachepoint
+from cachepoint.bedrock.fan_out import Flight
 from cachepoint.bedrock.threads import InThreads, ThreadedStream, in_thread
-from cachepoint.emulator import BedrockEmulator, Latency
+from cachepoint.emulator import BedrockEmulator, Latency, failed, slow
 
 NAME: ContextVar[str] = ContextVar("NAME", default="nobody")
 
@@ -127,3 +129,70 @@ def test_a_wait_without_an_end_is_a_wait_all_the_same(bedrock: Bedrock) -> None:
         calls = [pool.submit(copy_context().run, partial(client.converse, **question())) for _ in range(3)]
         statuses = sorted(call.result(60)["promptCache"]["status"] for call in calls)
     assert statuses.count("written") == 1
+
+
+def wait_for(arrived: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not arrived() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+class Stop(BaseException):
+    """What a ledger's listener may raise to end the program."""
+
+
+def test_a_listener_that_ends_the_leader_does_not_hold_those_who_wait(bedrock: Bedrock) -> None:
+    def listen(record: cachepoint.CallRecord) -> None:
+        if record.error:
+            raise Stop
+
+    client = bedrock.wrapped(ledger=cachepoint.CacheLedger(on_call=listen))
+    bedrock.emulator.fail_next(failed("ModelErrorException"))
+    with cachepoint.fan_out(timeout=300), ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(copy_context().run, partial(client.converse, **question())) for _ in range(2)]
+        ended = [call.exception(60) for call in calls]
+    assert sorted(map(type, ended), key=str) == sorted([Stop, type(None)], key=str)
+
+
+def test_a_leader_released_in_the_middle_of_a_wait_wakes_who_is_about_to_wait() -> None:
+    flight = Flight(time.monotonic() + 300)
+
+    class Collected(list[Any]):
+        """A list whose growing is the moment at which the leader is collected."""
+
+        def append(self, item: Any) -> None:
+            flight.release()
+            super().append(item)
+
+    flight._wake = Collected()
+    flight.wait()
+    asyncio.run(asyncio.wait_for(flight.wait_async(), 30))
+    assert flight.over
+
+
+async def test_a_call_cancelled_while_its_thread_plans_is_ended_and_recorded(bedrock: Bedrock) -> None:
+    planning, go_on = threading.Event(), threading.Event()
+
+    class Slow(cachepoint.MemoryStore):
+        def visit(self, *given: Any) -> Any:
+            if planning.is_set():
+                return super().visit(*given)
+            planning.set()
+            assert go_on.wait(30)
+            return super().visit(*given)
+
+    client = bedrock.wrapped(store=Slow())
+    with cachepoint.fan_out():
+        cancelled = asyncio.ensure_future(InThreads(client).converse(**question()))
+        assert await asyncio.to_thread(planning.wait, 30)
+        bedrock.emulator.fail_next(slow(1.0))
+        leader = asyncio.ensure_future(InThreads(client).converse(**question()))
+        await asyncio.to_thread(wait_for, lambda: bool(bedrock.calls) or leader.done())
+        cancelled.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await leader
+    await asyncio.to_thread(wait_for, lambda: len(client.ledger.records) == 2)
+    assert {record.error for record in client.ledger.records} <= {None, "CancelledError"}
+    assert len(client.ledger.records) == 2

@@ -87,7 +87,7 @@ def test_a_change_knows_the_function_it_is_in() -> None:
     ]
 
 
-def test_a_mutant_meets_its_own_rooms_tests_first_and_the_quick_ones_before_the_slow() -> None:
+def test_a_mutant_meets_its_own_rooms_tests_first_and_quick_before_slow() -> None:
     core = "tests/core"
     here, there = ("room/module.py", 3), ("room/module.py", 9)
     tests = {

@@ -103,7 +103,7 @@ def test_both_runs_cost_together_what_the_emulator_bills(bedrock_emulator: Bedro
     without = without_caching(client, MODEL, shipped, Asking(4, nothing))
     cached = with_cachepoint(client, MODEL, shipped, Asking(4, nothing), bedrock_emulator.clock)
     prices = PriceBook()
-    usages = [exchange.usage for run in (without, cached) for exchange in run.exchanges]
+    usages = [each.usage for run in (without, cached) for each in run.asked]
     assert sum(article.priced(prices, MODEL, usage, NOW).usd for usage in usages) == bedrock_emulator.bill().total
 
 

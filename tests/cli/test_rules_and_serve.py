@@ -42,6 +42,10 @@ def test_a_models_row_has_every_fact_about_it(capsys: Capture) -> None:
         ("thinking", "always"),
         ("effort", "medium"),
         ("temperature", "no"),
+        ("prefill", "no"),
+        ("keeps_thinking", "yes"),
+        ("top_level_cache_control", "yes"),
+        ("counts_tokens", "no"),
     ):
         assert re.search(rf"^{fact} +{value}$", text, re.MULTILINE)
 

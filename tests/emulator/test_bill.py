@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 import cachepoint
 from cachepoint.catalogue import price_book
 from cachepoint.catalogue.price_book import PriceBook
+from cachepoint.catalogue.table import load_table
+from cachepoint.core.provider import rules
 from cachepoint.core.provider.prices import ModelPrices, TokenPrices
-from cachepoint.core.provider.rules import parse_model_id
+from cachepoint.core.provider.rules import ModelRule, Rules, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator, ServedCall
 from cachepoint.emulator._bill import bill_of
@@ -125,9 +127,38 @@ def without_its_geography(model_id: str) -> Any:
     return replace(parse_model_id(model_id), geo=None)
 
 
+def always_haiku(rules: Rules, model_id: str) -> ModelRule | None:
+    return next(row for row in rules.rows if row.name == "Claude Haiku 4.5")
+
+
+def as_haiku(model_id: str) -> Any:
+    return replace(parse_model_id(model_id), base="anthropic.claude-haiku-4-5")
+
+
+@pytest.fixture
+def forgotten_rows() -> Iterator[None]:
+    """What a broken look-up found is forgotten afterwards."""
+    yield
+    load_table(environ={}).rules._resolved.clear()
+
+
+BEYOND_ANY_MINIMUM = "word " * 6_000
 PRIORITY = {"serviceTier": {"type": "priority"}}
 # The rule, what breaks it in the ledger, and calls that hang on it.
 BROKEN: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
+    # GovCloud is priced from the table's rows: genai-prices gives it the commercial Regions' premium.
+    "row": (
+        Rules, "resolve", always_haiku,
+        {"model_id": f"us-gov.{SONNET}", "region": "us-gov-west-1", "text": BEYOND_ANY_MINIMUM},
+    ),
+    "search for the row": (
+        Rules, "_search", always_haiku,
+        {"model_id": f"us-gov.{SONNET}", "region": "us-gov-west-1", "text": BEYOND_ANY_MINIMUM},
+    ),
+    "id": (
+        rules, "parse_model_id", as_haiku,
+        {"model_id": f"us-gov.{SONNET}", "region": "us-gov-west-1", "text": BEYOND_ANY_MINIMUM},
+    ),
     "tier": (
         ModelPrices, "times", lambda prices, _: prices,
         {"model_id": f"us.{NOVA}", "region": "us-east-1", **PRIORITY},
@@ -164,11 +195,13 @@ BROKEN: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("rule", BROKEN)
+@pytest.mark.usefixtures("forgotten_rows")
 def test_a_broken_rule_of_the_ledger_is_seen_on_the_bill(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     home, name, broken, calls = BROKEN[rule]
     ledger, bill = spend(**calls)
     assert ledger == bill > 0
     monkeypatch.setattr(home, name, broken)
+    load_table(environ={}).rules._resolved.clear()
     ledger, still = spend(**calls)
     assert still == bill
     assert ledger != bill

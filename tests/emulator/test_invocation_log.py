@@ -121,7 +121,7 @@ def test_a_record_of_converse_is_the_services_to_the_last_field(logged: Logged) 
     assert fields(record) == fields(expected)  # in the same order too
 
 
-def test_a_stream_is_logged_as_one_answer_by_converse_and_as_its_events_by_invoke_model(logged: Logged) -> None:
+def test_a_stream_is_logged_whole_by_converse_and_by_events_by_invoke_model(logged: Logged) -> None:
     use_every_operation(logged.client)
     whole, streamed, invoked, events = (record["output"]["outputBodyJson"] for record in logged.records())
     assert streamed.keys() == whole.keys()

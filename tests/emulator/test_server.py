@@ -151,9 +151,9 @@ class Served:
             number = [{"text": f"digit {digit}"} for digit in str(self.came)]
             messages = [{"role": "user", "content": [*number, {"cachePoint": {"type": "default"}}]}]
             body = {"system": cached_system(), "messages": messages if self.came % 10 else []}
-            exchange = self.emulator._service.respond(f"/model/{SONNET}/converse", headers, json.dumps(body).encode())
-            exchange.begin()
-            exchange.arrived()
+            delivery = self.emulator._service.respond(f"/model/{SONNET}/converse", headers, json.dumps(body).encode())
+            delivery.begin()
+            delivery.arrived()
 
 
 class TestCallsKept:

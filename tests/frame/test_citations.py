@@ -25,6 +25,8 @@ PATH = re.compile(
     r"(?<![\w./\-<*])(?:docs|src|tests|benchmarks|examples|constraints|shared|core|catalogue|store|sinks|bedrock|emulator"
     r"|langchain|llama_index|audit|cli|data)/[\w./\-]*(?:\w\.(?:py|md|toml|json|svg|txt|ipynb)\b|/(?=[`\s,.)]))"
 )
+# A word in capitals with an underscore: a constant, an environment variable, or a figure that was to be filled in.
+CAPITALS = re.compile(r"(?<!\w)[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?!\w)")
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)")
 
 
@@ -84,6 +86,20 @@ def _exists(path: str) -> bool:
     return any((root / path).exists() for root in (ROOT, SOURCE, SOURCE / "catalogue"))
 
 
+def test_every_word_in_capitals_is_a_name_that_programs_know() -> None:
+    """Else it is a placeholder that nobody filled in. An example below is none of a program's names."""
+    programs = [*SOURCES, *PROGRAMS, *(ROOT / ".ci").glob("*.py"), ROOT / "Makefile"]
+    known = {
+        word
+        for path in programs
+        if path.is_file() and path != Path(__file__).resolve()
+        for word in CAPITALS.findall(path.read_text("utf-8"))
+    }
+    named = [(where, word) for where, line in lines(*PAGES) for word in CAPITALS.findall(line)]
+    assert named
+    assert not [(where, word) for where, word in named if word not in known and not word.startswith("AWS_")]
+
+
 def test_every_relative_link_of_a_page_leads_somewhere() -> None:
     links = [(page, *link) for page in PAGES for link in LINK.findall(page.read_text("utf-8"))]
     assert links
@@ -104,3 +120,6 @@ def _anchors(page: Path) -> set[str]:
 def test_ranges_and_longer_names_are_read_as_meant() -> None:
     assert ids("V1 to V3, R3.19 to R3.21 and C7") == {"V1", "V2", "V3", "R3.19", "R3.20", "R3.21", "C7"}
     assert ids("a V100 card, MP3, D4-5, R3.9.1, `C3PO`, https://x/C7") == set()
+    assert CAPITALS.findall("`CACHEPOINT_RULES`, HOUSE_FANIN, 41 (HOUSE_MOST), x/HALF_LIFE; AWS_ and `TTL`, A_b") == [
+        "CACHEPOINT_RULES", "HOUSE_FANIN", "HOUSE_MOST", "HALF_LIFE",
+    ]  # fmt: skip

@@ -43,3 +43,7 @@ def found(pattern: re.Pattern[str]) -> list[str]:
 @pytest.mark.parametrize("pattern", [MACHINE_PATH, REGISTRY], ids=["path of one machine", "registry's host"])
 def test_no_committed_file_names_a(pattern: re.Pattern[str]) -> None:
     assert not found(pattern)
+
+
+def test_no_test_has_a_name_of_eighty_characters() -> None:
+    assert not found(re.compile(r"\bdef test_\w{75,}"))

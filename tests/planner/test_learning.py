@@ -27,7 +27,7 @@ def in_one_string(number: int) -> dict[str, object]:
     return asks(f"{DOCUMENT}\n\nQuestion: what about {number}?")
 
 
-def test_a_shared_beginning_is_split_off_where_requests_part_and_read_from_the_third_on() -> None:
+def test_a_shared_beginning_is_split_off_and_read_from_the_third_request_on() -> None:
     caller = Caller()
     usages = caller.calls(in_one_string(number) for number in range(6))
     assert usages[0].cache_write == 0

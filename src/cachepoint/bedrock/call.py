@@ -64,6 +64,14 @@ class _Count:
             return None
 
 
+class _UsersMistakeError(Exception):
+    """A mark of the user's that the service would refuse, told apart from what a store or a clock may raise."""
+
+    def __init__(self, error: ConfigurationError) -> None:
+        super().__init__()
+        self.error = error
+
+
 def _counted(answer: Mapping[str, Any]) -> int:
     tokens: int = answer["inputTokens"]
     return tokens
@@ -98,8 +106,8 @@ class Call:
         """
         try:
             yield from self._departure()
-        except ConfigurationError:
-            raise
+        except _UsersMistakeError as mistake:
+            raise mistake.error from None
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
             swallow(problem, "departure")
             self._take(self.exchange.leave_as_written)
@@ -110,7 +118,12 @@ class Call:
     def _departure(self) -> Generator[Need, Any, None]:
         exchange, now = self.exchange, self._settings.clock()
         self._target = self._safely("looking the model up", self._look_up) or self._target
-        self._done(exchange.read(self._target, self._settings.store.key, now, self._settings.hints))
+        key, hints = self._settings.store.key, self._settings.hints
+        try:
+            effects = exchange.read(self._target, key, now, hints)
+        except ConfigurationError as error:
+            raise _UsersMistakeError(error) from None
+        self._done(effects)
         if exchange.question is None:
             return
         self._plan(partial(self._ask, exchange.question, now), now)
@@ -185,18 +198,22 @@ class Call:
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
-        with self._lock:
-            if not self.exchange.over:
-                end = self.exchange.failed if isinstance(error, Exception) else self.exchange.cancelled
-                self._take(partial(end, type(error).__name__, self._seconds))
-        self._land()
+        try:
+            with self._lock:
+                if not self.exchange.over:
+                    end = self.exchange.failed if isinstance(error, Exception) else self.exchange.cancelled
+                    self._take(partial(end, type(error).__name__, self._seconds))
+        finally:
+            self._land()
 
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
-        with self._lock:
-            if self.exchange.state == "sent":
-                self._take(self.exchange.began)
-        self._land()
+        try:
+            with self._lock:
+                if self.exchange.state == "sent":
+                    self._take(self.exchange.began)
+        finally:
+            self._land()
 
     def answered(self, reported: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The answer is complete; returns what the call tells (`promptCache`), None if nothing can be told."""

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
+from queue import Empty, SimpleQueue
 
 from cachepoint.bedrock.blocks import in_block
 from cachepoint.errors import ConfigurationError
@@ -22,42 +24,44 @@ TIMEOUT_SECONDS = 60.0
 
 
 class Flight:
-    """A leader under way; `release` lets those who wait for it go."""
+    """A leader under way; `release` lets those who wait for it go.
+
+    It has no lock: a leader that nobody holds may be collected, and so released, in the middle of any step here.
+    """
 
     def __init__(self, deadline: float) -> None:
-        self._released = threading.Event()
-        self._lock = threading.Lock()
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._released = False
+        self._wake: list[Callable[[], object]] = []
         self._deadline = deadline
 
     @property
     def over(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self._released.is_set() or time.monotonic() >= self._deadline
+        return self._released or time.monotonic() >= self._deadline
 
     def release(self) -> None:
         """The leader's response began, or it failed."""
-        with self._lock:
-            self._released.set()
-            waiting, self._waiting = self._waiting, []
-        for loop, future in waiting:
-            with suppress(RuntimeError):  # a loop closed meanwhile has nobody waiting
-                loop.call_soon_threadsafe(_settle, future)
+        self._released = True
+        while self._wake:
+            with suppress(IndexError, RuntimeError):  # another woke it; a loop closed meanwhile has nobody waiting
+                self._wake.pop()()
 
     def wait(self) -> None:
         """Block this thread until the leader's response began or the time is out."""
-        self._released.wait(max(self._deadline - time.monotonic(), 0.0))
+        woken: SimpleQueue[None] = SimpleQueue()
+        self._wake.append(partial(woken.put, None))
+        if not self._released:
+            with suppress(Empty):
+                woken.get(timeout=max(self._deadline - time.monotonic(), 0.0))
 
     async def wait_async(self) -> None:
         """The same on the event loop."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        with self._lock:
-            if self._released.is_set():
-                return
-            self._waiting.append((loop, future))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(future, max(self._deadline - time.monotonic(), 0.0))
+        woken: asyncio.Future[None] = loop.create_future()
+        self._wake.append(partial(loop.call_soon_threadsafe, _settle, woken))
+        if not self._released:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(woken, max(self._deadline - time.monotonic(), 0.0))
 
 
 class Paused(Exception):

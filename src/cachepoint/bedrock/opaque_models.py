@@ -62,16 +62,21 @@ def learned(arn: str) -> str | None:
 
 def _ask(arn: str, control_client: Any) -> bool:
     """Have the control plane asked, off the path of the call; False where it does not know or failed a while ago."""
+    asking = threading.Thread(target=_learn, args=(arn, control_client), name="cachepoint-control", daemon=True)
     with _lock:
+        for ended in [each for each, thread in _asking.items() if not thread.is_alive()]:  # as all have after a fork
+            del _asking[ended]
         if arn in _asking:
             return True
         if arn in _asked or (arn in _failed and time.monotonic() - _failed[arn] < ASK_AGAIN_SECONDS):
             return False
-        if len(_asking) >= MOST_ASKED_AT_ONCE:
-            return True
-        asking = threading.Thread(target=_learn, args=(arn, control_client), name="cachepoint-control", daemon=True)
-        _asking[arn] = asking
-    asking.start()
+        if len(_asking) < MOST_ASKED_AT_ONCE:
+            try:
+                asking.start()
+            except RuntimeError as error:  # no thread can be had now
+                forgive(error, "control plane")
+                return True
+            _asking[arn] = asking
     return True
 
 

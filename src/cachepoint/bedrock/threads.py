@@ -35,14 +35,45 @@ async def in_thread(run: Callable[[], T]) -> T:
         context = copy_context()
     loop = asyncio.get_running_loop()
     while True:
+        step = _Step(run)
         try:
-            return await loop.run_in_executor(None, partial(context.run, _stopping, run))
+            return await loop.run_in_executor(None, partial(context.run, step.take))
         except Paused as paused:
             try:
                 await paused.flight.wait_async()
             except BaseException as error:
                 paused.give_up(error)
                 raise
+        except BaseException as error:
+            step.leave(error)
+            raise
+
+
+class _Step(Generic[T]):
+    """One run in a thread; should nobody wait for it any more when it pauses, its call is given up."""
+
+    def __init__(self, run: Callable[[], T]) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._paused: Paused | None = None
+        self._left: BaseException | None = None
+
+    def take(self) -> T:
+        try:
+            return _stopping(self._run)
+        except Paused as paused:
+            with self._lock:
+                self._paused, left = paused, self._left
+            if left is not None:
+                paused.give_up(left)
+            raise
+
+    def leave(self, error: BaseException) -> None:
+        """The caller was cancelled while the thread was at it."""
+        with self._lock:
+            self._left, paused = error, self._paused
+        if paused is not None:
+            paused.give_up(error)
 
 
 def _stopping(run: Callable[[], T]) -> T:

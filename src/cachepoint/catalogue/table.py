@@ -222,7 +222,7 @@ def _raw_rows(text: str, file: str) -> list[tuple[dict[str, Any], str]]:
     return named
 
 
-def _row(raw: Mapping[str, Any], where: str, base: TableRow | None = None, users: bool = False) -> TableRow:
+def _row(raw: Mapping[str, Any], where: str, base: TableRow | None = None, *, users: bool = False) -> TableRow:
     """A row from what a file gives, over the row it changes."""
     known = (*_FIELD_TYPES, *_PRICE_FIELDS)
     for name in raw:

@@ -1,12 +1,14 @@
 """What was served and what it costs.
 
 The emulator judges the ledger, so the arithmetic here is its own: it shares the rows of the model table, which outside
-sources pin, and decides by itself in which zone, at which tier, for which length and TTL a token is priced.
+sources pin, and decides by itself which row a model id has and in which zone, at which tier, for which length and TTL a
+token is priced.
 Ids such as P2 are entries of docs/rules.md.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, localcontext
@@ -20,6 +22,8 @@ _EXACT = Context(prec=60)
 _MILLION = Decimal(1_000_000)
 # GovCloud costs a fifth more than list price where a row has no GovCloud price (P2, from litellm's map).
 _GOVCLOUD = Decimal("1.2")
+# What stands before the provider's name in a profile's id: a geography, of two letters or one of these.
+_GEOGRAPHY = re.compile(r"(?:global|us-gov|apac|[a-z]{2})\.(?=[\w-]+\.)")
 _PROMPT_CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 
 
@@ -127,7 +131,7 @@ def line_of(call: ServedCall) -> BillLine | None:
 def _usd(call: ServedCall, usage: Usage) -> Decimal | None:
     """The price of a call; None when its model, its tier or a class with tokens has none."""
     model_id = call.priced_as or call.model_id
-    row = load_table().row(model_id)
+    row = _row(model_id)
     tier = None if row is None else _tier(row, call.service_tier)
     if row is None or tier is None:
         return None
@@ -141,6 +145,14 @@ def _usd(call: ServedCall, usage: Usage) -> Decimal | None:
                 return None
             usd += tokens * (price or 0) * _length_factor(row, prompt, name)
         return usd * tier / _MILLION
+
+
+def _row(model_id: str) -> TableRow | None:
+    """The first row whose pattern is in the id without ARN and geography; None for an ARN that hides its model."""
+    if model_id.startswith("arn:") and not re.search(r":(?:foundation-model|inference-profile)/", model_id):
+        return None
+    base = _GEOGRAPHY.sub("", model_id.rpartition("/")[2], count=1)
+    return next((row for row in load_table().rows if re.search(row.rule.pattern, base)), None)
 
 
 def _price(row: TableRow, zone: PriceZone, name: str) -> Decimal | None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, cast
 
 from cachepoint.emulator._answering.wire import Written
-from cachepoint.emulator._service import Exchange, Service
+from cachepoint.emulator._service import Delivery, Service
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,11 +20,11 @@ _Peer = tuple[str, int]
 
 
 class Connections:
-    """Open connections by the caller's address, and the last exchange on each."""
+    """Open connections by the caller's address, and the last delivery on each."""
 
     def __init__(self) -> None:
         self._transports: dict[_Peer, Transport] = {}
-        self._last: dict[_Peer, Exchange] = {}
+        self._last: dict[_Peer, Delivery] = {}
 
     def opened(self, transport: BaseTransport) -> None:
         """Remember a connection."""
@@ -43,9 +43,9 @@ class Connections:
         if last is not None and error is not None:
             last.lost()
 
-    def carries(self, peer: _Peer, exchange: Exchange) -> None:
-        """Remember the exchange whose answer goes out on a connection."""
-        self._last[peer] = exchange
+    def carries(self, peer: _Peer, delivery: Delivery) -> None:
+        """Remember what goes out on a connection."""
+        self._last[peer] = delivery
 
     def is_open(self, peer: _Peer) -> bool:
         """Whether the caller is still there."""
@@ -74,24 +74,24 @@ class Application:
             return
         raw = await _read_body(receive)
         peer: _Peer = (scope["client"][0], scope["client"][1])
-        exchange = self._service.respond(_path(scope), _headers(scope), raw)
-        if exchange.first_byte_after:
-            await asyncio.sleep(exchange.first_byte_after)
-        exchange.begin()
-        if exchange.is_reset:
+        delivery = self._service.respond(_path(scope), _headers(scope), raw)
+        if delivery.first_byte_after:
+            await asyncio.sleep(delivery.first_byte_after)
+        delivery.begin()
+        if delivery.is_reset:
             await self._connections.reset(peer)
             return
-        self._connections.carries(peer, exchange)
-        if exchange.written.frames:
-            await self._stream(exchange, peer, send)
+        self._connections.carries(peer, delivery)
+        if delivery.written.frames:
+            await self._stream(delivery, peer, send)
         elif self._connections.is_open(peer):
-            exchange.arrived()
-            await _send_whole(send, exchange.written)
+            delivery.arrived()
+            await _send_whole(send, delivery.written)
 
-    async def _stream(self, exchange: Exchange, peer: _Peer, send: _Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _raw_headers(exchange.written.headers)})
-        pause = exchange.each_frame_after
-        pieces = exchange.pieces(whole=not pause)
+    async def _stream(self, delivery: Delivery, peer: _Peer, send: _Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _raw_headers(delivery.written.headers)})
+        pause = delivery.each_frame_after
+        pieces = delivery.pieces(whole=not pause)
         while self._connections.is_open(peer):
             piece = next(pieces, None)
             if piece is None:
@@ -99,7 +99,7 @@ class Application:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             if pause:
                 await asyncio.sleep(pause)
-        if exchange.fault.reset == "after":
+        if delivery.fault.reset == "after":
             await self._connections.reset(peer)
         else:
             await send({"type": "http.response.body", "body": b"", "more_body": False})

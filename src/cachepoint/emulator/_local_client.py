@@ -17,7 +17,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 from urllib3.exceptions import ProtocolError
 
-from cachepoint.emulator._service import Exchange, Service
+from cachepoint.emulator._service import Delivery, Service
 
 
 def answer_locally(client: Any, service: Service) -> Any:
@@ -32,17 +32,17 @@ def answer_locally(client: Any, service: Service) -> Any:
 
 def _answer(request: AWSPreparedRequest, service: Service) -> AWSResponse:
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
-    exchange = service.respond(urlsplit(request.url).path, headers, _bytes(request.body))
-    if exchange.first_byte_after:
-        time.sleep(exchange.first_byte_after)
-    exchange.begin()
-    if exchange.is_reset:
+    delivery = service.respond(urlsplit(request.url).path, headers, _bytes(request.body))
+    if delivery.first_byte_after:
+        time.sleep(delivery.first_byte_after)
+    delivery.begin()
+    if delivery.is_reset:
         raise ConnectionClosedError(endpoint_url=request.url)
-    written = exchange.written
+    written = delivery.written
     answered: Any = dict(written.headers)  # botocore takes any mapping, its stubs only an HTTPMessage
     if written.frames:
-        return AWSResponse(request.url, written.status, answered, _Stream(exchange))
-    exchange.arrived()
+        return AWSResponse(request.url, written.status, answered, _Stream(delivery))
+    delivery.arrived()
     answered["content-length"] = str(len(written.body))
     return AWSResponse(request.url, written.status, answered, _Body(written.body))
 
@@ -69,17 +69,17 @@ class _Body(io.BytesIO):
 class _Stream:
     """An answer in frames, each sent when it is asked for."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
         self._closed = False
 
     def stream(self) -> Iterator[bytes]:
-        pieces = self._exchange.pieces()
+        pieces = self._delivery.pieces()
         while not self._closed and (piece := next(pieces, None)) is not None:
             yield piece
-            if self._exchange.each_frame_after:
-                time.sleep(self._exchange.each_frame_after)
-        if self._exchange.fault.reset == "after" and not self._closed:
+            if self._delivery.each_frame_after:
+                time.sleep(self._delivery.each_frame_after)
+        if self._delivery.fault.reset == "after" and not self._closed:
             reset = ConnectionResetError(104, "Connection reset by peer")
             raise ProtocolError(f"Connection broken: {reset!r}", reset)
 

@@ -1,7 +1,7 @@
 """Bedrock Runtime without a transport: a request comes in as path, headers and body, and is answered or refused.
 
 The order of a call: a fault planned for it, its body, its model, what the service refuses, then the cache, the
-reply and the bill. What it wrote can be read from `Exchange.begin` on, when its response begins (docs/rules.md, R3.9).
+reply and the bill. What it wrote can be read from `Delivery.begin` on, when its response begins (docs/rules.md, R3.9).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cachepoint.emulator._answering.wire import (
     logged_answer,
     write_answer,
     write_count,
-    write_refusal,
+    write_error,
 )
 from cachepoint.emulator._bill import Bill, ServedCall, bill_of
 from cachepoint.emulator._calls import Calls
@@ -32,7 +32,7 @@ from cachepoint.emulator._checks.anthropic_messages import check_messages
 from cachepoint.emulator._checks.checkpoints import FoundPoint, extraneous, find_points
 from cachepoint.emulator._checks.converse import check_converse
 from cachepoint.emulator._checks.model_limits import check_model_limits
-from cachepoint.emulator._checks.refusals import MODEL_ERRORS, Refusal, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, ServiceError, invalid
 from cachepoint.emulator._clock import Clock, Latency
 from cachepoint.emulator._invocation_log import InvocationLog, LogEntry, ServedBodies
 from cachepoint.emulator._reading.anthropic_messages import as_converse
@@ -52,8 +52,8 @@ _UNKNOWN_MODEL = ModelRule(name="unknown model", pattern=".", explicit=False)
 
 
 @dataclass(slots=True)
-class Exchange:
-    """How a request is answered, on its way out; a transport plays it. The pauses are in seconds.
+class Delivery:
+    """An answer or a refusal on its way out; a transport plays it. The pauses are in seconds.
 
     `number` is that of the call that waits to hear whether its answer arrived; None where nothing was served.
     """
@@ -118,22 +118,22 @@ class Service:
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     calls: Calls = field(default_factory=Calls)
 
-    def respond(self, path: str, headers: Mapping[str, str], raw: bytes) -> Exchange:
+    def respond(self, path: str, headers: Mapping[str, str], raw: bytes) -> Delivery:
         """What goes back for a request; `headers` are in small letters."""
         target: Target | None = None
         try:
             target = read_target(path, headers, self.options.default_region)
             return self._play(target, raw)
-        except Refusal as refusal:
-            return self._refuse(target, refusal, refusal.code)
+        except ServiceError as error:
+            return self._refuse(target, error, error.code)
         except Exception as problem:
             # A mistake in a script or in the emulator itself: the caller gets it as a server error, by its kind.
             logger.exception("the emulator failed on a call")
             kind = type(problem).__name__
-            return self._refuse(target, Refusal("InternalServerException", 500, f"emulator: {kind}"), kind)
+            return self._refuse(target, ServiceError("InternalServerException", 500, f"emulator: {kind}"), kind)
 
-    def serve(self, target: Target, raw: bytes) -> Exchange:
-        """Answer a request; raises Refusal as the service would."""
+    def serve(self, target: Target, raw: bytes) -> Delivery:
+        """Answer a request; raises ServiceError as the service would."""
         with self.lock:
             call = self._read(target, raw)
             if target.operation == "CountTokens":
@@ -172,27 +172,27 @@ class Service:
 
     # -- the parts ---------------------------------------------------------------------------------
 
-    def _play(self, target: Target, raw: bytes) -> Exchange:
+    def _play(self, target: Target, raw: bytes) -> Delivery:
         """Answer a request with the fault that was planned for it, if any."""
         with self.lock:
             fault = self.faults.take(target)
         if fault.reset == "before":
             self._note_failed(target, "ConnectionReset", 0)
-            return Exchange(Written({}), self, fault)
+            return Delivery(Written({}), self, fault)
         if fault.error is not None and fault.after_events is None:
-            raise Refusal(fault.error, fault.status, fault.text)
-        exchange = self.serve(target, raw)
-        exchange.fault = fault
-        exchange.first_byte_after += fault.pause
-        exchange.each_frame_after += fault.pause
-        return exchange
+            raise ServiceError(fault.error, fault.status, fault.text)
+        delivery = self.serve(target, raw)
+        delivery.fault = fault
+        delivery.first_byte_after += fault.pause
+        delivery.each_frame_after += fault.pause
+        return delivery
 
-    def _refuse(self, target: Target | None, refusal: Refusal, noted_as: str) -> Exchange:
-        written = write_refusal(refusal)
-        self._note_failed(target, noted_as, refusal.status)
+    def _refuse(self, target: Target | None, error: ServiceError, noted_as: str) -> Delivery:
+        written = write_error(error)
+        self._note_failed(target, noted_as, error.status)
         if self.log is not None and target is not None:
-            self.log.write(LogEntry(target, written.request_id, self.clock(), error=refusal.code))
-        return Exchange(written, self)
+            self.log.write(LogEntry(target, written.request_id, self.clock(), error=error.code))
+        return Delivery(written, self)
 
     def _note_failed(self, target: Target | None, error: str, status: int) -> None:
         """Keep a request that was not served; status 0 says that not even the error was answered."""
@@ -221,7 +221,7 @@ class Service:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise Refusal("SerializationException", 400, "The request body is not a JSON object.")
+            raise ServiceError("SerializationException", 400, "The request body is not a JSON object.")
         known_as = self._known_as(target.model_id)
         rule = self._rule(known_as)
         return Call(target, body, rule, traits_of(known_as, rule), self.options)
@@ -242,8 +242,8 @@ class Service:
                     message = self.refused[point.section, model_id]
                     raise invalid(message) if message else extraneous(point.pointer, MODEL_ERRORS)
 
-    def _count(self, call: Call) -> Exchange:
-        if parse_model_id(call.target.model_id).base != call.target.model_id or not call.traits.counts_tokens:
+    def _count(self, call: Call) -> Delivery:
+        if parse_model_id(call.target.model_id).base != call.target.model_id or not call.rule.facts.counts_tokens:
             raise invalid(NO_COUNTING)
         given = call.body.get("input") or {}
         if "converse" in given:
@@ -254,9 +254,9 @@ class Service:
             except (KeyError, ValueError):
                 raise invalid("input: one of converse and invokeModel is required") from None
         written = write_count(render(replace(call, body=body)).total)
-        return Exchange(written, self, number=self._note(call, None, 0))
+        return Delivery(written, self, number=self._note(call, None, 0))
 
-    def _answer(self, call: Call, shaped: Call, points: int) -> Exchange:
+    def _answer(self, call: Call, shaped: Call, points: int) -> Delivery:
         served = self.cache.serve(render(shaped).for_cache(call.target.scope), call.rule, self.clock())
         question = read_question(call, shaped.body)
         try:
@@ -267,17 +267,17 @@ class Service:
         usage = replace(served.usage, output=answer.tokens)
         first_byte, rest = self.latency.before_first_token(usage), self.latency.of_output(usage)
         metrics = Metrics(first_byte=round(first_byte * 1000), whole=round((first_byte + rest) * 1000))
-        written = write_answer(call, answer, usage, points > 0, metrics)
+        written = write_answer(call, answer, usage, metrics, has_points=points > 0)
         if self.log is not None:
-            logged = logged_answer(call, answer, usage, points > 0, metrics, written.request_id)
+            logged = logged_answer(call, answer, usage, metrics, written.request_id, has_points=points > 0)
             bodies = ServedBodies(call.body, logged, usage, caches=call.rule.explicit)
             self.log.write(LogEntry(call.target, written.request_id, self.clock(), bodies))
-        exchange = Exchange(written, self, number=self._note(call, usage, points), served=served)
+        delivery = Delivery(written, self, number=self._note(call, usage, points), served=served)
         if self.latency.sleep:
             streams = call.target.streams
-            exchange.first_byte_after = first_byte if streams else first_byte + rest
-            exchange.each_frame_after = rest / len(written.frames) if streams else 0.0
-        return exchange
+            delivery.first_byte_after = first_byte if streams else first_byte + rest
+            delivery.each_frame_after = rest / len(written.frames) if streams else 0.0
+        return delivery
 
     def _note(self, call: Call, usage: Usage | None, points: int) -> int:
         target = call.target

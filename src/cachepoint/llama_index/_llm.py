@@ -150,7 +150,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             tool_choice,
             required=tool_required or self._tool_required,
             can_force=self._can_force_tools(kwargs),
-            mark_end=self._places_asked_marks(self.tool_caching if tool_caching is None else tool_caching),
+            mark_end=self._places_asked_marks(asked=self.tool_caching if tool_caching is None else tool_caching),
         )
         return {"messages": messages, "tools": config, **kwargs}
 
@@ -266,7 +266,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             stream=stream,
             # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
             system_role="converse" in facts.system_role,
-            mark_system=self._places_asked_marks(self.system_prompt_caching),
+            mark_system=self._places_asked_marks(asked=self.system_prompt_caching),
         )
 
     def _facts(self, model: str) -> ModelFacts:
@@ -277,7 +277,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         named = kwargs.get("model") or self.additional_kwargs.get("model")
         return named or self.application_inference_profile_arn or self.model
 
-    def _places_asked_marks(self, asked: bool) -> bool:
+    def _places_asked_marks(self, *, asked: bool) -> bool:
         # In mode "auto" the planner puts a checkpoint there if it pays.
         return asked and self.prompt_cache.mode != "auto"
 

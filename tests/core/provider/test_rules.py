@@ -118,13 +118,32 @@ def test_a_table_asked_for_ever_new_ids_does_not_grow_without_end() -> None:
     assert 1_000 < len(rules._resolved) <= 5_000
 
 
+def test_a_row_is_found_though_another_thread_empties_the_memory() -> None:
+    # The other thread comes in between keeping a row and returning it, which is where it did harm.
+    class Emptied(dict[str, ModelRule | None]):
+        def __setitem__(self, model_id: str, row: ModelRule | None) -> None:
+            super().__setitem__(model_id, row)
+            self.clear()
+
+        def __contains__(self, model_id: object) -> bool:
+            found = super().__contains__(model_id)
+            self.clear()
+            return found
+
+    rules = Rules((ModelRule(name="claude", pattern="claude"),))
+    rules.__dict__["_resolved"] = Emptied()
+    assert rules.resolve("anthropic.claude-1") is rules.rows[0]
+    assert rules.resolve("anthropic.claude-1") is rules.rows[0]
+
+
 # -- what else is known of a model ----------------------------------------------------------------
 
 
 def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
     assert ModelFacts() == ModelFacts(
-        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", system_role=(),
-        system_role_disputed=(), converse=True, end_of_life="",
+        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", prefill=True,
+        keeps_thinking=False, top_level_cache_control=False, counts_tokens=False,
+        system_role=(), system_role_disputed=(), converse=True, end_of_life="",
     )  # fmt: skip
     assert ModelFacts(context_window=1).context_window == 1
 

@@ -117,7 +117,7 @@ def test_only_what_returns_often_enough_to_pay_for_a_write_is_written_on_a_prior
 # -- waits ----------------------------------------------------------------------------------------
 
 
-def test_an_open_wait_is_at_risk_in_the_buckets_it_passed_and_half_in_the_one_it_is_in() -> None:
+def test_an_open_wait_is_at_risk_in_buckets_it_passed_and_half_in_its_own() -> None:
     found = counts(waiting(NOW - 60))  # past 15 and 45 s, on the way to 120
     assert found[AT_RISK : AT_RISK + 7] == pytest.approx(returns_by_bucket(1, 1, 0.5), rel=1e-3)
     assert found[EVENTS : EVENTS + 7] == (0.0,) * 7

@@ -146,7 +146,7 @@ def replace_role(step: Step) -> Step:
 # -- entries --------------------------------------------------------------------------------------
 
 
-def test_an_entry_lives_from_sending_on_and_is_read_from_the_beginning_of_the_answer_on() -> None:
+def test_an_entry_lives_from_sending_and_is_read_once_the_answer_begins() -> None:
     traffic, what = visited(SYSTEM), sent(point(), written=3_000)
     traffic.sent(what, NOW)
     assert traffic.view([SYSTEM], NOW).entries == {b"system": Entry("5m", NOW, readable=False)}

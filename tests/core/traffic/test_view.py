@@ -37,7 +37,7 @@ def test_an_unseen_boundary_is_expected_back_as_its_kind() -> None:
     assert View().outlook(step(b"new")) == pytest.approx((7 / 3, 0.8, 0.98))
 
 
-def test_a_seen_boundary_is_expected_back_by_its_own_visits_and_the_gap_that_ends_now() -> None:
+def test_a_seen_boundary_is_expected_by_its_visits_and_the_gap_ending_now() -> None:
     view = View(seen={b"old": OLD}, forecasts={AGAIN: HALF}, now=1_400.0)
     # three visits add 3 / (8 × .5); one gap of 400 s, later than five minutes: .8 / 2 and 1.96 / 2
     assert view.outlook(step(b"old")) == pytest.approx((1.75, 0.4, 0.98))

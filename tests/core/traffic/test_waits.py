@@ -53,7 +53,7 @@ def test_slots_become_one_when_they_are_close_for_their_age(now: float, slots: l
     assert [begun for begun, _ in found.slots()] == slots
 
 
-def test_however_many_begin_in_an_hour_some_thirty_slots_are_kept_and_all_are_counted() -> None:
+def test_however_many_begin_some_thirty_slots_are_kept_and_all_counted() -> None:
     found = Ages()
     for number in range(36_000):
         found.add(number / 10)

@@ -48,7 +48,7 @@ def test_asynchronous_calls_find_what_synchronous_ones_do(found: list[Document],
     assert asyncio.run(retriever.ainvoke("?")) == retriever.invoke("?") == stable_order(found, k=k)
 
 
-def test_a_vector_stores_retriever_finds_the_same_in_the_same_order_for_other_questions() -> None:
+def test_a_vector_stores_retriever_keeps_its_order_for_other_questions() -> None:
     store = InMemoryVectorStore.from_documents(list(PAGES), DeterministicFakeEmbedding(size=16))
     plain = store.as_retriever(search_kwargs={"k": len(PAGES)})
     ordered = StableOrderRetriever(retriever=plain)

@@ -43,7 +43,7 @@ class Report:
 
     def _tokens(self) -> Iterator[tuple[str, ...]]:
         before, after = self.without.usage, self.cached.usage
-        yield "requests", str(len(self.without.exchanges)), str(len(self.cached.exchanges)), ""
+        yield "requests", str(len(self.without.asked)), str(len(self.cached.asked)), ""
         for label, name in (
             ("input tokens, not cached", "input"),
             ("tokens read from the cache", "cache_read"),
@@ -56,22 +56,22 @@ class Report:
 
     def _money(self) -> Iterator[tuple[str, ...]]:
         for label, with_output in (("input cost", False), ("total cost with output", True)):
-            before, after = (self._usd(run, with_output) for run in (self.without, self.cached))
+            before, after = (self._usd(run, with_output=with_output) for run in (self.without, self.cached))
             yield label, _amount(before), _amount(after), _change(before, after)
 
     def _latency(self) -> Iterator[tuple[str, ...]]:
-        first = self.without.exchanges[0].seconds, self.cached.exchanges[0].seconds
-        usual = tuple(median([exchange.seconds for exchange in run.exchanges]) for run in (self.without, self.cached))
+        first = self.without.asked[0].seconds, self.cached.asked[0].seconds
+        usual = tuple(median([each.seconds for each in run.asked]) for run in (self.without, self.cached))
         for label, (before, after) in (("first request", first), ("median request", usual)):
             yield f"{label}, {self.latency}", f"{before:.2f} s", f"{after:.2f} s", _change(before, after)
 
-    def _usd(self, run: Run, with_output: bool) -> Decimal | None:
+    def _usd(self, run: Run, *, with_output: bool) -> Decimal | None:
         """Every request priced alone, for a price may depend on a prompt's length; None when one is unknown."""
-        costs = [self._cost(exchange.usage, with_output) for exchange in run.exchanges]
+        costs = [self._cost(each.usage, with_output=with_output) for each in run.asked]
         known = [cost.usd for cost in costs if cost is not None]
         return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
-    def _cost(self, usage: Usage, with_output: bool) -> Cost | None:
+    def _cost(self, usage: Usage, *, with_output: bool) -> Cost | None:
         counted = usage if with_output else replace(usage, output=0)
         return self.prices.price(self.model_id, counted, at=self.at)
 
@@ -109,10 +109,10 @@ def article_set_right(prices: Prices, at: datetime) -> str:
     right = article.corrected(prices, at)
     return paragraph(
         f'The arithmetic of "{article.TITLE}" ({article.DATE}), set right: {article.REQUESTS:,} requests '
-        f"over a document of {article.TOKENS:,} tokens at Claude 3.7 Sonnet's prices cost ${right.without:.2f} without caching and ${right.cached:.2f} with "
-        f"it (one write and {article.REQUESTS - 1:,} reads, document tokens only): {right.saved_share:.1%} less. "
-        f"Not ${article.CLAIMED_USD} and {article.CLAIMED_SHARE:.0%} less: that takes a tenth of the read price, "
-        f"and the write for the price of plain input."
+        f"over a document of {article.TOKENS:,} tokens at Claude 3.7 Sonnet's prices cost ${right.without:.2f} "
+        f"without caching and ${right.cached:.2f} with it (one write and {article.REQUESTS - 1:,} reads, document "
+        f"tokens only): {right.saved_share:.1%} less. Not ${article.CLAIMED_USD} and {article.CLAIMED_SHARE:.0%} less: "
+        "that takes a tenth of the read price, and the write for the price of plain input."
     )
 
 

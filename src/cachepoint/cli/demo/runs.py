@@ -21,7 +21,7 @@ MAX_TOKENS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class Asked:
     """One request: its tokens, and how many seconds it took by the service's own account."""
 
     usage: Usage
@@ -32,13 +32,13 @@ class Exchange:
 class Run:
     """The requests of one side, and what cachepoint recorded of them (nothing for the other side)."""
 
-    exchanges: tuple[Exchange, ...]
+    asked: tuple[Asked, ...]
     records: tuple[CallRecord, ...] = ()
 
     @property
     def usage(self) -> Usage:
         """All tokens, by class."""
-        return sum((exchange.usage for exchange in self.exchanges), Usage())
+        return sum((each.usage for each in self.asked), Usage())
 
     @property
     def hit_rate(self) -> float:
@@ -70,8 +70,8 @@ def with_cachepoint(
         ledger=ledger,
         clock=clock,
     )
-    exchanges = tuple(asking.ask(model, document))
-    return Run(exchanges, tuple(ledger.records))
+    asked = tuple(asking.ask(model, document))
+    return Run(asked, tuple(ledger.records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +81,14 @@ class Asking:
     requests: int
     after_each: Callable[[], None]
 
-    def ask(self, model: BaseChatModel, document: Document) -> Iterator[Exchange]:
+    def ask(self, model: BaseChatModel, document: Document) -> Iterator[Asked]:
         """Put the questions one after the other."""
         from langchain_core.messages import HumanMessage, SystemMessage
 
         system = SystemMessage(INSTRUCTIONS + document.text)
         for question in document.asked(self.requests):
             answer = model.invoke([system, HumanMessage(question)])
-            yield Exchange(usage_of(answer), latency_of(answer))
+            yield Asked(usage_of(answer), latency_of(answer))
             self.after_each()
 
 

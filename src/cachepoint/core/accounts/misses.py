@@ -125,7 +125,7 @@ def _changed(prompt: Prompt, plan: Plan, view: View, rule: ModelRule, now: float
 def _first_difference(prompt: Prompt, shape: Shape) -> int | None:
     blocks = range(min(len(shape.digests), len(prompt.blocks)))
     # A prefix that differs differs in all that follows.
-    block = bisect_left(blocks, True, key=lambda block: prompt.end(block).digest != shape.digests[block])
+    block = bisect_left(blocks, x=True, key=lambda block: prompt.end(block).digest != shape.digests[block])
     return block if block < len(blocks) else None
 
 

@@ -158,7 +158,8 @@ class PromptBuilder:
         hint = self.hints.get(where)
         volatile = hint == "volatile" or (where.section == "system" and looks_volatile(text))
         tokens = size / self._profile.likely
-        self._add(Block(where, kind, self._role, size, tokens, blank, True, hint == "context_end", volatile))
+        context = hint == "context_end"
+        self._add(Block(where, kind, self._role, size, tokens, blank=blank, context=context, volatile=volatile))
 
     def data(self, where: Where, value: Any, kind: Kind, *, textual: bool = True, media: Sequence[Media] = ()) -> None:
         """Add a block that is not plain text, with the media in it."""

@@ -26,6 +26,8 @@ TTL_SECONDS: Mapping[TTL, int] = {"5m": 300, "1h": 3600}
 
 _GEO = re.compile(r"^(global|us-gov|us|eu|apac|au|jp|in|ca|sa|uk|me|af)\.(?=[a-z0-9-]+\.)")
 _ARN = re.compile(r"^arn:(?P<partition>aws[\w-]*):bedrock:(?P<region>[\w-]*):\d*:(?P<kind>[\w-]+)/(?P<name>.+)$")
+# Ids whose rows are kept at hand: more than an application calls, and few enough that odd ids cannot fill memory.
+_REMEMBERED = 4096
 _TRANSPARENT_ARNS = frozenset({"foundation-model", "inference-profile"})
 
 
@@ -69,6 +71,9 @@ class ModelFacts:
     `context_window` is in tokens, prompt and answer together, None where unknown. `temperature` and
     `forced_tool`: the service takes a temperature, and a tool choice other than auto. `thinking`: what a
     request gets that says nothing of it; "always" cannot be turned off. `effort` is the default.
+    `prefill`: the conversation may end with an assistant message. `keeps_thinking`: reasoning of earlier turns
+    stays in the prompt when a new question comes. `top_level_cache_control`: InvokeModel takes one at the top
+    of the body. `counts_tokens`: CountTokens takes the base id.
     `system_role`: the APIs that take `role: "system"` messages in mid-conversation, and
     `system_role_disputed` those of which sources disagree. `converse`: served through Converse at all.
     `end_of_life` is the day on which the service ends or ended the model (ISO), "" where none is known.
@@ -79,6 +84,10 @@ class ModelFacts:
     forced_tool: bool = True
     thinking: Thinking = "off"
     effort: str = "high"
+    prefill: bool = True
+    keeps_thinking: bool = False
+    top_level_cache_control: bool = False
+    counts_tokens: bool = False
     system_role: tuple[Api, ...] = ()
     system_role_disputed: tuple[Api, ...] = ()
     converse: bool = True
@@ -170,11 +179,15 @@ class Rules:
 
     def resolve(self, model_id: str) -> ModelRule | None:
         """The row for a model id, profile id or ARN; None when the ARN is opaque or no row fits."""
-        if model_id not in self._resolved:
-            if len(self._resolved) > 4096:
-                self._resolved.clear()
-            self._resolved[model_id] = self._search(model_id)
-        return self._resolved[model_id]
+        try:
+            return self._resolved[model_id]
+        except KeyError:
+            row = self._search(model_id)
+        if len(self._resolved) >= _REMEMBERED:
+            self._resolved.clear()
+        # Another thread may clear in between, so what is returned is never read back.
+        self._resolved[model_id] = row
+        return row
 
     def _search(self, model_id: str) -> ModelRule | None:
         base = parse_model_id(model_id).base

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._answering.eventstream import event_frame
-from cachepoint.emulator._checks.refusals import Refusal
+from cachepoint.emulator._checks.service_errors import ServiceError
 from cachepoint.emulator._reading.request import Call, Json
 from cachepoint.emulator.replies import Answer, Part, Reasoning, Text, ToolCall
 
@@ -49,19 +49,20 @@ class Written:
         return self.headers["x-amzn-requestid"]
 
 
-def write_answer(call: Call, answer: Answer, usage: Usage, has_points: bool, metrics: Metrics) -> Written:
+def write_answer(call: Call, answer: Answer, usage: Usage, metrics: Metrics, *, has_points: bool) -> Written:
     """The answer in the dialect and manner of its operation."""
     operation = call.target.operation
     headers = _headers("application/json")
     message = _Message(_model_name(call.target.model_id), headers["x-amzn-requestid"])
     if operation == "Converse":
-        return Written(headers, encoded(_converse_body(call, answer, converse_usage(call, usage, has_points), metrics)))
+        reported = converse_usage(call, usage, has_points=has_points)
+        return Written(headers, encoded(_converse_body(call, answer, reported, metrics)))
     if operation == "InvokeModel":
         body = _messages_body(answer, usage, message)
         return Written(headers | _usage_headers(usage, metrics), encoded(body))
     headers["content-type"] = "application/vnd.amazon.eventstream"
     if operation == "ConverseStream":
-        frames = _converse_events(call, answer, converse_usage(call, usage, has_points), metrics)
+        frames = _converse_events(call, answer, converse_usage(call, usage, has_points=has_points), metrics)
     else:
         headers["x-amzn-bedrock-content-type"] = "application/json"
         frames = _messages_frames(answer, usage, message, metrics)
@@ -73,14 +74,14 @@ def write_count(tokens: int) -> Written:
     return Written(_headers("application/json"), encoded({"inputTokens": tokens}))
 
 
-def write_refusal(refusal: Refusal) -> Written:
+def write_error(error: ServiceError) -> Written:
     """An error, whose name boto3 reads from a header."""
-    headers = _headers("application/json") | {"x-amzn-errortype": refusal.code}
-    return Written(headers, encoded({"message": refusal.message}), status=refusal.status)
+    headers = _headers("application/json") | {"x-amzn-errortype": error.code}
+    return Written(headers, encoded({"message": error.message}), status=error.status)
 
 
 def logged_answer(
-    call: Call, answer: Answer, usage: Usage, has_points: bool, metrics: Metrics, request_id: str
+    call: Call, answer: Answer, usage: Usage, metrics: Metrics, request_id: str, *, has_points: bool
 ) -> Json | list[Json]:
     """The answer as the invocation log keeps it (records of April to September 2026).
 
@@ -130,7 +131,7 @@ def _json_pieces(value: Mapping[str, object]) -> list[str]:
 # -- Converse --------------------------------------------------------------------------------------
 
 
-def converse_usage(call: Call, usage: Usage, has_points: bool) -> Json:
+def converse_usage(call: Call, usage: Usage, *, has_points: bool) -> Json:
     """`usage` of Converse and of the stream's `metadata` event, wire extras included (R1.11)."""
     counters: Json = {
         "inputTokens": usage.input,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cachepoint.core.provider.rules import TTL_SECONDS, Section
 from cachepoint.emulator._checks.checkpoints import LONG_AFTER_SHORT, NO_CACHING
 from cachepoint.emulator._checks.converse import BLANK_TEXT, NO_PREFILL
-from cachepoint.emulator._checks.refusals import denied, invalid
+from cachepoint.emulator._checks.service_errors import denied, invalid
 from cachepoint.emulator._reading.anthropic_messages import content_blocks
 from cachepoint.emulator._reading.request import Call, Json
 
@@ -33,7 +33,7 @@ class _Control:
 
 
 def check_messages(call: Call) -> None:
-    """Raise the Refusal an Anthropic Messages body earns, if any."""
+    """Raise the ServiceError an Anthropic Messages body earns, if any."""
     body = call.body
     if not call.traits.claude:
         raise invalid(ONLY_MESSAGES)
@@ -73,7 +73,7 @@ def _check_turns(call: Call) -> None:
                 "Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
             )
         pending = [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
-    if messages[-1].get("role") == "assistant" and not call.traits.takes_prefill:
+    if messages[-1].get("role") == "assistant" and not call.rule.facts.prefill:
         raise invalid(NO_PREFILL)
 
 
@@ -96,7 +96,7 @@ def _check_controls(call: Call) -> None:
     automatic = call.body.get("cache_control")
     if (controls or automatic) and not call.rule.explicit:
         raise denied(NO_CACHING)
-    if automatic and call.traits.legacy:
+    if automatic and not call.rule.facts.top_level_cache_control:
         raise invalid("cache_control: Extra inputs are not permitted")
     short = False
     for each in controls:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cachepoint.core.provider.rules import TTL_SECONDS, Section
-from cachepoint.emulator._checks.refusals import MODEL_ERRORS, Refusal, denied, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, ServiceError, denied, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
 NOTHING_TO_CACHE = "There is nothing available to cache. Please remove the invalid cache point and try again."
@@ -72,7 +72,7 @@ def find_points(body: Json) -> Iterator[FoundPoint]:
                 yield FoundPoint(section, blocks, index, f"{path}.{index}")
 
 
-def extraneous(pointer: str, prefix: str = "") -> Refusal:
+def extraneous(pointer: str, prefix: str = "") -> ServiceError:
     """How a point where the model knows none is refused."""
     return invalid(
         f"{prefix}Malformed input request: {pointer}: extraneous key [cachePoint] is not permitted, "
@@ -81,7 +81,7 @@ def extraneous(pointer: str, prefix: str = "") -> Refusal:
 
 
 def check_points(call: Call) -> None:
-    """Raise the Refusal for the first checkpoint the service would not take."""
+    """Raise the ServiceError for the first checkpoint the service would not take."""
     points = list(find_points(call.body))
     if points and not call.rule.explicit:
         raise invalid(NO_CACHE_POINT_FIELD) if "moonshot" in call.rule.provider else denied(NO_CACHING)

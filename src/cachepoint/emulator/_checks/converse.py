@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cachepoint.emulator._checks.checkpoints import check_points
-from cachepoint.emulator._checks.refusals import MODEL_ERRORS, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
 _KINDS = (
@@ -42,7 +42,7 @@ TEXT_WITH_DOCUMENTS = "A text block must be included when using documents."
 
 
 def check_converse(call: Call) -> None:
-    """Raise the Refusal a Converse request earns, if any."""
+    """Raise the ServiceError a Converse request earns, if any."""
     messages: Sequence[Json] = call.body.get("messages") or []
     if not messages and not call.target.names_stored_prompt:
         raise invalid("messages: at least one message is required")
@@ -60,7 +60,7 @@ def _check_extra_fields(call: Call) -> None:
         return
     if "cacheControl" in extra:
         raise invalid("Malformed input request: extraneous key [cacheControl] is not permitted")
-    if "cache_control" in extra and call.traits.legacy:
+    if "cache_control" in extra and not call.rule.facts.top_level_cache_control:
         raise invalid(f"{MODEL_ERRORS}cache_control: Extra inputs are not permitted")
 
 
@@ -96,7 +96,7 @@ def _check_roles(call: Call, messages: Sequence[Json]) -> None:
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if call.options.strict_roles and any(one == next_ for one, next_ in pairwise(roles)):
         raise invalid(ALTERNATE)
-    if roles and roles[-1] == "assistant" and call.traits.claude and not call.traits.takes_prefill:
+    if roles and roles[-1] == "assistant" and not call.rule.facts.prefill:
         raise invalid(NO_PREFILL)
 
 

@@ -7,7 +7,7 @@ those of InvokeModel and of Anthropic's own API is assumed.
 
 from __future__ import annotations
 
-from cachepoint.emulator._checks.refusals import MODEL_ERRORS, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
 ALWAYS_THINKS = (
@@ -23,7 +23,7 @@ NO_SYSTEM_ROLE_UP_TO_4_6 = (
 
 
 def check_model_limits(call: Call) -> None:
-    """Raise the Refusal for what this model never takes; `call` has its body in the Converse shape."""
+    """Raise the ServiceError for what this model never takes; `call` has its body in the Converse shape."""
     text = _refused_by_model(call)
     if text:
         raise invalid(MODEL_ERRORS + text if call.target.api == "converse" else text)
@@ -39,7 +39,7 @@ def _refused_by_model(call: Call) -> str:
     late = any(message.get("role") == "system" for message in call.body.get("messages") or ())
     if late and not facts.may_take_system_role(call.target.api):
         # Of models that are not Claude no such refusal was reported; theirs is assumed to read like the newer one.
-        old_claude = call.traits.claude and call.traits.legacy
+        old_claude = call.traits.claude and not facts.top_level_cache_control
         return NO_SYSTEM_ROLE_UP_TO_4_6 if old_claude else NO_SYSTEM_ROLE
     return ""
 

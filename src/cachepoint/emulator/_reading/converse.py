@@ -151,7 +151,7 @@ class _Renderer:
     def _drops_thinking(self, index: int) -> bool:
         later = self._messages[index + 1 :]
         asked_anew = any(message["role"] == "user" and not _is_result_turn(message) for message in later)
-        return asked_anew and not self._call.traits.keeps_thinking
+        return asked_anew and not self._call.rule.facts.keeps_thinking
 
     def _write(self, label: str, block: Json, framing: int = 0) -> None:
         if "cachePoint" in block:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from cachepoint.core.provider.rules import Api, ModelRule
-from cachepoint.emulator._checks.refusals import Refusal
+from cachepoint.emulator._checks.service_errors import ServiceError
 from cachepoint.emulator._reading.traits import Traits
 
 Operation = Literal["Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream", "CountTokens"]
@@ -100,11 +100,11 @@ class Call:
 
 
 def read_target(path: str, headers: Mapping[str, str], default_region: str) -> Target:
-    """Take path and headers apart; raises a Refusal when they fit no operation or name no caller."""
+    """Take path and headers apart; raises a ServiceError when they fit no operation or name no caller."""
     found = _PATH.match(path)
     operation = _OPERATIONS.get(found["operation"]) if found else None
     if found is None or operation is None:
-        raise Refusal("UnknownOperationException", 404, "The emulator serves Converse, InvokeModel and CountTokens.")
+        raise ServiceError("UnknownOperationException", 404, "The emulator serves Converse, InvokeModel, CountTokens.")
     account, region = _caller(headers.get("authorization"), default_region)
     named = (headers.get(f"x-amzn-bedrock-{name}") for name in _TARGET_HEADERS)
     return Target(operation, unquote(found["model"]), account, region, *named)
@@ -112,7 +112,7 @@ def read_target(path: str, headers: Mapping[str, str], default_region: str) -> T
 
 def _caller(authorization: str | None, default_region: str) -> tuple[str, str]:
     if authorization is None:
-        raise Refusal("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
+        raise ServiceError("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
     signed = _CREDENTIAL.search(authorization)
     if signed:
         return signed["key"], signed["region"]

@@ -1,4 +1,4 @@
-"""What the emulator knows of a model besides its cache rules: framing tokens, and what its family refuses.
+"""What the emulator knows of a model besides its row in the model table: its family, and framing tokens.
 
 Facts, from recorded totals (docs/rules.md, C2 and C6, and the short calls of the recordings):
 - `Hello` alone costs 8 tokens on Claude: one of text, three that frame a message, four that open the answer.
@@ -67,40 +67,21 @@ _FRAMINGS: tuple[tuple[str, Framing], ...] = (
 )
 _OTHERS = Framing(tools=300)
 
-# `claude-sonnet-4-5-20250929` and `claude-3-5-haiku-20241022` both name a size and a version.
-_CLAUDE_ID = re.compile(r"claude-(?:(?P<old>\d)(?:-(?P<old_minor>\d))?-)?(?P<size>[a-z]+)(?P<rest>.*)")
-_VERSION = re.compile(r"-(\d)(?:-(\d{1,2})(?!\d))?(?!\d)")
-
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """A model's family and what follows from it.
-
-    `keeps_thinking`: reasoning of earlier turns stays in the prompt when a new question comes; older Claude
-    models and every Haiku drop it (R3.10). `takes_prefill`: the conversation may end with an assistant
-    message (V11). `legacy`: served by the integration that knows no top-level `cache_control` (R3.19).
-    """
+    """A model's family, and what its prompts cost besides their texts."""
 
     claude: bool
     nova: bool
-    keeps_thinking: bool
-    takes_prefill: bool
-    legacy: bool
-    counts_tokens: bool
     framing: Framing
 
 
 @lru_cache(maxsize=1024)
 def _traits(base: str) -> Traits:
-    claude, nova = "anthropic.claude" in base, "amazon.nova" in base
-    size, version = _size_and_version(base)
     return Traits(
-        claude=claude,
-        nova=nova,
-        keeps_thinking=claude and size != "haiku" and version >= ((4, 5) if size == "opus" else (4, 6)),
-        takes_prefill=claude and version < (4, 6),
-        legacy=version <= (4, 6),
-        counts_tokens=claude and version <= (4, 6),
+        claude="anthropic.claude" in base,
+        nova="amazon.nova" in base,
         framing=next((framing for pattern, framing in _FRAMINGS if re.search(pattern, base)), _OTHERS),
     )
 
@@ -108,14 +89,3 @@ def _traits(base: str) -> Traits:
 def traits_of(model_id: str, rule: ModelRule) -> Traits:
     """The traits of a model id; an opaque id has those of its row's name."""
     return _traits(parse_model_id(model_id).base or rule.name)
-
-
-def _size_and_version(base: str) -> tuple[str, tuple[int, int]]:
-    named = _CLAUDE_ID.search(base)
-    if named is None:
-        return "", (0, 0)
-    if named["old"]:
-        return named["size"], (int(named["old"]), int(named["old_minor"] or 0))
-    version = _VERSION.match(named["rest"])
-    # An id without a number (`claude-mythos-preview`) is of the newest generation.
-    return named["size"], (int(version[1]), int(version[2] or 0)) if version else (5, 0)

@@ -34,7 +34,7 @@ class CachedContextSynthesizer(BaseSynthesizer):
         self,
         llm: LLM | None = None,
         text_qa_template: BasePromptTemplate | None = None,
-        streaming: bool = False,
+        streaming: bool = False,  # noqa: FBT001, FBT002 - as in llama-index's own synthesizers
         callback_manager: CallbackManager | None = None,
         **kwargs: Any,
     ) -> None:

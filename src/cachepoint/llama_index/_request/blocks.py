@@ -1,6 +1,7 @@
 """LlamaIndex content blocks as Converse content blocks.
 
-Nothing here writes to the caller's blocks. `Wire` is one block of a Converse request, a dict with a single key.
+Nothing here writes to the caller's blocks. `ConversePart` is an object of a Converse request or
+answer, as boto3 takes and gives it; a content block has a single key.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from llama_index.core.llms.utils import parse_partial_json
 from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import cache_point_for
 
-Wire = dict[str, Any]
+ConversePart = dict[str, Any]
 
 REDACTED = "redacted_content"
 """Key of `ThinkingBlock.additional_information` that holds redacted reasoning, in base64."""
@@ -57,7 +58,7 @@ _VIDEO_FORMATS: Mapping[str, str] = {
 _NOT_IN_DOCUMENT_NAMES = re.compile(r"[^A-Za-z0-9\-()\[\]]+")
 
 
-def cache_mark(control: Any) -> Wire | None:
+def cache_mark(control: Any) -> ConversePart | None:
     """The checkpoint for a `cache_control`, LlamaIndex's or a dict; None where it asks for nothing."""
     if not control:
         return None
@@ -83,7 +84,7 @@ class BlockTranslator:
 
     def __init__(self) -> None:
         self._names: dict[str, int] = {}
-        self._by_type: dict[type[BaseContentBlock], Callable[[Any], list[Wire]]] = {
+        self._by_type: dict[type[BaseContentBlock], Callable[[Any], list[ConversePart]]] = {
             TextBlock: self._text,
             ImageBlock: self._image,
             DocumentBlock: lambda block: [{"document": self._document(block)}],
@@ -96,7 +97,7 @@ class BlockTranslator:
             ToolCallBlock: self._tool_call,
         }
 
-    def translate(self, block: BaseContentBlock) -> list[Wire]:
+    def translate(self, block: BaseContentBlock) -> list[ConversePart]:
         """The Converse blocks of one LlamaIndex block, none where it is empty or Converse has no such thing."""
         kinds = (self._by_type.get(kind) for kind in type(block).__mro__)
         translation = next(filter(None, kinds), None)
@@ -105,11 +106,11 @@ class BlockTranslator:
             return []
         return translation(block)
 
-    def _text(self, block: TextBlock) -> list[Wire]:
+    def _text(self, block: TextBlock) -> list[ConversePart]:
         # Bedrock has accepted white space beside other text and has refused it: nobody misses what says nothing.
         return [{"text": block.text}] if block.text.strip() else []
 
-    def _image(self, block: ImageBlock) -> list[Wire]:
+    def _image(self, block: ImageBlock) -> list[ConversePart]:
         if source := _s3_source(block.url):
             kind = block.image_mimetype or "image/png"
         else:
@@ -119,12 +120,12 @@ class BlockTranslator:
         subtype = kind.removeprefix("image/")
         return [{"image": {"format": "jpeg" if subtype == "jpg" else subtype, "source": source}}]
 
-    def _video(self, block: VideoBlock) -> list[Wire]:
+    def _video(self, block: VideoBlock) -> list[ConversePart]:
         source = _s3_source(block.url) or {"bytes": block.resolve_video().read()}
         kind = block.video_mimetype or "video/mp4"
         return [{"video": {"format": _VIDEO_FORMATS.get(kind, kind.removeprefix("video/")), "source": source}}]
 
-    def _document(self, block: DocumentBlock) -> Wire:
+    def _document(self, block: DocumentBlock) -> ConversePart:
         source = _s3_source(block.url) or {"bytes": block.resolve_document().read()}
         kind = _DOCUMENT_FORMATS.get(block.document_mimetype or "", "txt")
         return {"format": kind, "name": self._document_name(block.title or "document"), "source": source}
@@ -134,19 +135,19 @@ class BlockTranslator:
         self._names[name] = seen = self._names.get(name, 0) + 1
         return name if seen == 1 else f"{name} ({seen})"
 
-    def _citable(self, block: CitableBlock) -> list[Wire]:
+    def _citable(self, block: CitableBlock) -> list[ConversePart]:
         cited = {"citations": {"enabled": True}}
         passages = [{"text": part.text} for part in block.content if isinstance(part, TextBlock) and part.text.strip()]
         result = {"source": block.source, "title": block.title, "content": passages, **cited}
-        wires: list[Wire] = [{"searchResult": result}] if passages else []
+        parts: list[ConversePart] = [{"searchResult": result}] if passages else []
         for part in block.content:
             if isinstance(part, DocumentBlock):
-                wires.append({"document": {**self._document(part), **cited}})
+                parts.append({"document": {**self._document(part), **cited}})
             elif isinstance(part, ImageBlock):
-                wires += self._image(part)
-        return wires
+                parts += self._image(part)
+        return parts
 
-    def _thinking(self, block: ThinkingBlock) -> list[Wire]:
+    def _thinking(self, block: ThinkingBlock) -> list[ConversePart]:
         known = block.additional_information
         if redacted := known.get(REDACTED):
             return [{"reasoningContent": {"redactedContent": base64.b64decode(redacted)}}]
@@ -156,10 +157,10 @@ class BlockTranslator:
         text = {"text": block.content, **({"signature": signature} if signature else {})}
         return [{"reasoningContent": {"reasoningText": text}}]
 
-    def _tool_call(self, block: ToolCallBlock) -> list[Wire]:
+    def _tool_call(self, block: ToolCallBlock) -> list[ConversePart]:
         arguments = parse_arguments(block.tool_kwargs)
         return [{"toolUse": {"toolUseId": block.tool_call_id or "", "name": block.tool_name, "input": arguments}}]
 
 
-def _s3_source(url: object) -> Wire | None:
+def _s3_source(url: object) -> ConversePart | None:
     return {"s3Location": {"uri": str(url)}} if url and str(url).startswith("s3://") else None

@@ -24,7 +24,7 @@ from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.core.prompt.prompt import Hint, Where
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._documents.templates import ContextBlock, VolatileBlock
-from cachepoint.llama_index._request.blocks import BlockTranslator, Wire, cache_mark
+from cachepoint.llama_index._request.blocks import BlockTranslator, ConversePart, cache_mark
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -51,8 +51,8 @@ _NO_OUTPUT = "(no output)"
 class Conversation:
     """The `system` and `messages` of a Converse request, and what is known of their blocks."""
 
-    system: list[Wire] = field(default_factory=list)
-    messages: list[Wire] = field(default_factory=list)
+    system: list[ConversePart] = field(default_factory=list)
+    messages: list[ConversePart] = field(default_factory=list)
     hints: dict[Where, Hint] = field(default_factory=dict)
 
     def tool_names(self) -> list[str]:
@@ -69,8 +69,8 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
         role = _ROLES[message.role]
         calls = _calls_beside_blocks(message) if role == "assistant" else ()
         by_block = [blocks.translate(block) for block in (*message.blocks, *calls)]
-        wires = list(chain.from_iterable(by_block))
-        content = list(_marked(_tool_result(message, wires) if role == "tool" else wires, message))
+        parts = list(chain.from_iterable(by_block))
+        content = list(_marked(_tool_result(message, parts) if role == "tool" else parts, message))
         if role == "system" and not conversation.messages:
             conversation.system.extend(content)
             continue
@@ -87,16 +87,16 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
     return conversation
 
 
-def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[Wire]]) -> Iterator[tuple[int, Hint]]:
+def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[ConversePart]]) -> Iterator[tuple[int, Hint]]:
     """What is known of the blocks that a message's blocks became, by their index."""
     context_end: int | None = None
     at = 0
-    for block, wires in zip(blocks, by_block, strict=False):  # behind those of blocks stand those of other calls
-        if wires and isinstance(block, ContextBlock):
+    for block, parts in zip(blocks, by_block, strict=False):  # behind those of blocks stand those of other calls
+        if parts and isinstance(block, ContextBlock):
             context_end = at
-        elif wires and isinstance(block, VolatileBlock):
+        elif parts and isinstance(block, VolatileBlock):
             yield at, "volatile"
-        at += len(wires)
+        at += len(parts)
     if context_end is not None:
         yield context_end, "context_end"
 
@@ -156,7 +156,7 @@ def _call(given: Any) -> ToolCallBlock | None:
     )
 
 
-def _tool_result(message: ChatMessage, content: Sequence[Wire]) -> Iterator[Wire]:
+def _tool_result(message: ChatMessage, content: Sequence[ConversePart]) -> Iterator[ConversePart]:
     call = message.additional_kwargs.get("tool_call_id")
     if not isinstance(call, str) or not call:
         raise ConfigurationError(
@@ -164,16 +164,16 @@ def _tool_result(message: ChatMessage, content: Sequence[Wire]) -> Iterator[Wire
             'put the id of the call it answers into additional_kwargs["tool_call_id"]'
         )
     output = [block for block in content if not is_cache_point(block)]
-    result: Wire = {"toolUseId": call, "content": output or [{"text": _NO_OUTPUT}]}
+    result: ConversePart = {"toolUseId": call, "content": output or [{"text": _NO_OUTPUT}]}
     if status := message.additional_kwargs.get("status"):
         result["status"] = status
     yield {"toolResult": result}
     yield from [block for block in content if is_cache_point(block)][-1:]
 
 
-def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
+def _marked(content: Iterable[ConversePart], message: ChatMessage) -> Iterator[ConversePart]:
     """The content, and behind it the checkpoint of a `cache_control` on the message as a whole."""
-    last: Wire = {}
+    last: ConversePart = {}
     for last in content:
         yield last
     mark = cache_mark(message.additional_kwargs.get("cache_control"))
@@ -181,7 +181,7 @@ def _marked(content: Iterable[Wire], message: ChatMessage) -> Iterator[Wire]:
         yield mark
 
 
-def _check_documents(turn: int, content: Sequence[Wire]) -> None:
+def _check_documents(turn: int, content: Sequence[ConversePart]) -> None:
     if any("document" in block for block in content) and not any("text" in block for block in content):
         raise ConfigurationError(
             f"messages[{turn}] has a document and no text but white space, which Bedrock refuses; "
@@ -189,11 +189,11 @@ def _check_documents(turn: int, content: Sequence[Wire]) -> None:
         )
 
 
-def _labelled(block: Wire) -> Wire:
+def _labelled(block: ConversePart) -> ConversePart:
     return {"text": f"<system>\n{block['text']}\n</system>"} if "text" in block else block
 
 
-def _append(turns: list[Wire], role: str, content: list[Wire]) -> None:
+def _append(turns: list[ConversePart], role: str, content: list[ConversePart]) -> None:
     if all(map(is_cache_point, content)):
         # Converse refuses a turn of nothing or of a checkpoint alone; the checkpoint belongs to what is before it.
         if turns:

@@ -69,7 +69,7 @@ def converse_request(
 
 def _taken(options: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Take options out under the names Converse has for them."""
-    return {wire: options.pop(name) for name, wire in names.items() if name in options}
+    return {parameter: options.pop(name) for name, parameter in names.items() if name in options}
 
 
 def _merged(request: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from cachepoint.llama_index._request.blocks import REDACTED, Wire, parse_arguments
+from cachepoint.llama_index._request.blocks import REDACTED, ConversePart, parse_arguments
 from cachepoint.llama_index._request.tools import STREAMED_CALLS
 
 S = TypeVar("S")
@@ -69,7 +69,7 @@ class StreamedResponse:
     """
 
     def __init__(self) -> None:
-        self._content: dict[int, Wire] = {}
+        self._content: dict[int, ConversePart] = {}
         self._stop: dict[str, Any] = {}
 
     def add(self, event: Mapping[str, Any]) -> ChatResponse | None:
@@ -115,7 +115,7 @@ class StreamedResponse:
             additional_kwargs={} if thinking is None else {"thinking_delta": thinking},
         )
 
-    def _close(self, block: Wire) -> None:
+    def _close(self, block: ConversePart) -> None:
         """Give a block that is complete the shape it has in a `converse` response."""
         if "toolUse" in block:
             block["toolUse"]["input"] = parse_arguments(block["toolUse"]["input"])
@@ -123,7 +123,7 @@ class StreamedResponse:
             citations, text = block.pop("citations"), block.pop("text", "")
             block["citationsContent"] = {"content": [{"text": text}], "citations": citations}
 
-    def _blocks(self) -> list[Wire]:
+    def _blocks(self) -> list[ConversePart]:
         return [self._content[index] for index in sorted(self._content)]
 
     def _message(self) -> ChatMessage:
@@ -133,7 +133,7 @@ class StreamedResponse:
         return message
 
 
-def _add_reasoning(known: Wire, change: Mapping[str, Any]) -> str | None:
+def _add_reasoning(known: ConversePart, change: Mapping[str, Any]) -> str | None:
     """Add to a block's reasoning in place; the new thinking text, None where the change is of another kind."""
     if "redactedContent" in change:
         known["redactedContent"] = known.get("redactedContent", b"") + change["redactedContent"]
@@ -145,42 +145,44 @@ def _add_reasoning(known: Wire, change: Mapping[str, Any]) -> str | None:
     return change.get("text")
 
 
-def _message(content: Iterable[Wire]) -> ChatMessage:
+def _message(content: Iterable[ConversePart]) -> ChatMessage:
     """The assistant's message; text parts that follow each other are one text.
 
     The service breaks a text at every citation, and LlamaIndex would put a line break at each.
     """
     blocks: list[ContentBlock] = []
     text: TextBlock | None = None
-    for wire in content:
-        citations = wire.get("citationsContent", {})
-        part = wire.get("text") or "".join(each.get("text", "") for each in citations.get("content", ()))
+    for piece in content:
+        citations = piece.get("citationsContent", {})
+        part = piece.get("text") or "".join(each.get("text", "") for each in citations.get("content", ()))
         if part:
             if text is None:
                 text = TextBlock(text="")
                 blocks.append(text)
             text.text += part
-        blocks += [_citation(each) for each in (*citations.get("citations", ()), *wire.get("citations", ()))]
-        if "reasoningContent" in wire or "toolUse" in wire:
+        blocks += [_citation(each) for each in (*citations.get("citations", ()), *piece.get("citations", ()))]
+        if "reasoningContent" in piece or "toolUse" in piece:
             text = None
-            blocks.append(_thinking(wire["reasoningContent"]) if "reasoningContent" in wire else _call(wire["toolUse"]))
+            blocks.append(
+                _thinking(piece["reasoningContent"]) if "reasoningContent" in piece else _call(piece["toolUse"])
+            )
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
 
 
-def _thinking(reasoning: Wire) -> ThinkingBlock:
+def _thinking(reasoning: ConversePart) -> ThinkingBlock:
     if redacted := reasoning.get("redactedContent"):
         return ThinkingBlock(additional_information={REDACTED: base64.b64encode(redacted).decode("ascii")})
     text = reasoning.get("reasoningText", {})
     return ThinkingBlock(content=text.get("text"), additional_information={"signature": text.get("signature")})
 
 
-def _call(call: Wire) -> ToolCallBlock:
+def _call(call: ConversePart) -> ToolCallBlock:
     return ToolCallBlock(
         tool_call_id=call.get("toolUseId"), tool_name=call["name"], tool_kwargs=parse_arguments(call["input"])
     )
 
 
-def _citation(citation: Wire) -> CitationBlock:
+def _citation(citation: ConversePart) -> CitationBlock:
     """What was cited; `additional_location_info` has the numbers of the service's location, such as start and end."""
     place: Mapping[str, Any] = next(iter(citation.get("location", {}).values()), {})
     return CitationBlock(

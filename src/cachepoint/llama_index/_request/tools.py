@@ -11,9 +11,9 @@ from llama_index.core.tools.types import BaseTool
 
 from cachepoint.bedrock.wire.cache_point import cache_point
 from cachepoint.errors import ConfigurationError
-from cachepoint.llama_index._request.blocks import Wire, parse_arguments
+from cachepoint.llama_index._request.blocks import ConversePart, parse_arguments
 
-_CHOICES: Mapping[str, Wire] = {"auto": {"auto": {}}, "any": {"any": {}}, "required": {"any": {}}}
+_CHOICES: Mapping[str, ConversePart] = {"auto": {"auto": {}}, "any": {"any": {}}, "required": {"any": {}}}
 
 STREAMED_CALLS = "tool_calls"
 """Key of a streamed message's `additional_kwargs`; without it LlamaIndex streams no structured output from calls."""
@@ -23,7 +23,7 @@ ToolChoice = str | dict[str, Any] | None
 
 def tool_config(
     tools: Sequence[BaseTool], choice: ToolChoice, *, required: bool, can_force: bool, mark_end: bool
-) -> Wire | None:
+) -> ConversePart | None:
     """The `toolConfig` of a request, None without tools.
 
     The tools stand in the caller's order, which is part of the prefix. Where the model cannot be forced
@@ -31,13 +31,13 @@ def tool_config(
     """
     if not tools or choice == "none":
         return None
-    specs: list[Wire] = [_tool_spec(tool) for tool in tools]
+    specs: list[ConversePart] = [_tool_spec(tool) for tool in tools]
     if mark_end:
         specs.append(cache_point())
-    return {"tools": specs, "toolChoice": _tool_choice(choice, required) if can_force else {"auto": {}}}
+    return {"tools": specs, "toolChoice": _tool_choice(choice, required=required) if can_force else {"auto": {}}}
 
 
-def stand_ins(names: Sequence[str]) -> Wire | None:
+def stand_ins(names: Sequence[str]) -> ConversePart | None:
     """A `toolConfig` for a request without tools whose history has tool calls, which Converse refuses otherwise.
 
     FunctionAgent sends such a request when it stops early.
@@ -73,16 +73,16 @@ def first_call_only(response: ChatResponse) -> ChatResponse:
     return response.model_copy(update={"message": first})
 
 
-def _tool_spec(tool: BaseTool) -> Wire:
+def _tool_spec(tool: BaseTool) -> ConversePart:
     name = tool.metadata.name
     if not name:
         raise ConfigurationError(f"a tool of type {type(tool).__name__} has the name {name!r}; give it one")
-    spec: Wire = {"name": name, "inputSchema": {"json": tool.metadata.get_parameters_dict()}}
+    spec: ConversePart = {"name": name, "inputSchema": {"json": tool.metadata.get_parameters_dict()}}
     # Converse refuses an empty description.
     return {"toolSpec": {**spec, **({"description": text} if (text := tool.metadata.description) else {})}}
 
 
-def _tool_choice(choice: ToolChoice, required: bool) -> Wire:
+def _tool_choice(choice: ToolChoice, *, required: bool) -> ConversePart:
     if not choice:
         return _CHOICES["any" if required else "auto"]
     if isinstance(choice, str):

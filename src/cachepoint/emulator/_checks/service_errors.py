@@ -5,19 +5,19 @@ from __future__ import annotations
 MODEL_ERRORS = "The model returned the following errors: "
 
 
-class Refusal(Exception):
-    """A request the service refuses; never leaves the emulator but as an HTTP answer."""
+class ServiceError(Exception):
+    """What the service refuses a request with; never leaves the emulator but as an HTTP answer."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
         self.code, self.status, self.message = code, status, message
 
 
-def invalid(message: str) -> Refusal:
+def invalid(message: str) -> ServiceError:
     """A ValidationException, 400."""
-    return Refusal("ValidationException", 400, message)
+    return ServiceError("ValidationException", 400, message)
 
 
-def denied(message: str) -> Refusal:
+def denied(message: str) -> ServiceError:
     """An AccessDeniedException, 403."""
-    return Refusal("AccessDeniedException", 403, message)
+    return ServiceError("AccessDeniedException", 403, message)
