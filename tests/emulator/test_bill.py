@@ -47,7 +47,7 @@ ROUTES = {
     (f"us.{NOVA}", "us-east-1"): ("0.8", "0.2", "0.8", None, "3.2"),
     (f"us-gov.{NOVA}", "us-gov-west-1"): ("0.96", "0.24", "0.96", None, "3.84"),
 }  # fmt: skip
-TIERS = {None: "1", "default": "1", "priority": "1.75", "flex": "0.5"}
+TIERS = {None: "1", "default": "1", "standard": "1", "priority": "1.75", "flex": "0.5"}
 USAGES = (
     Usage(input=12, output=50),
     Usage(10, 4000, 500, 0, 60),
@@ -66,7 +66,7 @@ def billed(model_id: str, region: str, usage: Usage, tier: str | None = None) ->
 
 def by_hand(model_id: str, prices: tuple[str | None, ...], usage: Usage, tier: str | None) -> Decimal | None:
     factor = Decimal(TIERS[tier])
-    if tier not in (None, "default") and NOVA not in model_id:
+    if tier in ("priority", "flex") and NOVA not in model_id:
         return None  # no tier of Claude has a published price
     if HAIKU_5_5 in model_id and usage.prompt > 100_000:
         factor *= 5

@@ -174,6 +174,29 @@ def test_documents_and_examples_import_only_what_is_public() -> None:
     assert not named
 
 
+def home_of(name: str) -> str:
+    """The module a dotted name is in."""
+    while name not in TREES and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_documents_and_docstrings_of_public_classes_name_only_what_is_public() -> None:
+    texts = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+    texts["README.md"] = (ROOT / "README.md").read_text("utf-8")
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                members = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+                texts[f"{module}.{node.name}"] = "\n".join(ast.get_docstring(each) or "" for each in (node, *members))
+    assert not {
+        f"{place}: {name}"
+        for place, text in texts.items()
+        for name in re.findall(r"\bcachepoint(?:\.\w+)+", text)
+        if is_private(home_of(name)) or "._" in name
+    }
+
+
 def test_every_package_stands_on_a_floor() -> None:
     assert {floor_of(module) for module in TREES} - {None} <= set(HEIGHT)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cachepoint import MemoryStore, Usage
+from cachepoint.core.provider.prices import Rates
 from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
 from cachepoint.core.traffic.view import Step
 from cachepoint.core.traffic.waste import Waste
@@ -144,15 +147,99 @@ def test_guards_of_scopes_no_longer_told_apart_hold_for_every_new_one(monkeypatc
     # d and e are kept, c's guards are; a's were lumped together before e began, and b's after
     assert set(store._scopes) == {"d", "e"}
     assert (waste(store, "d"), store.peek("d", (), NOW).refused) == (Waste(500, 0, 2_000, 2_000), ("section d",))
-    assert waste(store, "e") == Waste(750, 0, 3_000, 2_000)
-    new = store.peek("new", (), NOW)
-    assert (new.waste, new.refused) == (Waste(750, 0, 3_000, 2_000), ("section a", "section b"))
+    assert waste(store, "e") == Waste(500 + 750, 0, 2_000, 2_000)
+    new = store.peek("new", (), NOW)  # which makes c's one of them too
+    assert (new.waste, new.refused) == (Waste(1_250), ("section a", "section b", "section c"))
     # what they wasted is counted once, whichever scopes come and go
     for number in range(20):
         store.peek(f"new{number}", (), NOW)
-    total = store._guards_of_all_others.waste
     own = [*(guards.waste for guards in store._guards.values()), *(found.waste for found in store._scopes.values())]
-    assert total.net + sum(each.net for each in own) == 250 + 4 * 500
+    assert store._lumped.waste.net + sum(each.net for each in own) == 250 + 4 * 500
+
+
+def test_a_scope_that_others_bind_stays_bound_when_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "SCOPES_KEPT", 1)
+    monkeypatch.setattr(_memory, "GUARDS_KEPT", 1)
+    store = MemoryStore()
+    for name in ("a", "b", "c", "again", "b"):  # a's are lumped together; "again" goes and has a row of its own
+        lose(store, name)
+    assert "again" in store._guards
+    # its own, and those of a, b and c, since it may be one of them
+    assert waste(store, "again").net == 250 + 250 + 250 + 250
+    store = MemoryStore()
+    lose(store, "a")
+    for name in ("b", "c", "d"):
+        store.peek(name, (), NOW)
+    assert waste(store, "d").net == 250  # a's are among those that are lumped, and d may be a
+
+
+def test_many_scopes_that_lost_nothing_allow_a_new_one_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "SCOPES_KEPT", 4)
+    monkeypatch.setattr(_memory, "GUARDS_KEPT", 4)
+    store, sent = MemoryStore(), Sent(estimated=1_000_000)
+    for number in range(40):
+        store.sent(f"big{number}", sent, NOW)
+        store.settled(f"big{number}", sent, Usage(input=1_000_000), NOW)
+    for name in ("new", "newer"):
+        # .015 × 10,000 + 2 × 1.25 × 10,000, as in a store of its own
+        assert waste(store, name).allowance(10_000, Rates()) == 25_150
+
+
+def test_rotating_scopes_gives_no_more_than_two_writes_to_each_that_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A write of 1,000 tokens may lose 1,150 with a 1-hour TTL, beyond 1.5%: of 2,515 that is two."""
+    monkeypatch.setattr(_memory, "SCOPES_KEPT", 3)
+    monkeypatch.setattr(_memory, "GUARDS_KEPT", 4)
+    store, lost = MemoryStore(), 0.0
+    sent = Sent((SentPoint(b"p" * 16, "1h", 1_000.0),), written=1_000.0, estimated=1_000.0)
+    for number in range(400):
+        name = f"scope{number % 40}"
+        if waste(store, name).allowance(1_000, Rates()) >= sent.surcharge:
+            store.sent(name, sent, NOW)
+            store.settled(name, sent, Usage(cache_write_1h=1_000), NOW)
+            lost += sent.surcharge
+    # seven are told apart while nothing is lumped; from then on each loss counts for all that come
+    assert lost <= (3 + 4 + 1) * (2 * 1.25 + 0.015 * 3) * 1_000
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c", "d", "e"]),
+        st.sampled_from(["sent", "failed", "lost", "written", "read"]),
+        st.integers(1, 20).map(lambda thousands: thousands * 1_000),
+    ),
+    max_size=25,
+)
+
+
+def happens(store: MemoryStore, scope: str, what: str, tokens: int) -> None:
+    sent = Sent((SentPoint(b"p" * 16, "5m", tokens),), written=tokens, estimated=tokens)
+    if what == "sent":
+        store.sent(scope, sent, NOW)
+    elif what == "failed":
+        store.failed(scope, sent)
+    else:
+        usage = {"lost": None, "written": Usage(cache_write_5m=tokens), "read": Usage(cache_read=tokens)}[what]
+        store.settled(scope, sent, usage, NOW)
+
+
+@settings(deadline=None, max_examples=60)
+@given(OPERATIONS, st.integers(1, 3), st.integers(0, 2))
+def test_no_eviction_allows_any_scope_more_than_it_has_alone(
+    operations: list[tuple[str, str, int]], scopes_kept: int, guards_kept: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_memory, "SCOPES_KEPT", scopes_kept)
+        patch.setattr(_memory, "GUARDS_KEPT", guards_kept)
+        store, alone = MemoryStore(), {name: MemoryStore() for name in "abcde"}
+        for scope, what, tokens in operations:
+            for each in (store, alone[scope]):
+                happens(each, scope, what, tokens)
+            for name in "abcde":
+                for prompt in (1_000, 50_000):
+                    found, own = (waste(each, name).allowance(prompt, Rates()) for each in (store, alone[name]))
+                    assert found <= own + 1e-6
 
 
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:

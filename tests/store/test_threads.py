@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from planner.kit import CLAUDE, Caller, asks, prose
+from converse_kit import SONNET, SONNET_46, question
 
+import cachepoint
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.planning import planner
-from cachepoint.core.planning.policy import CachePolicy
-from cachepoint.core.provider.prices import Rates
-from cachepoint.core.traffic.boundaries import steps as steps_of
+from cachepoint.core.planning.plan import Plan
 from cachepoint.core.traffic.entries import Sent, SentPoint
 from cachepoint.core.traffic.evidence import AT_RISK, EVENTS
 from cachepoint.core.traffic.kinds import AGAIN_KIND
 from cachepoint.core.traffic.view import Step
+from cachepoint.emulator import BedrockEmulator
 
 THREADS, EACH = 8, 100
 NOW = 1_000_000.0
@@ -55,24 +56,30 @@ def test_eight_threads_lose_no_observation() -> None:
     assert again[AT_RISK] == pytest.approx(THREADS * EACH - 2 + 0.5)
 
 
-def test_eight_threads_plan_at_once_while_others_use_the_store() -> None:
-    """All eight are past their visit and before their plan at one time, and each sees the store answer a ninth."""
-    caller = Caller()
-    prompt = caller.read(asks("question", system=[prose(2_000, "system")]))
-    boundaries, meet, answered = steps_of(prompt), threading.Barrier(THREADS), threading.Event()
+@pytest.mark.parametrize("other_scope", [False, True])
+def test_no_lock_of_the_store_is_held_while_a_call_is_planned(
+    monkeypatch: pytest.MonkeyPatch, *, other_scope: bool
+) -> None:
+    """One client stands still in the middle of its plan; another on the same store goes from visit to answer."""
+    emulator, store = BedrockEmulator(keep_text=True), MemoryStore()
+    one, other = (cachepoint.wrap(emulator.local_client(), store=store, clock=emulator.clock) for _ in range(2))
+    planning, go_on, plan = threading.Event(), threading.Event(), planner.plan
 
-    def other() -> None:
-        caller.store.visit("scope", boundaries, None, NOW + 1)
-        answered.set()
+    def stands_still(*args: Any, **options: Any) -> Plan:
+        if threading.current_thread() is not threading.main_thread() and not planning.is_set():
+            planning.set()
+            assert go_on.wait(60)
+        return plan(*args, **options)
 
-    def work(thread: int) -> None:
-        view = caller.store.visit("scope", boundaries, None, NOW)
-        meet.wait(30)
-        if thread == 0:
-            threading.Thread(target=other).start()
-        assert answered.wait(30)
-        first = planner.plan(prompt, CLAUDE, CachePolicy(), view, Rates(), NOW)
-        assert planner.plan(prompt, CLAUDE, CachePolicy(), view, Rates(), NOW) == first
-
-    in_threads(work)
-    assert {seen.visits for seen in caller.store.peek("scope", boundaries, NOW + 1).seen.values()} == {THREADS + 1}
+    monkeypatch.setattr(planner, "plan", stands_still)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.converse, **question())
+        try:
+            assert planning.wait(60)
+            second = pool.submit(other.converse, **question(model=SONNET_46 if other_scope else SONNET))
+            assert second.result(60)["promptCache"]
+            assert not first.done()
+        finally:
+            go_on.set()
+        assert first.result(60)["promptCache"]
+    assert [client.ledger.totals().calls for client in (one, other)] == [1, 1]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelPrice, Provider, TieredPrices
 
 PriceSource = Literal["overrides", "rules file", "genai-prices", "model table"]
-_STANDARD_TIERS = (None, "default")
+STANDARD_TIERS = (None, "default", "standard")
+"""Tiers at list price: none named, Converse's name for it, and what Anthropic's usage reports as `service_tier`."""
 _REMEMBERED = 2048
 _DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
 
@@ -106,7 +107,7 @@ class PriceBook:
         ref = parse_model_id(model_id)
         row = self._table.row(model_id)
         quote = self._standard(ref, row, price_zone(ref, region), started)
-        if quote is None or service_tier in _STANDARD_TIERS:
+        if quote is None or service_tier in STANDARD_TIERS:
             return quote
         factor = row.service_tiers.get(service_tier or "") if row else None
         return None if factor is None else replace(quote, prices=quote.prices.times(factor))

@@ -94,9 +94,9 @@ def _details(row: TableRow) -> str:
     from cachepoint.cli.columns import columns, paragraph
     from cachepoint.core.provider.prices import plain
 
-    told = _told(row)
-    sentences = {name: told.pop(name) for name in ("source", "disagreement")}
-    lines = [columns((name, _text(value)) for name, value in told.items())]
+    values = _fields(row)
+    sentences = {name: values.pop(name) for name in ("source", "disagreement")}
+    lines = [columns((name, _text(value)) for name, value in values.items())]
     lines += [paragraph(f"{name}: {text}", indent="  ") for name, text in sentences.items() if text]
     for zone, prices in row.prices.items():
         amounts = ", ".join(f"{name} {plain(price)}" for name, price in asdict(prices).items() if price is not None)
@@ -104,11 +104,11 @@ def _details(row: TableRow) -> str:
     return "\n".join(lines)
 
 
-def _told(row: TableRow) -> dict[str, Any]:
+def _fields(row: TableRow) -> dict[str, Any]:
     """The fields of a row by the names that a file gives them."""
-    told = asdict(row.rule)
-    facts: dict[str, Any] = told.pop("facts")
-    return told | facts
+    values = asdict(row.rule)
+    facts: dict[str, Any] = values.pop("facts")
+    return values | facts
 
 
 def _text(value: object) -> str:
@@ -120,4 +120,4 @@ def _text(value: object) -> str:
 
 
 def _plain(row: TableRow) -> dict[str, Any]:
-    return _told(row) | {"prices": {zone: asdict(prices) for zone, prices in row.prices.items()}}
+    return _fields(row) | {"prices": {zone: asdict(prices) for zone, prices in row.prices.items()}}

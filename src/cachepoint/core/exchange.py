@@ -84,7 +84,7 @@ class Wire(Protocol):
     def apply(self, request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         """The request with the plan's checkpoints and splits in place of the user's own checkpoints."""
 
-    def usage(self, reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
+    def usage(self, reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usage | None:
         """Tokens by class; None when no usage was sent."""
 
     def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:

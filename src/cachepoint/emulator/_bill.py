@@ -175,7 +175,7 @@ def _length_factor(row: TableRow, prompt: int, name: str) -> Decimal:
 
 def _tier(row: TableRow, name: str | None) -> Decimal | None:
     """How many times the standard price a service tier costs; None when the table does not say."""
-    return Decimal(1) if name in (None, "default") else row.service_tiers.get(name)
+    return Decimal(1) if name in (None, "default", "standard") else row.service_tiers.get(name)
 
 
 def _zone(model_id: str, region: str) -> PriceZone:

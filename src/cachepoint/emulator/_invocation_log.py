@@ -118,7 +118,7 @@ class InvocationLog:
             "output": self._output(entry, served, hour) if served else {},  # C
             **({"errorCode": entry.error} if entry.error else {}),  # C the error's name; absent on good calls
             "identity": {"arn": _identity(target, account)},  # F
-            **(_said_by_the_caller(target, served.request) if served else {}),  # A not on failed calls
+            **(_set_by_the_caller(target, served.request) if served else {}),  # A not on failed calls
             **(_served_in(entry) if served else {}),  # F optional; A not on failed calls
             "schemaType": "ModelInvocationLog",  # F
             "schemaVersion": "1.0",  # F
@@ -184,7 +184,7 @@ def _identity(target: Target, account: str) -> str:
     return f"arn:{partition}:sts::{account}:assumed-role/{target.account}/session"
 
 
-def _said_by_the_caller(target: Target, request: Json) -> Json:
+def _set_by_the_caller(target: Target, request: Json) -> Json:
     """What a request carries for the log: pairs of its own on all four operations (D), and the latency (C)."""
     if target.operation.startswith("Converse"):
         metadata, latency = request.get("requestMetadata"), (request.get("performanceConfig") or {}).get("latency")

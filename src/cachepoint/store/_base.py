@@ -7,13 +7,15 @@ from typing import Protocol
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
+from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.view import Step, View
 
 
 class Store(Protocol):
     """Learned traffic by scope. Digests only: no prompt text ever reaches a store.
 
-    `key` keys the digests of all who use the store. All times are wall time in seconds.
+    `key` keys the digests of all who use the store. All times are wall time in seconds. A store keeps a sum of
+    deltas, which merge in any order and grouping, so that several can share what they learned.
     """
 
     @property
@@ -47,4 +49,16 @@ class Store(Protocol):
 
     def refuse(self, scope: str, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
+        ...
+
+    def learn(self, scope: str, delta: Delta) -> None:
+        """Add evidence of how boundaries come back that another keeper has; docs/planner.md has the format.
+
+        Each piece of evidence is to be learned once: a delta that is added twice counts twice. Raises
+        ConfigurationError where it is none.
+        """
+        ...
+
+    def evidence(self, scope: str, now: float) -> Delta:
+        """All that is known of how boundaries come back, what is under way as far as it has come."""
         ...

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import add, gt, sub
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
+from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.kinds import NAMED
 from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
 from cachepoint.core.traffic.view import Step, View
@@ -55,53 +57,62 @@ class MemoryStore:
         self._scopes: dict[str, Traffic] = {}
         self._learned: dict[str, Traffic] = {}
         self._guards: dict[str, Guards] = {}
-        self._guards_of_all_others = NO_GUARDS
+        self._lumped = NO_GUARDS
         self._writers: Latest[str] = Latest()
-        # An abandoned stream settles itself when it is collected, which may be in the middle of another call.
+        # An abandoned stream settles itself when it is collected, which may be in the middle of another call of the
+        # same thread: what it changes waits until that is done.
         self._lock = threading.RLock()
+        self._inside = False
+        self._waiting: deque[Callable[[], None]] = deque()
 
     def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember a request's boundaries and return what was known before it."""
-        with self._grown(scope, now) as traffic:
-            view = traffic.visit(steps, history, now)
+        with self._alone(), self._grown(scope, now) as traffic:
+            view = self._guarded(traffic, traffic.visit(steps, history, now))
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
-        with self._lock:
-            return self._traffic(scope).view(steps, now)
+        with self._alone():
+            traffic = self._traffic(scope)
+            return self._guarded(traffic, traffic.view(steps, now))
 
     def sent(self, scope: str, sent: Sent, now: float) -> None:
         """A planned request goes out."""
-        with self._grown(scope, now) as traffic:
-            traffic.sent(sent, now)
-            for point in sent.points:
-                self._writers.put(point.digest, scope)
-            self._writers.take_oldest(len(self._writers) - self._most.entries)
+        self._change(lambda: self._sent(scope, sent, now))
 
     def began(self, scope: str, sent: Sent) -> None:
         """Its response began."""
-        with self._lock:
-            self._traffic(scope).began(sent)
+        self._change(lambda: self._traffic(scope).began(sent))
 
     def failed(self, scope: str, sent: Sent) -> None:
         """It failed before its response began."""
-        with self._grown(scope, 0.0) as traffic:
-            traffic.failed(sent)
+        self._change(lambda: self._failed(scope, sent))
 
     def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
-        with self._grown(scope, started) as traffic:
-            traffic.settled(sent, usage, started)
+        self._change(lambda: self._settled(scope, sent, usage, started))
 
     def refuse(self, scope: str, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
-        with self._lock:
-            self._traffic(scope).refuse(refused)
+        self._change(lambda: self._traffic(scope).refuse(refused))
+
+    def learn(self, scope: str, delta: Delta) -> None:
+        """Add evidence of how boundaries come back that another keeper has, once each; docs/planner.md has the format.
+
+        Raises ConfigurationError where a row has another length than here, or a count that is negative or no number.
+        """
+        delta.check()
+        self._change(lambda: self._learn(scope, delta))
+
+    def evidence(self, scope: str, now: float) -> Delta:
+        """All that is known of how boundaries come back, what is under way as far as it has come."""
+        with self._alone():
+            return self._traffic(scope).habits.evidence(now)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
-        with self._lock:
+        with self._alone():
             profile.write(path, self.key, self._scopes)
 
     @classmethod
@@ -121,17 +132,63 @@ class MemoryStore:
     # -- parts ------------------------------------------------------------------------------------
 
     @contextmanager
-    def _grown(self, scope: str, now: float) -> Iterator[Traffic]:
-        """The traffic of a scope, guarded; afterwards it is made sure that all together keep what they may."""
+    def _alone(self) -> Iterator[None]:
+        """No other thread is in the store meanwhile, and what this one changes from a finalizer is made at the end."""
         with self._lock:
-            found = self._traffic(scope)
-            before = found.kept()
-            yield found
-            after = found.kept()
-            if after != before:
-                self._count(before, after)
-                if any(map(gt, self._kept, self._room_at)):
-                    self._make_room(now)
+            if self._inside:
+                raise RuntimeError(
+                    "the store is asked in the middle of another of its calls, by a signal or a finalizer"
+                )
+            self._inside = True
+            try:
+                self._catch_up()
+                yield
+                self._catch_up()
+            finally:
+                self._inside = False
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Make a change, after those that wait; in the middle of another one it waits itself."""
+        with self._lock:
+            self._waiting.append(change)
+            if not self._inside:
+                with self._alone():
+                    pass
+
+    def _catch_up(self) -> None:
+        while self._waiting:
+            self._waiting.popleft()()
+
+    def _sent(self, scope: str, sent: Sent, now: float) -> None:
+        with self._grown(scope, now) as traffic:
+            traffic.sent(sent, now)
+        for point in sent.points:
+            self._writers.put(point.digest, scope)
+        self._writers.take_oldest(len(self._writers) - self._most.entries)
+
+    def _learn(self, scope: str, delta: Delta) -> None:
+        with self._grown(scope, 0.0) as traffic:
+            traffic.habits.learn(delta)
+
+    def _failed(self, scope: str, sent: Sent) -> None:
+        with self._grown(scope, 0.0) as traffic:
+            traffic.failed(sent)
+
+    def _settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+        with self._grown(scope, started) as traffic:
+            traffic.settled(sent, usage, started)
+
+    @contextmanager
+    def _grown(self, scope: str, now: float) -> Iterator[Traffic]:
+        """The traffic of a scope; afterwards it is made sure that all together keep what they may."""
+        found = self._traffic(scope)
+        before = found.kept()
+        yield found
+        after = found.kept()
+        if after != before:
+            self._count(before, after)
+            if any(map(gt, self._kept, self._room_at)):
+                self._make_room(now)
 
     def _traffic(self, scope: str) -> Traffic:
         found = self._scopes.pop(scope, None)
@@ -146,9 +203,9 @@ class MemoryStore:
         self._count(EMPTY, traffic.kept())
         own = self._guards.pop(scope, None)
         if own is not None:
-            traffic.waste, traffic.refused = own.waste, traffic.refused | own.refused
+            traffic.waste, traffic.refused, traffic.lumped = own.waste, traffic.refused | own.refused, own.lumped
         else:
-            traffic.inherited = self._guards_of_all_others
+            traffic.lumped = self._lumped != NO_GUARDS
         while len(self._scopes) >= SCOPES_KEPT:
             self._forget(next(iter(self._scopes)))
         return traffic
@@ -160,7 +217,11 @@ class MemoryStore:
         self._guards[scope] = traffic.guards
         while len(self._guards) > GUARDS_KEPT:
             oldest = self._guards.pop(next(iter(self._guards)))
-            self._guards_of_all_others = self._guards_of_all_others.merged(oldest)
+            self._lumped = self._lumped.merged(oldest)
+
+    def _guarded(self, traffic: Traffic, view: View) -> View:
+        """The view of a scope, bound by what others lost if it may be one of these: all that they have by now."""
+        return view.guarded(traffic.guards.beside(self._lumped)) if traffic.lumped else view
 
     def _count(self, before: Room, after: Room) -> None:
         self._kept = Room(*map(add, self._kept, map(sub, after, before)))

@@ -62,14 +62,15 @@ class Wire:
         self._fail("apply")
         return {**request, "points": [(point.path, point.ttl) for point in plan.checkpoints]}
 
-    def usage(self, reported: Mapping[str, Any] | None, unsaid_ttl: str = "5m") -> Usage | None:
+    def usage(self, reported: Mapping[str, Any] | None, unreported_ttl: str = "5m") -> Usage | None:
         self._fail("usage")
         if reported is None:
             return None
         written = reported["written"]
         return Usage(
             input=reported["input"], cache_read=reported["read"], output=reported["output"],
-            cache_write_5m=written if unsaid_ttl == "5m" else 0, cache_write_1h=written if unsaid_ttl == "1h" else 0,
+            cache_write_5m=written if unreported_ttl == "5m" else 0,
+            cache_write_1h=written if unreported_ttl == "1h" else 0,
         )  # fmt: skip
 
     def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cachepoint.errors import ConfigurationError
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"mode": "on"}, {"mode": None}, {"ttl": "10m"}, {"ttl": 300}, {"max_checkpoints": 5}, {"max_checkpoints": -1},
+        {"mode": "on"}, {"mode": None}, {"ttl": "10m"}, {"ttl": 300}, {"max_checkpoints": 5}, {"max_checkpoints": -1}, {"max_checkpoints": 2.0},
         {"max_checkpoints": True}, {"learn": "yes"}, {"split_text": 1}, {"count_tokens": None},
     ],
 )  # fmt: skip

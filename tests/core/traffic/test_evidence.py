@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachepoint.core.traffic.evidence import (
+    AT_RISK,
     EPOCH,
+    EVENTS,
     HALF_LIFE,
     N_COUNTERS,
     NO_COUNTS,
@@ -20,7 +22,7 @@ from cachepoint.core.traffic.evidence import (
     weight,
 )
 from cachepoint.core.traffic.kinds import AGAIN_KIND, FIRST_KINDS, CurveKey
-from cachepoint.core.traffic.return_curves import Habits
+from cachepoint.core.traffic.return_curves import Habits, as_they_came
 
 DAY = 86_400.0
 KINDS: list[CurveKey] = [AGAIN_KIND["system_end"], FIRST_KINDS["tail_turns"][3], FIRST_KINDS["inner"][0]]
@@ -30,8 +32,8 @@ def row(*counts: float) -> tuple[float, ...]:
     return (*counts, *NO_COUNTS[len(counts) :])
 
 
-def test_a_row_counts_returns_and_visits_at_risk_by_bucket_and_three_more() -> None:
-    assert N_COUNTERS == 7 + 7 + 3 == len(NO_COUNTS)
+def test_a_row_counts_returns_and_visits_at_risk_by_bucket_and_six_more() -> None:
+    assert N_COUNTERS == 7 + 7 + 3 + 3 == len(NO_COUNTS)
     assert (HALF_LIFE, EPOCH) == (DAY, 64 * DAY)
 
 
@@ -75,8 +77,40 @@ def test_no_row_counts_nothing() -> None:
 
 
 TIMES = st.one_of(st.floats(1.7e9, 1.7e9 + 3 * EPOCH), st.floats(1.78e9, 1.78e9 + DAY))
-COUNTS = st.lists(st.floats(0, 1e6), min_size=3, max_size=3).map(lambda few: tuple(few * 6)[:N_COUNTERS])
+WHOLE = st.lists(st.integers(0, 9).map(float), min_size=N_COUNTERS, max_size=N_COUNTERS).map(tuple)
+"""Among them more late returns that came sooner than there are late returns."""
+COUNTS = WHOLE | st.lists(st.floats(0, 1e6), min_size=3, max_size=3).map(lambda few: tuple(few * 7)[:N_COUNTERS])
 DELTAS = st.builds(Delta.at, TIMES, st.dictionaries(st.sampled_from(KINDS), COUNTS))
+
+
+def test_two_keepers_that_move_the_same_return_move_one() -> None:
+    """Both know of two late returns, and each finds that others came before the newer one."""
+    at, kind = 1.78e9, KINDS[0]
+    both = Delta.at(at, {kind: (*NO_COUNTS[:5], 2.0, 0.0, *(3.0,) * 6, *NO_COUNTS[13:])})
+    changes = []
+    for _ in range(3):
+        keeper = Habits()
+        keeper.learn(both)
+        keeper.returned_sooner(kind, 1_000.0, at)
+        changes.append(added_to(both, keeper.evidence(at)))
+    assert min(min(change.rows[kind]) for change in changes) >= 0
+    found = as_they_came(merged([both, *changes[:1]]).counted(at)[kind])
+    assert found[EVENTS + 3 : EVENTS + 6] == pytest.approx((1, 0, 1), abs=0.01)
+    found = as_they_came(merged([both, *changes]).counted(at)[kind])
+    assert found[EVENTS + 3 : EVENTS + 6] == pytest.approx((2, 0, 0), abs=0.03)
+    assert found[AT_RISK : AT_RISK + 7] == pytest.approx((3, 3, 3, 3, 1, 1, 0), abs=0.03)
+
+
+def added_to(before: Delta, after: Delta) -> Delta:
+    """What came to a delta of the same epoch."""
+    assert before.epoch == after.epoch
+    return Delta(
+        after.epoch,
+        {
+            kind: tuple(now - was for now, was in zip(row, before.rows.get(kind, NO_COUNTS), strict=True))
+            for kind, row in after.rows.items()
+        },
+    )
 
 
 def grouped(deltas: list[Delta], chance: random.Random) -> Delta:

@@ -52,13 +52,20 @@ def test_visits_are_whole_though_they_fade() -> None:
 
 def test_a_gap_goes_into_its_bucket() -> None:
     assert with_gap((), 20.0) == (0, 1, 0, 0, 0, 0, 0)
-    assert with_gap((0, 1, 0, 0, 0, 0, 0), 4_000.0) == (0, 1, 0, 0, 0, 0, 1)
+    # the one before has faded for 4,000 s of a day: 2 to the -4,000 / 86,400th
+    assert with_gap((0, 1, 0, 0, 0, 0, 0), 4_000.0) == pytest.approx((0, 0.968419, 0, 0, 0, 0, 1))
     assert OLD.gaps_by(1_300.0) == (0, 0, 0, 0, 1, 0, 0)
 
 
-def test_of_more_than_thirty_two_gaps_the_old_ones_count_half() -> None:
-    assert with_gap((30, 1, 0, 0, 0, 0, 0), 1.0) == (31, 1, 0, 0, 0, 0, 0)
-    assert with_gap((31, 1, 0, 0, 0, 0, 0), 1.0) == (16, 0, 0, 0, 0, 0, 0)
+def test_gaps_fade_with_time_and_not_by_the_event() -> None:
+    assert with_gap((30.0, 2.0, 0, 0, 0, 0, 0), HALF_LIFE) == (15, 1, 0, 0, 0, 0, 1)
+    gaps: tuple[float, ...] = (100.0, 0, 0, 0, 0, 0, 0)
+    for _ in range(1_000):
+        gaps = with_gap(gaps, 1.0)
+    assert gaps == pytest.approx((100 + 1_000, 0, 0, 0, 0, 0, 0), rel=0.012)  # 1,000 s of a day
+    assert with_gap((4.0, 0, 0, 0, 0, 0, 0), -50.0) == (5, 0, 0, 0, 0, 0, 0)  # a clock set back
+    told = OLD._replace(last=None, gaps=(4.0, 0, 0, 0, 0, 0, 0))
+    assert told.gaps_by(9e9) == told.gaps
 
 
 def test_a_late_gap_is_taken_for_one_within_five_minutes() -> None:
@@ -66,6 +73,7 @@ def test_a_late_gap_is_taken_for_one_within_five_minutes() -> None:
     assert sooner((0, 0, 0, 0, 0, 1, 1), 4_000.0) == (0, 0, 0, 1, 0, 1, 0)
     assert sooner((0, 0, 0, 1, 1, 0, 0), 200.0) == (0, 0, 0, 1, 1, 0, 0)
     assert sooner((0, 0, 0, 1, 0, 1, 0), 400.0) == (0, 0, 0, 1, 0, 1, 0)
+    assert sooner((0, 0, 0, 1, 0.5, 0, 0), 400.0) == (0, 0, 0, 1.5, 0, 0, 0)
     assert sooner((), 400.0) == ()
 
 

@@ -37,6 +37,18 @@ def test_what_never_began_is_not_over() -> None:
     assert len(found) == 0
 
 
+def test_one_that_began_out_of_order_is_found_behind_an_emptied_slot() -> None:
+    found = ages(100.0, 106.0)
+    found.remove(100.0)
+    found.add(105.9)
+    assert found.remove(105.9)
+    ((mean, count),) = found.slots()
+    assert mean == pytest.approx(106.0)
+    assert count == 1
+    assert found.remove(106.0)
+    assert not found.remove(105.9)
+
+
 def test_a_slot_that_was_emptied_is_used_again() -> None:
     found = ages(100.0, 103.0)
     found.remove(100.0)
@@ -69,11 +81,9 @@ def test_however_many_begin_some_thirty_slots_are_kept_and_all_counted() -> None
 
 def test_the_oldest_is_over_first() -> None:
     found = ages(100.0, 102.0, 200.0)
-    found.remove_oldest()
+    assert found.remove_oldest() == 101.0
     assert list(found.slots()) == [(101.0, 1), (200.0, 1)]
-    found.remove_oldest()
-    found.remove_oldest()
-    found.remove_oldest()
+    assert [found.remove_oldest() for _ in range(3)] == [101.0, 200.0, None]
     assert list(found.slots()) == []
 
 

@@ -55,15 +55,32 @@ def test_savings_license_no_more_than_two_of_the_largest_prefixes() -> None:
     assert Waste(-6_000, 0, 0, 9_000).settled(usage, RATES).net == -8_700
 
 
-def test_what_one_scope_saved_licenses_no_waste_of_another() -> None:
-    merged = Waste(-500, 1, 10, 7).merged(Waste(300, 2, 20, 5))
-    assert merged == Waste(300, 3, 30, 7)
-    assert Waste(200, 1, 10, 5).merged(Waste(300, 2, 20, 7)) == Waste(500, 3, 30, 7)
+def test_merged_are_the_losses_alone_and_what_is_under_way_counts_as_lost() -> None:
+    # no saving, no prompt and no prefix of one scope licenses waste of another
+    assert Waste(-500, 1, 10, 7).merged(Waste(300, 2, 20, 5)) == Waste(1 + 300 + 2)
+    assert Waste(200, 1, 10, 5).merged(Waste(300, 2, 20, 7)) == Waste(503)
+
+
+def test_beside_others_a_scope_keeps_its_own_prompts_and_bears_their_losses() -> None:
+    assert Waste(-500, 1, 10, 7).beside(Waste(300, 2, 20, 9)) == Waste(-198, 1, 10, 7)
+    assert Waste(5, 1, 10, 7).beside(Waste(-300, 0, 20, 9)) == Waste(5, 1, 10, 7)
 
 
 def test_guards_merge_into_the_refusals_of_both() -> None:
     merged = Guards(Waste(1), frozenset({"tools"})).merged(Guards(Waste(2), frozenset({"system"})))
     assert merged == Guards(Waste(3), frozenset({"tools", "system"}))
+
+
+@settings(deadline=None)
+@given(st.lists(GUARDS, min_size=1, max_size=5), GUARDS, SIZE)
+def test_no_merge_allows_more_than_any_one_alone(several: list[Guards], new: Guards, prompt: float) -> None:
+    lumped = NO_GUARDS
+    for each in several:
+        lumped = lumped.merged(each)
+    for each in several:  # back again, with nothing of its own
+        assert Guards().beside(lumped).waste.allowance(prompt, RATES) <= each.waste.allowance(prompt, RATES)
+        assert each.refused <= Guards().beside(lumped).refused
+    assert new.beside(lumped).waste.allowance(prompt, RATES) <= new.waste.allowance(prompt, RATES)
 
 
 @settings(deadline=None)

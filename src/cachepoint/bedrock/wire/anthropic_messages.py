@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cachepoint.bedrock.wire.dialect import (
+    marked_ttl,
     messages_settings,
     output_settings,
-    said_ttl,
     system_settings,
     usage_of,
     whole_settings,
@@ -89,7 +89,7 @@ def undo(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     return result
 
 
-def usage(reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
+def usage(reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usage | None:
     """Tokens by class from the `usage` of an answer; None when none was sent."""
     if not reported or reported.get("input_tokens") is None:
         return None
@@ -100,7 +100,7 @@ def usage(reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage |
         reported.get("cache_creation_input_tokens"),
         {"5m": split.get("ephemeral_5m_input_tokens") or 0, "1h": split.get("ephemeral_1h_input_tokens") or 0},
         reported.get("output_tokens"),
-        unsaid_ttl,
+        unreported_ttl,
     )
 
 
@@ -126,7 +126,7 @@ def _is_marked(block: Any) -> bool:
 
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> None:
     if _is_marked(block):
-        builder.mark(where, said_ttl(where, block[CACHE_CONTROL]), block[CACHE_CONTROL])
+        builder.mark(where, marked_ttl(where, block[CACHE_CONTROL]), block[CACHE_CONTROL])
 
 
 def _read_tool(builder: PromptBuilder, where: Where, tool: Any) -> None:

@@ -16,9 +16,9 @@ from cachepoint.bedrock.wire.dialect import (
     Heard,
     Reporter,
     mapping,
+    marked_ttl,
     messages_settings,
     output_settings,
-    said_ttl,
     system_settings,
     told,
     usage_of,
@@ -99,7 +99,7 @@ def undo(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     return _rewritten(request, plan, _undone)
 
 
-def usage(reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage | None:
+def usage(reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usage | None:
     """Tokens by class from a Converse `usage`; None when none was sent."""
     if not reported or "inputTokens" not in reported:
         return None
@@ -113,7 +113,7 @@ def usage(reported: Mapping[str, Any] | None, unsaid_ttl: TTL = "5m") -> Usage |
         reported.get("cacheWriteInputTokens"),
         by_ttl,
         reported.get("outputTokens"),
-        unsaid_ttl,
+        unreported_ttl,
     )
 
 
@@ -129,10 +129,10 @@ def service_tier(request: Mapping[str, Any]) -> str | None:
 
 
 def reporter(answered: Answered, heard: Heard) -> Reporter:  # noqa: ARG001 - Converse reports its usage once, at the end
-    """The `metadata` event has the usage, and is told of."""
+    """The `metadata` event has the usage, and gets the call's report."""
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:
-        """The event, told of where it carries the usage."""
+        """The event, with the call's report where it carries the usage."""
         metadata = event.get("metadata")
         if metadata is None or "usage" not in metadata:
             return event
@@ -173,7 +173,7 @@ def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
     if not is_cache_point(block) or len(block) != 1:
         return False
-    builder.mark(where, said_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
+    builder.mark(where, marked_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What the wire formats share: what a call asks of one, a plan's edits of a list, and how answers are told.
+"""What the wire formats share: what a call asks of one, a plan's edits of a list, and how an answer carries the report.
 
 A checkpoint is a block of its own in one format and an attribute of a block in the other; which list a plan
 touches, where it splits a text and what invalidates a section are the same in both.
@@ -20,12 +20,12 @@ CONTRACT = "promptCache"
 """The key under which a response, or a stream's last event with usage, says what caching did."""
 
 Answered = Callable[[Mapping[str, Any] | None], Mapping[str, Any] | None]
-"""Takes the usage as it was reported; gives what the call tells, None if nothing can be told."""
+"""Takes the usage as it was reported; gives the call's report, None if there is none."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 Heard = Callable[[Mapping[str, Any]], None]
 """Takes the usage of a stream that has not ended, as far as it was reported."""
 Reporter = Callable[[dict[str, Any]], dict[str, Any]]
-"""Passes the events of one stream on; the one that completes the usage with what the call tells."""
+"""Passes the events of one stream on; the one that completes the usage with the call's report."""
 
 
 class Dialect(Wire, Protocol):
@@ -39,7 +39,7 @@ class Dialect(Wire, Protocol):
 
 
 def told(response: dict[str, Any], contract: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A response, or a part of one, with what the call tells."""
+    """A response, or a part of one, with the call's report in it."""
     return response if contract is None else {**response, CONTRACT: contract}
 
 
@@ -116,7 +116,7 @@ def _given(values: Mapping[str, Any]) -> tuple[str, Any]:
     return next(((path, value) for path, value in values.items() if value), (next(iter(values)), None))
 
 
-def said_ttl(where: Where, control: Any) -> TTL | None:
+def marked_ttl(where: Where, control: Any) -> TTL | None:
     """The TTL that a user's mark names, None where it names none.
 
     Raises ConfigurationError for one that does not exist, which the service would refuse.
@@ -130,16 +130,21 @@ def said_ttl(where: Where, control: Any) -> TTL | None:
 
 
 def usage_of(
-    tokens: int, read: int | None, written: int | None, by_ttl: Mapping[TTL, int], output: int | None, unsaid_ttl: TTL
+    tokens: int,
+    read: int | None,
+    written: int | None,
+    by_ttl: Mapping[TTL, int],
+    output: int | None,
+    unreported_ttl: TTL,
 ) -> Usage:
     """Tokens by class; `by_ttl` splits what was written and is not added to it.
 
-    Missing cache counters are normal and count as 0 (C1). A write whose TTL is not said counts
-    as `unsaid_ttl`.
+    Missing cache counters are normal and count as 0 (C1). A write of which no TTL is reported
+    counts as `unreported_ttl`.
     """
     split = {"5m": 0, "1h": 0, **by_ttl}
-    said = sum(split.values())
-    split[unsaid_ttl] += max((said if written is None else written) - said, 0)
+    known = sum(split.values())
+    split[unreported_ttl] += max((known if written is None else written) - known, 0)
     return Usage(tokens, read or 0, split["5m"], split["1h"], output or 0)
 
 

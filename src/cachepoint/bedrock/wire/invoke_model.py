@@ -99,24 +99,24 @@ def reported(response: Mapping[str, Any], raw: bytes = b"") -> dict[str, Any]:
     """
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     counted = {name: int(headers[header]) for name, header in _HEADERS.items() if headers.get(header, "").isdigit()}
-    return counted | _said(_json(raw).get("usage"))
+    return counted | _reported(_json(raw).get("usage"))
 
 
 def reporter(answered: Answered, heard: Heard) -> Reporter:
-    """A stream reports its usage two or three times, each time more of it; the last event is told of."""
+    """A stream reports its usage two or three times, each time more of it; the last event gets the call's report."""
     so_far: dict[str, Any] = {}
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:
-        """The event, told of where it ends the answer; remembers what usage it reports."""
+        """The event, with the call's report where it ends the answer; remembers what usage it reports."""
         raw = event.get("chunk", {}).get("bytes", b"")
         if not any(word in raw for word in _TELLING):
             return event
-        said = _json(raw)
-        metrics = _said(said.get(_METRICS))
-        so_far.update(_said(_said(said.get("message")).get("usage")))
-        so_far.update(_said(said.get("usage")))
+        content = _json(raw)
+        metrics = _reported(content.get(_METRICS))
+        so_far.update(_reported(_reported(content.get("message")).get("usage")))
+        so_far.update(_reported(content.get("usage")))
         so_far.update({name: metrics[counter] for name, counter in _COUNTERS.items() if counter in metrics})
-        if not metrics and said.get("type") != "message_stop":
+        if not metrics and content.get("type") != "message_stop":
             heard(dict(so_far))
             return event
         return told(event, answered(so_far))
@@ -124,8 +124,8 @@ def reporter(answered: Answered, heard: Heard) -> Reporter:
     return passed
 
 
-def _said(part: Any) -> dict[str, Any]:
-    """What a part of an answer says; nothing where it is missing or of another kind."""
+def _reported(part: Any) -> dict[str, Any]:
+    """What a part of an answer reports; nothing where it is missing or of another kind."""
     return {name: value for name, value in part.items() if value is not None} if isinstance(part, Mapping) else {}
 
 

@@ -109,10 +109,11 @@ def article_set_right(prices: Prices, at: datetime) -> str:
     right = article.corrected(prices, at)
     return paragraph(
         f'The arithmetic of "{article.TITLE}" ({article.DATE}), set right: {article.REQUESTS:,} requests '
-        f"over a document of {article.TOKENS:,} tokens at Claude 3.7 Sonnet's prices cost ${right.without:.2f} "
-        f"without caching and ${right.cached:.2f} with it (one write and {article.REQUESTS - 1:,} reads, document "
-        f"tokens only): {right.saved_share:.1%} less. Not ${article.CLAIMED_USD} and {article.CLAIMED_SHARE:.0%} less: "
-        "that takes a tenth of the read price, and the write for the price of plain input."
+        f"over a document of {article.TOKENS:,} tokens at Claude 3.7 Sonnet's prices "
+        f"cost ${right.without:.2f} without caching and ${right.cached:.2f} with it "
+        f"(one write and {article.REQUESTS - 1:,} reads, document tokens only): {right.saved_share:.1%} less. "
+        f"Not ${article.CLAIMED_USD} and {article.CLAIMED_SHARE:.0%} less: that takes a tenth of the read price, "
+        f"and the write for the price of plain input."
     )
 
 

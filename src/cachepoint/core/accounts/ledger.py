@@ -29,7 +29,7 @@ class CacheLedger:
 
     Keeps the newest `keep` records; `totals()` and `by(key)` sum over all calls ever recorded.
     `on_call` is a function, or several, called with each record outside the lock, such as
-    `cachepoint.sinks._json_lines.JsonLines`; what one raises spoils neither the call nor the others.
+    `cachepoint.sinks.JsonLines`; what one raises spoils neither the call nor the others.
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:

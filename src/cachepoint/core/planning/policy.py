@@ -42,7 +42,7 @@ class CachePolicy:
             ("ttl", self.ttl, ("auto", *get_args(TTL))),
             ("max_checkpoints", self.max_checkpoints, (0, 1, 2, 3, 4)),
         ):
-            if value not in allowed or isinstance(value, bool):
+            if value not in allowed or type(value) not in (str, int):
                 raise ConfigurationError(f"CachePolicy({name}={value!r}): use one of {allowed}")
         for name in ("learn", "split_text", "count_tokens"):
             if not isinstance(getattr(self, name), bool):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import exp2, ldexp
+from math import exp2, inf, ldexp
 from types import MappingProxyType
 
-from cachepoint.core.traffic.kinds import N_BUCKETS, CurveKey
+from cachepoint.core.traffic.kinds import N_BUCKETS, UNTIL_5M, CurveKey
+from cachepoint.errors import ConfigurationError
 
 HALF_LIFE = 86_400.0
 """Seconds until evidence counts half: a day, since traffic has the rhythm of one.
@@ -35,8 +36,13 @@ FOLLOWED = AT_RISK + N_BUCKETS
 BEGUN = FOLLOWED + 1
 """… boundaries that became one of the kind …"""
 ELSEWHERE = BEGUN + 1
-"""… and visits that came back to another process."""
-N_COUNTERS = ELSEWHERE + 1
+"""… visits that came back to another process …"""
+SOONER = ELSEWHERE + 1
+"""… and late returns, by bucket after the fifth minute, of visits that others had come back to within minutes.
+
+They are counted as returns as well and taken off when read: a correction that adds, which can be made twice.
+"""
+N_COUNTERS = SOONER + N_BUCKETS - UNTIL_5M
 
 Counts = tuple[float, ...]
 """One row: the counters of a kind, `N_COUNTERS` of them."""
@@ -71,6 +77,15 @@ class Delta:
         epoch = epoch_of(at)
         each = weight(at, epoch)
         return cls(epoch, {kind: tuple(count * each for count in row) for kind, row in counts.items()})
+
+    def check(self) -> None:
+        """Raise ConfigurationError where these cannot be counters: another length, or no number from nothing up."""
+        for kind, row in self.rows.items():
+            if len(row) != N_COUNTERS or not all(0 <= count < inf for count in row):
+                raise ConfigurationError(
+                    f"a delta's row {kind!r} is to have {N_COUNTERS} numbers, none below 0 (docs/planner.md); it has "
+                    f"{list(row)!r}"
+                )
 
     def in_epoch(self, epoch: int) -> Delta:
         """The same evidence in the numbers of a later epoch."""

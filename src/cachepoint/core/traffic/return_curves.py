@@ -24,6 +24,7 @@ from cachepoint.core.traffic.evidence import (
     FOLLOWED,
     N_COUNTERS,
     NO_COUNTS,
+    SOONER,
     Counts,
     Delta,
     added,
@@ -176,12 +177,27 @@ class ReturnCurve:
 
     def forecast(self, prior: Forecast, epoch: int, now: float, at: float) -> Forecast:
         """What the kind promises at `now`, given what is assumed without evidence; evidence fades until `at`."""
-        counts, believed = self.counted(epoch, now), PRIOR_WEIGHT * weight(at, epoch)
+        counts, believed = as_they_came(self.counted(epoch, now)), PRIOR_WEIGHT * weight(at, epoch)
         returns = _product_limit(prior.returns, believed, counts)
         if counts[ELSEWHERE] * PRIOR_WEIGHT >= PART_SEEN * believed:
             return Forecast(returns)  # other processes visit them too: what follows here says nothing
         visits = (counts[FOLLOWED] + believed * _for_ever(returns)) / (counts[BEGUN] + believed)
         return Forecast(returns, max(visits, 0.0))
+
+
+def as_they_came(counts: Sequence[float]) -> list[float]:
+    """Counters with the late returns that others came before taken for returns within five minutes.
+
+    Two keepers of the same evidence may both have found that of one return: no more are moved than there are.
+    """
+    result = list(counts)
+    for late in range(UNTIL_5M, N_BUCKETS):
+        moved = min(counts[SOONER + late - UNTIL_5M], counts[EVENTS + late])
+        result[EVENTS + late] -= moved
+        result[EVENTS + UNTIL_5M - 1] += moved
+        for index in range(AT_RISK + UNTIL_5M, AT_RISK + late + 1):
+            result[index] = max(result[index] - moved, 0.0)
+    return result
 
 
 def _product_limit(prior: Sequence[float], believed: float, counts: Sequence[float]) -> tuple[float, ...]:
@@ -292,10 +308,10 @@ class Habits:
         if spread is None:
             returns = self._forecast(kind, now, at).returns
             spread = [by / returns[-1] if returns[-1] else 1.0 for by in returns]
-        curve.waits.remove_oldest()
+        begun = curve.waits.remove_oldest()
         rows: dict[CurveKey, list[float]] = {}
-        row, each, before = self._row(rows, kind), self._weight(now, at), 0.0
-        row[ELSEWHERE] += each
+        row, each, before = self._row(rows, kind), self._weight(now if begun is None else begun, at), 0.0
+        row[ELSEWHERE] += self._weight(now, at)
         for index, by in enumerate(spread):
             row[AT_RISK + index] += each * (1 - before)
             row[EVENTS + index] += each * (by - before)
@@ -309,12 +325,11 @@ class Habits:
         rows: dict[CurveKey, list[float]] = {}
         row, each = self._row(rows, kind), self._weight(now - gap, at)
         row[ELSEWHERE] += self._weight(now, at)
-        # Half a return may be the rounding of a whole one.
-        if late >= UNTIL_5M and curve.counts[EVENTS + late] > HALFWAY * each:
-            row[EVENTS + late] -= each
-            row[EVENTS + UNTIL_5M - 1] += each
-            for index in range(AT_RISK + UNTIL_5M, AT_RISK + late + 1):
-                row[index] -= each
+        if late >= UNTIL_5M:
+            place = SOONER + late - UNTIL_5M
+            # Half a return may be the rounding of a whole one.
+            if curve.counts[EVENTS + late] - curve.counts[place] > HALFWAY * each:
+                row[place] += each
         self._learn(rows)
 
     def coarsen(self, kept: int) -> None:
@@ -397,7 +412,7 @@ class Habits:
         self.learn(Delta(self.epoch, {kind: tuple(row) for kind, row in rows.items()}))
 
 
-def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[int] = ()) -> Outlook:
+def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[float] = ()) -> Outlook:
     """What to expect of a boundary seen `seen` times before, with these gaps by bucket, given its kind's forecast.
 
     What came back so often is expected as often again, whatever its kind does on average.

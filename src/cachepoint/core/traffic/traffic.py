@@ -28,7 +28,7 @@ from cachepoint.core.traffic.entries import (
 from cachepoint.core.traffic.kinds import NAMED, CurveKey
 from cachepoint.core.traffic.return_curves import LATE, SOON, Habits, Happened
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
-from cachepoint.core.traffic.waste import NO_GUARDS, Guards, Waste
+from cachepoint.core.traffic.waste import Guards, Waste
 
 _V = TypeVar("_V")
 
@@ -74,11 +74,7 @@ _STRAYS = 3
 
 @dataclass
 class Traffic:
-    """The learned traffic of one scope.
-
-    `inherited` are guards of scopes that are no longer told apart, of which this may be one: they bind its
-    requests, but are not its own.
-    """
+    """The learned traffic of one scope; `lumped` says that it may be one of those no longer told apart."""
 
     calibration: Calibration = field(default_factory=Calibration)
     waste: Waste = field(default_factory=Waste)
@@ -90,7 +86,7 @@ class Traffic:
     recent: deque[Shape] = field(default_factory=deque)
     blocks: int = 0
     latest: float = 0.0
-    inherited: Guards = NO_GUARDS
+    lumped: bool = False
     seen: Latest[Seen] = field(default_factory=Latest)
     tails: Latest[bytes] = field(default_factory=Latest)
     _unreadable: int = 0
@@ -132,7 +128,7 @@ class Traffic:
     @property
     def guards(self) -> Guards:
         """What guards money here."""
-        return Guards(self.waste, self.refused)
+        return Guards(self.waste, self.refused, self.lumped)
 
     def sent(self, sent: Sent, now: float) -> None:
         """A planned request goes out: its new entries are in flight."""
@@ -218,10 +214,9 @@ class Traffic:
             if digest in entries:
                 alive = tokens
         kinds = kinds_of(steps, seen, reached)
-        guards = self.guards if self.inherited is NO_GUARDS else self.guards.merged(self.inherited)
         view = View(
-            seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, guards.waste,
-            tuple(sorted(guards.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
+            seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, self.waste,
+            tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
             alive=alive,
         )  # fmt: skip
         return view, kinds

@@ -27,16 +27,13 @@ from cachepoint.core.traffic.kinds import (
     bucket,
 )
 from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
-from cachepoint.core.traffic.waste import Waste
-
-_GAPS_REMEMBERED = 32
-"""Own gaps of a boundary: enough to tell one in thirty late, few enough to follow a change within a day's use."""
+from cachepoint.core.traffic.waste import Guards, Waste
 
 
 class Seen(NamedTuple):
     """A boundary's visits: how many, when last (wall seconds), what it was then, and its gaps by bucket.
 
-    `times` fades with time and stands as of the last visit. `born` is the kind it had at its first visit.
+    `times` and `gaps` fade with time and stand as of the last visit. `born` is the kind it had at its first visit.
     `last` is None where a profile tells of visits on another day: the time since is no gap. `waits_since` is
     the last visit where its kind's curve waits for the next.
     """
@@ -45,7 +42,7 @@ class Seen(NamedTuple):
     last: float | None
     kind: CurveKey
     born: CurveKey
-    gaps: tuple[int, ...] = ()
+    gaps: tuple[float, ...] = ()
     waits_since: float | None = None
 
     @property
@@ -53,9 +50,13 @@ class Seen(NamedTuple):
         """How often it was visited, those of days ago counting for less."""
         return round(self.times)
 
-    def gaps_by(self, now: float) -> tuple[int, ...]:
+    def gaps_by(self, now: float) -> tuple[float, ...]:
         """Its gaps with the one that ends now."""
         return self.gaps if self.last is None else with_gap(self.gaps, now - self.last)
+
+    def times_by(self, now: float) -> float:
+        """Its visits with the one now."""
+        return self.times * (1.0 if self.last is None else _faded(now - self.last)) + 1
 
 
 class Step(NamedTuple):
@@ -98,6 +99,10 @@ class View:
     now: float = 0.0
     known: float = 0.0
     alive: float = 0.0
+
+    def guarded(self, guards: Guards) -> View:
+        """The same view where other guards bind it."""
+        return replace(self, waste=guards.waste, refused=tuple(sorted(guards.refused)))
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""
@@ -164,25 +169,29 @@ def revisited(
         if before is None:
             after = Seen(1.0, now, kind, kind, (), waits_since)
         else:
-            faded = exp2(min((before.last - now) / HALF_LIFE, 0.0)) if before.last is not None else 1.0
-            after = Seen(before.times * faded + 1, now, kind, before.born, before.gaps_by(now), waits_since)
+            after = Seen(before.times_by(now), now, kind, before.born, before.gaps_by(now), waits_since)
         result.append((step.digest, after))
     return result
 
 
-def with_gap(gaps: tuple[int, ...], gap: float) -> tuple[int, ...]:
-    """Gaps by bucket with one more, in seconds; old ones count half once there are many."""
-    counts = list(gaps) or [0] * N_BUCKETS
-    if sum(counts) >= _GAPS_REMEMBERED:
-        counts = [count // 2 for count in counts]
+def with_gap(gaps: tuple[float, ...], gap: float) -> tuple[float, ...]:
+    """Gaps by bucket with one more, in seconds, for which the others have faded."""
+    faded = _faded(gap)
+    counts = [count and count * faded for count in gaps] or [0.0] * N_BUCKETS  # a bucket without any takes no memory
     counts[bisect_right(BUCKETS, gap)] += 1
     return tuple(counts)
 
 
-def sooner(gaps: tuple[int, ...], gap: float) -> tuple[int, ...]:
-    """Gaps by bucket with one of `gap` seconds taken for one within five minutes."""
+def sooner(gaps: tuple[float, ...], gap: float) -> tuple[float, ...]:
+    """Gaps by bucket with one of `gap` seconds, the last, taken for one within five minutes."""
     counts, late = list(gaps), bucket(gap)
-    if late >= UNTIL_5M and late < len(counts) and counts[late]:
-        counts[late] -= 1
-        counts[UNTIL_5M - 1] += 1
+    if late >= UNTIL_5M and late < len(counts):
+        moved = min(counts[late], 1.0)
+        counts[late] -= moved
+        counts[UNTIL_5M - 1] += moved
     return tuple(counts)
+
+
+def _faded(seconds: float) -> float:
+    """What is left of one after a time; a clock set back makes nothing of it."""
+    return exp2(min(-seconds / HALF_LIFE, 0.0))

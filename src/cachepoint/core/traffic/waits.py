@@ -49,18 +49,23 @@ class Ages:
     def remove(self, at: float) -> bool:
         """One that began at this time is over; False where none is known of."""
         slot = bisect_right(self._starts, at) - 1
-        if slot < 0 or not self._counts[slot]:
+        if slot < 0:
             return False
-        self._counts[slot] -= 1
-        self._later[slot] = self._later[slot] - (at - self._starts[slot]) if self._counts[slot] else 0.0
+        if not self._counts[slot]:
+            slot += 1  # one that came slightly out of order is in the slot after that of its time
+        if slot == len(self._starts) or not self._counts[slot]:
+            return False
+        self._take(slot, at)
         return True
 
-    def remove_oldest(self) -> None:
-        """One of the oldest is over."""
+    def remove_oldest(self) -> float | None:
+        """One of the oldest is over: when it began, as far as it is known; None where none is under way."""
         for slot, count in enumerate(self._counts):
             if count:
-                self.remove(self._starts[slot] + self._later[slot] / count)
-                return
+                begun = self._starts[slot] + self._later[slot] / count
+                self._take(slot, begun)
+                return begun
+        return None
 
     def take_before(self, at: float) -> list[tuple[float, int]]:
         """Take out the slots whose mean beginning is before a time, oldest first."""
@@ -81,6 +86,10 @@ class Ages:
         self._starts, self._counts, self._later = array("d"), array("q"), array("d")
         for mean, count in slots:
             self.add(mean, count)
+
+    def _take(self, slot: int, at: float) -> None:
+        self._counts[slot] -= 1
+        self._later[slot] = self._later[slot] - (at - self._starts[slot]) if self._counts[slot] else 0.0
 
     def _join(self, now: float) -> None:
         """Slots that are close together for their age become one."""

@@ -40,14 +40,18 @@ class Waste:
         largest = max(self.largest, prompt_tokens)
         return WASTE_SHARE * (self.baseline + prompt_tokens) + WASTE_WRITES * rates.write_5m * largest
 
+    @property
+    def lost(self) -> float:
+        """What may be lost for good: no saving is counted, and calls under way as if they came to nothing."""
+        return max(self.net, 0.0) + self.committed
+
     def merged(self, other: Waste) -> Waste:
-        """Both together, in any order and grouping; what one of them saved licenses no waste of the other."""
-        return Waste(
-            max(self.net, 0.0) + max(other.net, 0.0),
-            self.committed + other.committed,
-            self.baseline + other.baseline,
-            max(self.largest, other.largest),
-        )
+        """What both lost together, in any order and grouping; the prompts of neither license waste of the other."""
+        return Waste(self.lost + other.lost)
+
+    def beside(self, lost: Waste) -> Waste:
+        """The same where others' losses, which may be its own of earlier, count too."""
+        return replace(self, net=self.net + lost.lost)
 
     def with_commitment(self, surcharge: float) -> Waste:
         """The same with one more call under way (or, negative, one fewer)."""
@@ -65,15 +69,21 @@ class Waste:
 class Guards:
     """What guards money in a scope: its waste, and the sections and TTLs in which checkpoints were refused.
 
-    Never dropped: where there is no room to keep scopes apart, theirs are merged and hold for all others.
+    Never dropped: where there is no room to keep scopes apart, theirs are merged. The `lumped` ones bind a scope
+    that may be one of these: it began after the first were, and not with guards of its own.
     """
 
     waste: Waste = Waste()
     refused: frozenset[str] = frozenset()
+    lumped: bool = False
 
     def merged(self, other: Guards) -> Guards:
         """Both together, in any order and grouping."""
-        return Guards(self.waste.merged(other.waste), self.refused | other.refused)
+        return Guards(self.waste.merged(other.waste), self.refused | other.refused, self.lumped or other.lumped)
+
+    def beside(self, others: Guards) -> Guards:
+        """The same where others hold too: never a greater allowance, never fewer refusals."""
+        return Guards(self.waste.beside(others.waste), self.refused | others.refused, self.lumped)
 
 
 NO_GUARDS = Guards()

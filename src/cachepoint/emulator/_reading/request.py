@@ -104,7 +104,9 @@ def read_target(path: str, headers: Mapping[str, str], default_region: str) -> T
     found = _PATH.match(path)
     operation = _OPERATIONS.get(found["operation"]) if found else None
     if found is None or operation is None:
-        raise ServiceError("UnknownOperationException", 404, "The emulator serves Converse, InvokeModel, CountTokens.")
+        raise ServiceError(
+            "UnknownOperationException", 404, "The emulator serves Converse, InvokeModel and CountTokens."
+        )
     account, region = _caller(headers.get("authorization"), default_region)
     named = (headers.get(f"x-amzn-bedrock-{name}") for name in _TARGET_HEADERS)
     return Target(operation, unquote(found["model"]), account, region, *named)

@@ -61,8 +61,8 @@ def clear_in_chunks(
         if not isinstance(message, ToolMessage) or message.name in exclude:
             return message
         # LangChain's own mark of a cleared result, which its middleware then leaves alone.
-        told = {**message.response_metadata, "context_editing": {"cleared": True, "strategy": "clear_in_chunks"}}
-        return message.model_copy(update={"content": placeholder, "artifact": None, "response_metadata": told})
+        metadata = {**message.response_metadata, "context_editing": {"cleared": True, "strategy": "clear_in_chunks"}}
+        return message.model_copy(update={"content": placeholder, "artifact": None, "response_metadata": metadata})
 
     sizes = _sizes(steps, count)
     shorter = _sizes([[cleared(message) for message in step] for step in steps], count)

@@ -15,14 +15,13 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from cachepoint.bedrock.wire.dialect import CONTRACT
-from cachepoint.catalogue.price_book import PriceBook, Quote, published_quote
+from cachepoint.catalogue.price_book import STANDARD_TIERS, PriceBook, Quote, published_quote
 from cachepoint.core.accounts.record import Told, read_contract, status_of
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.rules import TTL
 from cachepoint.core.provider.usage import Usage
 
 _ANTHROPIC = "anthropic"
-_STANDARD_TIERS = (None, "standard", "default")
 
 
 def told_of(metadata: Mapping[str, Any]) -> Told | None:
@@ -163,7 +162,7 @@ class ChatPrices:
         self, usage: Usage, *, provider: str | None, model: str, at: float, tier: str | None, region: str | None
     ) -> Cost | None:
         """The cost of a call that started `at` a wall time."""
-        tier = None if tier in _STANDARD_TIERS else tier
+        tier = None if tier in STANDARD_TIERS else tier
         if provider != _ANTHROPIC:
             return self._prices.price(model, usage, at=at, service_tier=tier, region=region)
         quote = None if tier else _anthropic_quote(model, datetime.fromtimestamp(at, UTC).date())

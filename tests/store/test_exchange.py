@@ -1,0 +1,80 @@
+"""Stores that exchange what they learned: each is a keeper of deltas, and the sum is the same wherever it is kept."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from cachepoint import MemoryStore
+from cachepoint.core.traffic.evidence import N_COUNTERS, NO_COUNTS, Delta
+from cachepoint.core.traffic.kinds import AGAIN_KIND, FIRST_KINDS
+from cachepoint.core.traffic.view import Step
+from cachepoint.errors import ConfigurationError
+
+NOW = 1_760_000_000.0
+SYSTEM = Step(b"s" * 16, "system_end", 2_000.0)
+
+
+def busy(seed: int, seconds: float) -> MemoryStore:
+    """A process that had an hour of traffic, a request every so many seconds, until now."""
+    store, chance, at = MemoryStore(), random.Random(seed), NOW - 3_600
+    while at < NOW:
+        tail = Step(bytes([chance.randrange(40)]) * 16, "tail_turns", 2_000.0 + 100 * chance.randrange(9))
+        store.visit("scope", [SYSTEM, tail], None, at)
+        at += chance.uniform(0, 2 * seconds)
+    return store
+
+
+def test_two_stores_that_exchange_their_evidence_agree() -> None:
+    one, other = busy(1, 20.0), busy(2, 300.0)
+    ours, theirs = one.evidence("scope", NOW), other.evidence("scope", NOW)
+    assert ours != theirs
+    one.learn("scope", theirs)
+    other.learn("scope", ours)
+    told = MemoryStore()
+    told.learn("scope", ours.merged(theirs))
+    found = [store.evidence("scope", NOW).counted(NOW) for store in (one, other, told)]
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    for kind, row in found[0].items():
+        assert row == pytest.approx(found[1][kind], rel=1e-9, abs=1e-12)
+        assert row == pytest.approx(found[2][kind], rel=1e-9, abs=1e-12)
+    # and so they expect the same of a request that none of them saw
+    new = [Step(b"n" * 16, "system_end", 2_000.0), Step(b"m" * 16, "tail_turns", 2_300.0)]
+    views = [store.peek("scope", new, NOW) for store in (one, other, told)]
+    for step in new:
+        expected = views[0].outlook(step)
+        assert views[1].outlook(step) == pytest.approx(expected, rel=1e-9)
+        assert views[2].outlook(step) == pytest.approx(expected, rel=1e-9)
+        assert expected != MemoryStore().peek("scope", new, NOW).outlook(step)
+
+
+def test_evidence_is_of_its_scope_and_tells_of_no_boundary() -> None:
+    store = busy(1, 60.0)
+    assert store.evidence("another", NOW).rows == {}
+    assert all(len(row) == N_COUNTERS and min(row) >= 0 for row in store.evidence("scope", NOW).rows.values())
+    other = MemoryStore()
+    other.learn("another", store.evidence("scope", NOW))
+    assert other.peek("scope", [SYSTEM], NOW).seen == {}
+    assert other.peek("another", [SYSTEM], NOW).seen == {}
+    assert other.evidence("scope", NOW).rows == {}
+
+
+def test_what_is_learned_counts_towards_the_room() -> None:
+    store = MemoryStore(boundaries_kept=50)  # five curves
+    store.learn("scope", Delta.at(NOW, dict.fromkeys(FIRST_KINDS["inner"], (1.0,) * N_COUNTERS)))
+    assert store._kept == store._counted()
+    rows = store.evidence("scope", NOW).counted(NOW)
+    assert rows == {("inner", False, -1): pytest.approx((11.0,) * N_COUNTERS)}
+
+
+@pytest.mark.parametrize("row", [(1.0,), (*NO_COUNTS, 0.0), (-1e-9, *NO_COUNTS[1:]), (*NO_COUNTS[1:], math.nan)])
+def test_what_are_no_counters_is_not_learned(row: tuple[float, ...]) -> None:
+    store = MemoryStore()
+    good = Delta.at(NOW, {AGAIN_KIND["cut"]: NO_COUNTS})
+    bad = replace(good, rows={**good.rows, AGAIN_KIND["system_end"]: row})
+    with pytest.raises(ConfigurationError, match=rf"'system_end', True, 0.*{N_COUNTERS} numbers, none below 0"):
+        store.learn("scope", bad)
+    assert store.evidence("scope", NOW).rows == {}

@@ -1,0 +1,117 @@
+"""A store entered in the middle of its own call, by an abandoned stream that settles itself when it is collected."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import cachepoint
+from cachepoint import MemoryStore, Usage
+from cachepoint.core.traffic.entries import Sent, SentPoint
+from cachepoint.core.traffic.view import Step
+from cachepoint.core.traffic.waste import Waste
+from cachepoint.store import _memory
+
+NOW = 1_000_000.0
+PACKAGE = str(Path(cachepoint.__file__).parent)
+SENT = Sent((SentPoint(b"p" * 16, "5m", 1_000.0),), written=1_000, estimated=1_000)
+
+
+def steps(*names: object) -> list[Step]:
+    return [Step(repr(name).encode().ljust(16)[:16], "tail_single", 1_000.0) for name in names]
+
+
+def filled() -> MemoryStore:
+    """So full that the next request makes room, with a call under way in each of two scopes."""
+    store = MemoryStore(boundaries_kept=40)
+    for scope in ("abandoned", "idle"):
+        store.visit(scope, steps(*((scope, place) for place in range(9))), None, NOW)
+        store.sent(scope, SENT, NOW)
+    for number in range(4):
+        store.visit("busy", steps(*((number, place) for place in range(5))), None, NOW + number)
+    return store
+
+
+def interrupted(call: Callable[[], object], at: int, by: Callable[[], object]) -> bool:
+    """Do `by` in the middle of a call, before the `at`-th line of this package that it runs; False if it runs fewer."""
+    left = at
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                by()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return left <= 0
+
+
+def abandon(store: MemoryStore) -> None:
+    """A stream ends without its answer, and one that was never begun."""
+    store.settled("abandoned", SENT, None, NOW)
+    store.failed("idle", SENT)
+    store.refuse("new", "tools")
+
+
+@pytest.mark.parametrize("by", ["visit", "sent", "save"])
+def test_a_stream_may_settle_itself_at_any_line_of_another_call(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_memory, "SCOPES_KEPT", 3)
+    lines = 0
+    while True:
+        lines += 1
+        store = filled()
+        calls: dict[str, Callable[[], object]] = {
+            "visit": lambda store=store: store.visit("another", steps(*range(30)), None, NOW + 9),  # type: ignore[misc]
+            "sent": lambda store=store: store.sent("busy", SENT, NOW + 9),  # type: ignore[misc]
+            "save": lambda store=store: store.save(tmp_path / "profile"),  # type: ignore[misc]
+        }
+        came = interrupted(calls[by], lines, lambda store=store: abandon(store))  # type: ignore[misc]
+        if not came:
+            break
+        assert store._kept == store._counted()
+        # Nothing is lost: a quarter of 1,000 tokens is wasted, and no call is under way any more.
+        assert store.peek("abandoned", (), NOW + 9).waste == Waste(250, 0, 1_000, 1_000)
+        assert store.peek("idle", (), NOW + 9).waste == Waste()
+        assert store.peek("new", (), NOW + 9).refused == ("tools",)
+        assert store._kept == store._counted()
+    assert lines > 20
+
+
+def test_what_waits_is_done_in_the_order_in_which_it_came() -> None:
+    store = MemoryStore()
+
+    def lessons() -> None:
+        store.sent("scope", SENT, NOW)
+        store.settled("scope", SENT, Usage(cache_write_5m=1_000), NOW)
+
+    interrupted(lambda: store.visit("scope", steps("x"), None, NOW), 5, lessons)
+    assert store.peek("scope", (), NOW).waste == Waste(250, 0, 1_000, 1_000)
+
+
+def test_a_view_in_the_middle_of_another_call_is_refused_and_the_call_goes_on() -> None:
+    store, refused = MemoryStore(), []
+
+    def ask() -> None:
+        with pytest.raises(RuntimeError, match="in the middle of another"):
+            store.visit("scope", steps("y"), None, NOW)
+        refused.append(True)
+
+    interrupted(lambda: store.visit("scope", steps("x"), None, NOW), 12, ask)
+    assert refused
+    assert len(store.peek("scope", steps("x"), NOW).seen) == 1
