@@ -15,7 +15,8 @@ from cachepoint.errors import ConfigurationError
     "wrong",
     [
         {"mode": "on"}, {"mode": None}, {"ttl": "10m"}, {"ttl": 300}, {"max_checkpoints": 5}, {"max_checkpoints": -1},
-        {"max_checkpoints": True}, {"max_checkpoints": 2.0}, {"learn": "yes"}, {"split_text": 1}, {"count_tokens": None},
+        {"max_checkpoints": True}, {"max_checkpoints": 2.0}, {"learn": "yes"}, {"split_text": 1},
+        {"count_tokens": None},
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_to_use(wrong: dict[str, Any]) -> None:
