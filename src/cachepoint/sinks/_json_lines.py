@@ -17,7 +17,8 @@ class JsonLines:
 
     `target` is a path, to which lines are appended, or an open text file; by default standard output,
     which is what a Lambda function keeps. A line is flushed at once, as a function may be frozen after
-    its answer. Amounts are strings, in USD. Raises OSError when the file cannot be opened.
+    its answer. Amounts are strings, in USD. Close a file that it opened with `close()` or as a context manager.
+    Raises OSError when the file cannot be opened.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | None = None) -> None:
