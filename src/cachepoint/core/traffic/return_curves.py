@@ -20,6 +20,7 @@ from cachepoint.core.traffic.evidence import (
     AT_RISK,
     BEGUN,
     ELSEWHERE,
+    EPOCH,
     EVENTS,
     FOLLOWED,
     N_COUNTERS,
@@ -230,6 +231,8 @@ class Habits:
     def learn(self, delta: Delta) -> None:
         """Add a delta."""
         self._enter(max(delta.epoch, self.epoch))
+        # A keeper whose clock is ahead: before an epoch's start its numbers are not to be read, nor to be added to.
+        self.newest = max(self.newest, self.epoch * EPOCH)
         for kind, row in delta.in_epoch(self.epoch).rows.items():
             counts = self.curve(kind).counts
             for index, count in enumerate(row):
