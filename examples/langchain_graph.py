@@ -45,8 +45,13 @@ if __name__ == "__main__":
 
         nodes = StateGraph(State).add_sequence([retrieve, answer]).add_edge(START, "retrieve")
         graph: Any = nodes.compile(checkpointer=InMemorySaver())
-        # What is asked about was found by the first thread, is written by the second and read by the third.
+        # A turn's documents stay out of the history and don't come back in their thread, so later turns go uncached
+        # and say why. A first question has no history: the second thread asks it again and writes it, the third reads.
         for thread in ("one", "two", "three"):
             for turn in TURNS:
                 state = graph.invoke({"messages": [HumanMessage(turn)]}, {"configurable": {"thread_id": thread}})
                 print(f"{thread}: {turn:32}{told(state['messages'][-1])}")
+                contract = state["messages"][-1].response_metadata["prompt_cache"]
+                if contract["status"] == "uncached":
+                    held = contract["held"][-1]
+                    print(f"       no checkpoint after {held['path']}: {held['why']}")

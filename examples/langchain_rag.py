@@ -1,6 +1,8 @@
 """Retrieval over the Python language reference: BM25 finds passages, a stable order and a layout keep the prefix.
 
-python examples/langchain_rag.py [--live]; needs bm25s: pip install bm25s
+It needs bm25s, which none of cachepoint's extras brings: pip install bm25s
+
+python examples/langchain_rag.py [--live]
 """
 
 from __future__ import annotations

@@ -94,7 +94,6 @@ def test_an_arn_that_hides_its_model_is_an_error_with_the_remedy(capsys: Capture
 def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
     command = [
         sys.executable,
-        "-u",
         "-c",
         # A shell starts what runs in its background with Ctrl-C ignored, and this would inherit that.
         (
@@ -106,6 +105,8 @@ def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
         assert server.stdout is not None
         url = re.search(r'endpoint_url="([^"]+)"', server.stdout.readline())
         assert url
+        assert f"export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url[1]}" in server.stdout.readline()
+        assert "Ctrl-C" in server.stdout.readline()
         client = boto3.client(
             "bedrock-runtime",
             region_name="us-east-1",

@@ -22,7 +22,7 @@ from cachepoint.core.provider.prices import ModelPrices, TokenPrices
 from cachepoint.core.provider.rules import ModelRule, Rules, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator import BedrockEmulator, ServedCall
-from cachepoint.emulator._bill import bill_of
+from cachepoint.emulator._bill import bill_of, row_of
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 HAIKU_5_5 = "anthropic.claude-haiku-5-5"
@@ -84,6 +84,20 @@ def test_bill_and_ledger_cost_what_is_worked_out_by_hand(model_id: str, region: 
         expected = by_hand(model_id, ROUTES[model_id, region], usage, tier)
         cost = book.price(model_id, usage, at=NOW, service_tier=tier, region=region)
         assert billed(model_id, region, usage, tier) == expected == (cost and cost.usd)
+
+
+OTHER_IDS = (
+    "xai.grok-4.3", "us.xai.grok-4.3", "global.moonshotai.kimi-k3.1", "ai21.jamba-1-5-large-v1:0",
+    "apac.amazon.nova-2-lite-v1:0", "us-gov.anthropic.claude-v2:1", "jp.openai.gpt-5.6-sol",
+    "arn:aws:bedrock:us-east-1::foundation-model/meta.llama3-8b-instruct-v1:0",
+    "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123",
+    "arn:aws:bedrock:us-east-1:123456789012:prompt-router/anthropic.claude:1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model_id", [*(model_id for model_id, _ in ROUTES), *OTHER_IDS])
+def test_bill_and_ledger_find_the_same_row(model_id: str) -> None:
+    assert row_of(model_id) is load_table().row(model_id)
 
 
 BOOK = PriceBook(environ={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -100,6 +101,14 @@ class TestTime:
         emulator = BedrockEmulator(clock=lambda: 7.0)
         emulator.clock.advance(1)
         assert emulator.clock() == 8.0
+
+    @pytest.mark.parametrize("base", [1.7e9, 0, "now"])
+    def test_what_is_no_function_is_refused_as_a_clock(self, base: Any) -> None:
+        remedy = re.escape(f"the clock is {base!r}; use a function that gives the time in seconds")
+        with pytest.raises(EmulatorError, match=remedy):
+            Clock(base)
+        with pytest.raises(EmulatorError, match=remedy):
+            BedrockEmulator(clock=base)
 
     def test_latency_meets_the_pair_it_was_fitted_to(self) -> None:
         latency = Latency()

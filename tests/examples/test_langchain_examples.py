@@ -17,7 +17,7 @@ SAYS = {
     "langchain_batch.py": ("all: 2 writes",),
     "langchain_chain.py": ("> How are thousands separated?", "saved"),
     "langchain_cost_by_tenant.py": ("globex: 3 calls", "with the write shared out"),
-    "langchain_graph.py": ("three: ", "hit"),
+    "langchain_graph.py": ("three: ", "hit", "no checkpoint after messages[2].content[1]: about"),
     "langchain_observe.py": ("would put a checkpoint", "put a checkpoint"),
     "langchain_rag.py": ("number 1 by relevance", "hit"),
 }

@@ -23,7 +23,7 @@ _MILLION = Decimal(1_000_000)
 # GovCloud costs a fifth more than list price where a row has no GovCloud price (P2, from litellm's map).
 _GOVCLOUD = Decimal("1.2")
 # What stands before the provider's name in a profile's id: a geography, of two letters or one of these.
-_GEOGRAPHY = re.compile(r"(?:global|us-gov|apac|[a-z]{2})\.(?=[\w-]+\.)")
+_GEOGRAPHY = re.compile(r"^(?:global|us-gov|apac|[a-z]{2})\.(?=[\w-]+\.)")
 _PROMPT_CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 
 
@@ -131,7 +131,7 @@ def line_of(call: ServedCall) -> BillLine | None:
 def _usd(call: ServedCall, usage: Usage) -> Decimal | None:
     """The price of a call; None when its model, its tier or a class with tokens has none."""
     model_id = call.priced_as or call.model_id
-    row = _row(model_id)
+    row = row_of(model_id)
     tier = None if row is None else _tier(row, call.service_tier)
     if row is None or tier is None:
         return None
@@ -147,7 +147,7 @@ def _usd(call: ServedCall, usage: Usage) -> Decimal | None:
         return usd * tier / _MILLION
 
 
-def _row(model_id: str) -> TableRow | None:
+def row_of(model_id: str) -> TableRow | None:
     """The first row whose pattern is in the id without ARN and geography; None for an ARN that hides its model."""
     if model_id.startswith("arn:") and not re.search(r":(?:foundation-model|inference-profile)/", model_id):
         return None

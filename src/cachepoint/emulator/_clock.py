@@ -14,10 +14,15 @@ from cachepoint.errors import EmulatorError
 class Clock:
     """Seconds since the epoch, moved forward by `advance`.
 
-    Runs on `base`, the real time by default; `Clock(lambda: 0.0)` stands still until it is advanced.
+    Runs on `base`, the real time by default; `Clock(lambda: 0.0)` stands still until it is advanced. Raises
+    EmulatorError when `base` cannot be called.
     """
 
     def __init__(self, base: Callable[[], float] = time.time) -> None:
+        if not callable(base):
+            raise EmulatorError(
+                f"the clock is {base!r}; use a function that gives the time in seconds, as time.time does"
+            )
         self._base = base
         self._ahead = 0.0
         self._lock = threading.Lock()

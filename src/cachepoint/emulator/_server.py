@@ -71,7 +71,7 @@ class BedrockEmulator:
         keep_calls: int | None = None,
     ) -> None:
         self._address = (_loopback(host), port)
-        self.clock = clock if isinstance(clock, Clock) else Clock(clock or time.time)
+        self.clock = clock if isinstance(clock, Clock) else Clock(time.time if clock is None else clock)
         self._service = Service(
             rules=rules or load_rules(),
             cache=CacheModel(switches or CacheSwitches()),
@@ -210,14 +210,16 @@ def serve(
 ) -> Bill:
     """Run an emulator until interrupted, then return its bill.
 
-    `announce` gets the line that connects boto3; `settings` are those of BedrockEmulator. The last thousand calls
-    are kept one by one, so that a server that runs for weeks stays small.
+    `announce` gets the lines that connect a client of boto3, and a whole environment; `settings` are those of
+    BedrockEmulator. The last thousand calls are kept one by one, so that a server that runs for weeks stays small.
     """
     with BedrockEmulator(port, host=host, keep_calls=keep_calls, **settings) as emulator:
         announce(
             f'boto3.client("bedrock-runtime", region_name="us-east-1", endpoint_url="{emulator.url}", '
             'aws_access_key_id="EMULATOR", aws_secret_access_key="emulator")'
         )
+        announce(f"or, for any program: export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={emulator.url}")
+        announce("Ctrl-C stops it.")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
         return emulator.bill()

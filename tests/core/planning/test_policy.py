@@ -14,8 +14,9 @@ from cachepoint.errors import ConfigurationError
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"mode": "on"}, {"mode": None}, {"ttl": "10m"}, {"ttl": 300}, {"max_checkpoints": 5}, {"max_checkpoints": -1}, {"max_checkpoints": 2.0},
-        {"max_checkpoints": True}, {"learn": "yes"}, {"split_text": 1}, {"count_tokens": None},
+        {"mode": "on"}, {"mode": None}, {"ttl": "10m"}, {"ttl": 300}, {"max_checkpoints": 5}, {"max_checkpoints": -1},
+        {"max_checkpoints": True}, {"max_checkpoints": 2.0}, {"learn": "yes"}, {"split_text": 1},
+        {"count_tokens": None},
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_to_use(wrong: dict[str, Any]) -> None:
