@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cachepoint import MemoryStore
-from cachepoint.core.traffic.evidence import N_COUNTERS, NO_COUNTS, Delta
+from cachepoint.core.traffic.evidence import EPOCH, EVENTS, N_COUNTERS, NO_COUNTS, Delta, epoch_of
 from cachepoint.core.traffic.kinds import AGAIN_KIND, FIRST_KINDS
 from cachepoint.core.traffic.view import Step
 from cachepoint.errors import ConfigurationError
@@ -78,3 +78,17 @@ def test_what_are_no_counters_is_not_learned(row: tuple[float, ...]) -> None:
     with pytest.raises(ConfigurationError, match=rf"'system_end', True, 0.*{N_COUNTERS} numbers, none below 0"):
         store.learn("scope", bad)
     assert store.evidence("scope", NOW).rows == {}
+
+
+@pytest.mark.parametrize("ahead", [1, 20, 10_000])
+def test_a_keeper_whose_clock_is_far_ahead_stops_no_other_from_learning(ahead: int) -> None:
+    """Twenty epochs are 1,280 half-lives: what an event of today counts in their numbers is nothing."""
+    store, kind = MemoryStore(), AGAIN_KIND["system_end"]
+    store.learn("scope", replace(Delta.at(NOW, {kind: NO_COUNTS}), epoch=epoch_of(NOW) + ahead))
+    for number in range(40):
+        store.visit("scope", [SYSTEM], None, NOW + 10 * number)
+    again = store.evidence("scope", NOW + 400).counted((epoch_of(NOW) + ahead) * EPOCH)[kind]
+    assert again[EVENTS] == pytest.approx(38, rel=0.1)  # all but the first two, each within 15 s
+    view = store.peek("scope", [SYSTEM], NOW + 400)
+    assert view.forecasts[kind].returns[0] > 0.8
+    assert math.isfinite(view.outlook(SYSTEM).visits)

@@ -20,6 +20,7 @@ from cachepoint.core.traffic.evidence import (
     AT_RISK,
     BEGUN,
     ELSEWHERE,
+    EPOCH,
     EVENTS,
     FOLLOWED,
     N_COUNTERS,
@@ -230,11 +231,9 @@ class Habits:
     def learn(self, delta: Delta) -> None:
         """Add a delta."""
         self._enter(max(delta.epoch, self.epoch))
-        for kind, row in delta.in_epoch(self.epoch).rows.items():
-            counts = self.curve(kind).counts
-            for index, count in enumerate(row):
-                if count:
-                    counts[index] += count
+        # A keeper whose clock is ahead: before an epoch's start its numbers are not to be read, nor to be added to.
+        self.newest = max(self.newest, self.epoch * EPOCH)
+        self._learn(delta.in_epoch(self.epoch).rows)
 
     def evidence(self, now: float) -> Delta:
         """All that is known by now, what is under way as far as it has come."""
@@ -409,7 +408,12 @@ class Habits:
         self._learn(rows)
 
     def _learn(self, rows: Mapping[CurveKey, Sequence[float]]) -> None:
-        self.learn(Delta(self.epoch, {kind: tuple(row) for kind, row in rows.items()}))
+        """Add rows in the numbers of this epoch."""
+        for kind, row in rows.items():
+            counts = self.curve(kind).counts
+            for index, count in enumerate(row):
+                if count:
+                    counts[index] += count
 
 
 def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[float] = ()) -> Outlook:
