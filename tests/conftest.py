@@ -75,7 +75,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
         raise ExceptionGroup("cachepoint swallowed faults of its own", kept)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def nothing_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is warned of once in a process is warned of in this test."""
     monkeypatch.setattr(warn, "_given", Bounded(warn.KEYS_KEPT))

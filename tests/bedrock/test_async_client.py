@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -88,8 +89,11 @@ async def test_a_stream_that_is_closed_early_is_recorded_as_abandoned(bedrock: B
 async def test_an_error_in_a_stream_is_recorded(bedrock: Bedrock, raw: Any) -> None:
     client = cachepoint.wrap_async(raw, clock=bedrock.clock)
     bedrock.emulator.fail_next(stream_error())
-    with pytest.raises(Exception, match="hrottl"):
-        async for _ in (await client.converse_stream(**question()))["stream"]:
+    with (
+        closing((await client.converse_stream(**question()))["stream"]) as stream,
+        pytest.raises(Exception, match="hrottl"),
+    ):
+        async for _ in stream:
             pass
     assert [record.error for record in client.ledger.records] == ["EventStreamError"]
 
