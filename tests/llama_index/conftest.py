@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             for warning in LLAMA_INDEX_WARNINGS:
                 item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def its_garbage_is_collected_here() -> Iterator[None]:
+    """What LlamaIndex leaves open is collected under these filters, not in a test of something else."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
