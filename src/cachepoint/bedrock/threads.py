@@ -59,6 +59,7 @@ class _Step(Generic[T]):
         self._left: BaseException | None = None
 
     def take(self) -> T:
+        """Run it, in the thread."""
         try:
             return _stopping(self._run)
         except Paused as paused:

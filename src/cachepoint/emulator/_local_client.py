@@ -74,6 +74,7 @@ class _Stream:
         self._closed = False
 
     def stream(self) -> Iterator[bytes]:
+        """The body in pieces, as far as it is read."""
         pieces = self._delivery.pieces()
         while not self._closed and (piece := next(pieces, None)) is not None:
             yield piece

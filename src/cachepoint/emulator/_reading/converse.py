@@ -52,6 +52,7 @@ class _Renderer:
         self._writer = PromptWriter(self._root())
 
     def render(self) -> RenderedPrompt:
+        """The request in wire order: tools, system, messages."""
         self._begin_tools()
         self._write_tools()
         self._begin_system()
