@@ -68,7 +68,7 @@ class Caller:
         self._learn(exchange.read(target, self.store.key, self.now))
         question = exchange.question
         assert question is not None
-        view = self.store.visit(SCOPE, question.steps, question.history, self.now)
+        view = self.store.visit(SCOPE, question.steps, question.history, self.now, question.habit)
         self._learn(exchange.known(view, self.now))
         self._learn(exchange.send())
         usage = self.served(exchange.request)

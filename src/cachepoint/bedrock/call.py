@@ -146,7 +146,7 @@ class Call:
     def _ask(self, question: Question, now: float) -> View:
         store, scope = self._settings.store, self._target.scope
         if question.remember:
-            return store.visit(scope, question.steps, question.history, now)
+            return store.visit(scope, question.steps, question.history, now, question.habit)
         return store.peek(scope, (), now)
 
     def _plan(self, ask: Callable[[], View], now: float) -> None:

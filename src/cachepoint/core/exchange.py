@@ -27,6 +27,7 @@ from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Rejected
+from cachepoint.core.planning.shadow_bill import ShadowBill
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
@@ -34,6 +35,8 @@ from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, pa
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import steps, turn_before
 from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.shadows import Shadowed
+from cachepoint.core.traffic.static_plans import Habit, habit_of
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.errors import ConfigurationError, IllegalStep
 
@@ -143,6 +146,7 @@ class Question(NamedTuple):
     steps: Sequence[Step]
     history: bytes | None
     remember: bool
+    habit: Habit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +249,8 @@ class Exchange:
         if prompt is None:
             return None
         history = prompt.end(prompt.history_end).digest if prompt.has_turns and prompt.history_end >= 0 else None
-        self.question = Question(steps(prompt), history, self.policy.learn)
+        habit = habit_of(prompt, self.policy.ttl) if self.policy.mode == "auto" and self.policy.learn else None
+        self.question = Question(steps(prompt), history, self.policy.learn, habit)
         self.prompt = prompt
         return None
 
@@ -346,9 +351,19 @@ class Exchange:
         self.sent = sent_record(
             prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
         )
+        if rule is not None and self.question is not None and self.question.habit is not None:
+            self.sent = replace(self.sent, shadowed=self._shadowed(prompt, rule, self.question.habit))
         if self.policy.learn:
             self._in_flight = True
             self._learn("sent", self.sent, self.started)
+
+    def _shadowed(self, prompt: Prompt, rule: ModelRule, habit: Habit) -> Shadowed:
+        view, plan = self.view, self.plan
+        bill = ShadowBill(
+            prompt, rule, self.target.rates, view.shadows, view.common, max(rule.minimum, view.learned_minimum),
+            view.calibration.factor, view.refused,
+        )  # fmt: skip
+        return bill.bill(habit, plan.own, self.started, plan.charge)
 
     @property
     def _sends(self) -> Plan:

@@ -8,6 +8,7 @@ from typing import Protocol
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
+from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Step, View
 
 
@@ -23,8 +24,13 @@ class Store(Protocol):
         """The digest key (32 bytes), made once."""
         ...
 
-    def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
-        """Remember a request's boundaries and return what was known before it."""
+    def visit(
+        self, scope: str, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
+    ) -> View:
+        """Remember a request's boundaries and return what was known before it.
+
+        `habit` is the kind of request that the guard of static plans judges it with; without one it is not guarded.
+        """
         ...
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:

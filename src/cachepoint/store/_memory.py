@@ -15,6 +15,7 @@ from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.kinds import NAMED
+from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import NO_GUARDS, Guards
@@ -65,10 +66,12 @@ class MemoryStore:
         self._inside = False
         self._waiting: deque[Callable[[], None]] = deque()
 
-    def visit(self, scope: str, steps: Sequence[Step], history: bytes | None, now: float) -> View:
+    def visit(
+        self, scope: str, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
+    ) -> View:
         """Remember a request's boundaries and return what was known before it."""
         with self._alone(), self._grown(scope, now) as traffic:
-            view = self._guarded(traffic, traffic.visit(steps, history, now))
+            view = self._guarded(traffic, traffic.visit(steps, history, now, habit))
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:

@@ -65,7 +65,8 @@ class Plan:
     """Checkpoints for one request; `marks` are the user's own, which they replace, `plain` as in Prompt.
 
     A dialect's `apply` needs nothing else, and its `undo` gives the request back. `rejected` are the places
-    not used; without a checkpoint there is at least one.
+    not used; without a checkpoint there is at least one. `own` are the boundaries and TTLs of the checkpoints that the
+    planner would have sent unguarded, `charge` what following a static plan costs now beyond its shadow, in input tokens.
     """
 
     checkpoints: tuple[Checkpoint, ...] = ()
@@ -75,6 +76,8 @@ class Plan:
     splits: tuple[Split, ...] = ()
     plain: frozenset[ListKey] = frozenset()
     expected: Expected = Expected()
+    own: tuple[tuple[int, TTL], ...] = ()
+    charge: float = 0.0
 
     @property
     def changes_nothing(self) -> bool:

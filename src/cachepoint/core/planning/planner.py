@@ -8,7 +8,7 @@ spare slots for prefixes that others share; the user's marks; legality.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,9 +19,13 @@ from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, wit
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.prefixes import Live, Prefixes
 from cachepoint.core.planning.reasons import HeldCode, Placed, Rejected
+from cachepoint.core.planning.shadow_bill import ShadowBill, places_of
 from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.guard import Followed
+from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H
 from cachepoint.core.traffic.view import View
 
 
@@ -35,8 +39,27 @@ def plan(prompt: Prompt, rule: ModelRule | None, policy: CachePolicy, view: View
         return Plan(rejected=(Rejected("", "unknown_model" if rule is None else "empty_prompt"),))
     if LONG_TTL in view.refused:
         rule = replace(rule, ttls=("5m",))
+    guarded = _planner(prompt, rule, policy, view, rates, now)
+    followed = view.followed
+    if followed.plan == OURS or (static := guarded.following(followed)) is None:
+        return guarded.plan()
+    entries = {
+        digest: Entry("1h" if plans >> OURS_1H & 1 else "5m", now, tokens=_exact(view, digest))
+        for digest, plans in view.shadows.items()
+        if plans >> OURS & 3
+    }
+    unguarded = _planner(prompt, rule, policy, replace(view, entries=entries), rates, now).plan()
+    return replace(static, own=unguarded.own)
+
+
+def _exact(view: View, digest: bytes) -> int | None:
+    known = view.entries.get(digest) or view.lapsed.get(digest)
+    return known.tokens if known else None
+
+
+def _planner(prompt: Prompt, rule: ModelRule, policy: CachePolicy, view: View, rates: Rates, now: float) -> _Planner:
     prefixes = Prefixes(prompt, view, now, splits=policy.split_text and view.splits_trusted)
-    return _Planner(prompt, rule, policy, view, rates, prefixes).plan()
+    return _Planner(prompt, rule, policy, view, rates, prefixes)
 
 
 @dataclass
@@ -51,16 +74,62 @@ class _Planner:
 
     def plan(self) -> Plan:
         """The steps of the module, in their order."""
-        marks = list(self._marks())
-        cap = min(self.policy.max_checkpoints, self.rule.max_checkpoints)
+        return self._legal(self._own)
+
+    def following(self, followed: Followed) -> Plan | None:
+        """The checkpoints of a static plan, and the read of what lives; None where going over to it is too dear now."""
+        if self._none_of_our_own(self._cap) is not None:
+            return None
+        bill = self.shadow_bill
+        places = places_of(followed.plan, bill.places())
+        base = self._readable[-1] if self._readable else None
+        ttl = FAMILY[followed.plan].ttl
+        reads = max((found.tokens for found in self._readable if found.entry.ttl == ttl), default=0.0)
+        charge = (self.rates.write(ttl) - self.rates.read) * max(bill.read_by(followed.plan) - reads, 0.0)
+        if charge > followed.credit:
+            return None
+        return replace(self._legal(lambda slots: self._static(followed.plan, places, base, slots)), charge=charge)
+
+    def _static(self, plan: int, places: Sequence[tuple[int, TTL]], base: Live | None, slots: int) -> list[Checkpoint]:
+        points = []
+        for boundary, ttl in places:
+            if self.prefixes.is_cut(boundary) and not self.prefixes.splits:
+                continue
+            reason = Placed("static_plan", self.prefixes.role(boundary), text=str(FAMILY[plan]))
+            points.append(self._checkpoint(boundary, ttl, reason, self.prefixes.size(boundary).mid))
+        if base is not None and slots:
+            points = self._with_read(points, base, slots)
+        if not points:
+            self.rejected.append(Rejected("", "static_plan"))
+        return points[:slots]
+
+    def _legal(self, own_points: Callable[[int], list[Checkpoint]]) -> Plan:
+        marks, cap = list(self._marks()), self._cap
         own: list[Checkpoint] = []
         if (nothing := self._none_of_our_own(cap)) is None:
-            own = self._own(cap - len({mark.boundary for mark in marks}))
+            own = own_points(cap - len({mark.boundary for mark in marks}))
         elif not self.prompt.marks:
             self.rejected.append(Rejected("", nothing))
         live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
         legal = legalise(self.prompt, self.rule, [*marks, *own], cap=cap, live=live, refused=self.view.refused)
         return self._assembled(legal)
+
+    @property
+    def _cap(self) -> int:
+        return min(self.policy.max_checkpoints, self.rule.max_checkpoints)
+
+    @cached_property
+    def _readable(self) -> list[Live]:
+        return [found for found in self.prefixes.live if found.entry.readable]
+
+    @cached_property
+    def shadow_bill(self) -> ShadowBill:
+        """The request as every static plan would send it."""
+        view = self.view
+        return ShadowBill(
+            self.prompt, self.rule, self.rates, view.shadows, view.common, self._minimum, view.calibration.factor,
+            view.refused,
+        )  # fmt: skip
 
     @cached_property
     def _minimum(self) -> int:
@@ -116,7 +185,7 @@ class _Planner:
 
     def _best(self, candidates: Sequence[Candidate], slots: int) -> tuple[Choice, Live | None]:
         """The best set beyond the deepest live prefix, or beyond a 1h one if a 5m one is better written anew for 1h."""
-        readable = [found for found in self.prefixes.live if found.entry.readable]
+        readable = self._readable
         base = readable[-1] if readable else None
         kept = self._beyond(candidates, base, slots)
         if base is not None and base.entry.ttl == "5m" and "1h" in self._ttls:
@@ -240,6 +309,7 @@ class _Planner:
             marks=self.prompt.marks,
             splits=tuple(self._split(cut) for cut in sorted(cuts)),
             plain=self.prompt.plain,
+            own=tuple((point.boundary, point.ttl) for point in legal.points),
             expected=Expected(
                 read=read.tokens if read else 0.0,
                 read_exact=read is not None and read.entry.tokens is not None,

@@ -90,7 +90,8 @@ class Prefixes:
 
     def outlook(self, boundary: int) -> Outlook:
         """What to expect of a boundary, by the traffic."""
-        return self.view.outlook(step(self.named, self.prompt, boundary))
+        changed = self.view.changed is not None and boundary >= self.view.changed
+        return self.view.outlook(step(self.named, self.prompt, boundary), changed=changed)
 
     def looks_volatile(self, boundary: int) -> bool:
         """Whether something in the prefix looks as if it changed with every request."""

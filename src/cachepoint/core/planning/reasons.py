@@ -12,7 +12,7 @@ from cachepoint.core.provider.rules import TTL
 from cachepoint.core.traffic.boundaries import ROLE_NAMES
 from cachepoint.core.traffic.kinds import Role
 
-PlacedCode = Literal["marked", "expected_again", "keeps_read", "bridge", "shared", "quoted"]
+PlacedCode = Literal["marked", "expected_again", "keeps_read", "bridge", "shared", "static_plan", "quoted"]
 
 Obstacle = Literal[
     "model_without_checkpoints", "section_without_checkpoints", "nothing_before", "after_reasoning",
@@ -23,7 +23,7 @@ Obstacle = Literal[
 HeldCode = Literal[
     Obstacle, "first_in_list", "mode_off", "unknown_model", "empty_prompt", "none_allowed", "not_marked", "refused",
     "below_minimum", "above_maximum", "writing_under_way", "no_return_expected", "allowance_spent", "over_cap",
-    "shorter_live", "left_as_written",
+    "shorter_live", "static_plan", "left_as_written",
 ]  # fmt: skip
 """Why a place was not used, or, where it names no place, why nothing was placed at all."""
 
@@ -117,6 +117,7 @@ _PLACED: Mapping[PlacedCode, str] = {
     "keeps_read": "keeps a live {0.ttl} entry of {0.tokens:.0f} tokens within reach",
     "bridge": "bridge: the request before this one ended here, {0.blocks} blocks before the last checkpoint",
     "shared": "{role}: others part here, and inside the prefix cached anyway it costs nothing",
+    "static_plan": '{role}: the plan "{0.text}" has been cheaper for requests like this one',
     "quoted": "{0.text}",
 }
 
@@ -153,6 +154,7 @@ _CAUSES: Mapping[Cause, str] = {
     "allowance_spent": "the allowance for writes that may never be read is spent",
     "over_cap": "only {0.limit} checkpoints may be sent and this one is worth least",
     "shorter_live": "its live 5m entry may not stand before a 1h checkpoint",
+    "static_plan": "a plan without a checkpoint here has been cheaper for requests like this one",
     "ttl_order": "a 1h checkpoint may not come after a 5m one",
     "ttl_unknown": "the model has no {0.ttl}",
 }

@@ -14,6 +14,7 @@ from cachepoint.core.prompt.prompt import DIGEST_BYTES, Setting
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, TTL_SECONDS
 from cachepoint.core.traffic.kinds import CurveKey
+from cachepoint.core.traffic.shadows import Shadowed
 
 IN_FLIGHT_SECONDS = 120.0
 """An entry whose response never began is given up after this time."""
@@ -142,6 +143,7 @@ class Sent:
     shape: Shape | None = None
     cold: tuple[Cold, ...] = ()
     foreign: Cold | None = None
+    shadowed: Shadowed | None = None
 
     @property
     def surcharge(self) -> float:

@@ -14,6 +14,9 @@ Role = Literal[
 NAMED: frozenset[Role] = frozenset(get_args(Role)) - {"inner", "cut"}
 """The roles that the prompt's structure gives, seen before or not."""
 
+STATIC: frozenset[Role] = frozenset(("tools_end", "system_end", "context_end"))
+"""The roles of what is by convention the same in every request of an application."""
+
 CurveKey = tuple[Role, bool, int]
 """A kind of boundary: its role, whether it was seen before, and the class of what a first visit adds, else 0."""
 

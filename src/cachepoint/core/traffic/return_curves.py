@@ -251,10 +251,10 @@ class Habits:
             found = self.curves[kind] = ReturnCurve()
         return found
 
-    def forecasts(self, kinds: Iterable[CurveKey], now: float) -> dict[CurveKey, Forecast]:
-        """What kinds of boundary promise by the evidence so far."""
+    def forecasts(self, kinds: Iterable[CurveKey], now: float, *, withdrawn: bool = False) -> dict[CurveKey, Forecast]:
+        """What kinds of boundary promise by the evidence so far; `withdrawn`: where nothing is assumed without it."""
         at = self._at(now)
-        return {kind: self._forecast(kind, now, at) for kind in kinds}
+        return {kind: self._forecast(kind, now, at, withdrawn=withdrawn) for kind in kinds}
 
     def observe(self, happened: Happened, now: float) -> None:
         """One request came."""
@@ -352,8 +352,8 @@ class Habits:
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _forecast(self, kind: CurveKey, now: float, at: float) -> Forecast:
-        prior, found = prior_forecast(kind), self.curves.get(kind)
+    def _forecast(self, kind: CurveKey, now: float, at: float, *, withdrawn: bool = False) -> Forecast:
+        prior, found = _COARSE if withdrawn else prior_forecast(kind), self.curves.get(kind)
         if found is None and (found := self.curves.get(coarser(kind))) is not None:
             prior = _COARSE
         return prior if found is None else found.forecast(prior, self.epoch, now, at)

@@ -8,7 +8,7 @@ one per scope and guards it. What the planner gets is a frozen `View`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -25,8 +25,11 @@ from cachepoint.core.traffic.entries import (
     arrived,
     by_life,
 )
-from cachepoint.core.traffic.kinds import NAMED, CurveKey
+from cachepoint.core.traffic.guard import Followed, Guard
+from cachepoint.core.traffic.kinds import NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.return_curves import LATE, SOON, Habits, Happened
+from cachepoint.core.traffic.shadows import Shadows
+from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
 from cachepoint.core.traffic.waste import Guards, Waste
 
@@ -66,6 +69,8 @@ _TAILS_SHARE = 10
 """Histories whose tail is remembered: one in so many boundaries, since a turn has a few of these …"""
 _TAILS = 64
 """… and so many more, where there are few."""
+_SHADOWS = 2
+"""Prefixes in the shadow for one entry: static plans together point at several places of a request."""
 _UNREADABLE_BEFORE_LEARNING = 3
 _SPLITS_FAILED_BEFORE_STOPPING = 3
 _CALIBRATED = 3
@@ -89,23 +94,26 @@ class Traffic:
     lumped: bool = False
     seen: Latest[Seen] = field(default_factory=Latest)
     tails: Latest[bytes] = field(default_factory=Latest)
+    shadows: Shadows = field(default_factory=Shadows)
+    guard: Guard = field(default_factory=Guard)
+    opened: dict[Habit, float] = field(default_factory=dict)
     _unreadable: int = 0
     _splits_failed: int = 0
 
-    def visit(self, steps: Sequence[Step], history: bytes | None, now: float) -> View:
+    def visit(self, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None) -> View:
         """Remember that a request with these boundaries came, and say what was known before.
 
         `history` is the digest at the end of the history of a prompt that has turns. The last step
-        is the prompt's tail.
+        is the prompt's tail. A request without a `habit` is not guarded.
         """
-        view, kinds = self._view(steps, now)
+        view, kinds = self._view(steps, now, habit)
         self.latest = max(self.latest, now)
         self._remember(steps, kinds, view, history, now)
         return view
 
     def view(self, steps: Sequence[Step], now: float) -> View:
         """What is known about these boundaries."""
-        return self._view(steps, now)[0]
+        return self._view(steps, now, None)[0]
 
     def kept(self) -> Room:
         """How much it keeps."""
@@ -118,6 +126,7 @@ class Traffic:
             self.habits.forgotten([(s.kind, s.waits_since) for s in lost if s.waits_since is not None], now)
         self.tails.take_oldest(len(self.tails) - len(self.seen) // _TAILS_SHARE - _TAILS)
         self.entries.take_oldest(len(self.entries) - most.entries)
+        self.shadows.keep(_SHADOWS * most.entries)
         while self.blocks > most.blocks:
             oldest = self.recent.popleft()
             self.blocks -= len(oldest.sizes)
@@ -140,6 +149,9 @@ class Traffic:
 
     def began(self, sent: Sent) -> None:
         """The response began: what the request wrote can be read."""
+        if sent.shadowed is not None:
+            self.shadows.began(sent.shadowed)
+            self.guard.began(sent.shadowed)
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is not None and not entry.readable:
@@ -198,9 +210,10 @@ class Traffic:
         if len(self.recent) > _SHAPES_REMEMBERED:
             self.blocks -= len(self.recent.popleft().sizes)
 
-    def _view(self, steps: Sequence[Step], now: float) -> tuple[View, list[CurveKey]]:
+    def _view(self, steps: Sequence[Step], now: float, habit: Habit | None) -> tuple[View, list[CurveKey]]:
         seen: dict[bytes, Seen] = {}
         found: dict[bytes, Entry] = {}
+        shadows: dict[bytes, int] = {}
         reached = alive = 0.0
         for digest, _, tokens, _ in steps:
             known = self.seen.get(digest)
@@ -209,17 +222,51 @@ class Traffic:
                 entry = self.entries.get(digest)
                 if entry is not None:
                     found[digest] = entry
+                if alive_in := self.shadows.alive(digest, now):
+                    shadows[digest] = alive_in
         entries, lapsed = by_life(found, now) if found else ({}, {})
         for digest, _, tokens, _ in steps:
             if digest in entries:
                 alive = tokens
         kinds = kinds_of(steps, seen, reached)
+        common, changed = self._since_the_last(steps, seen, habit)
+        behind = (
+            set()
+            if changed is None
+            else {k for k, s in zip(kinds[changed:], steps[changed:], strict=True) if s.digest not in seen}
+        )
         view = View(
             seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, self.waste,
             tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
-            alive=alive,
+            alive=alive, shadows=shadows, followed=self.guard.followed(habit) if habit else Followed(), common=common,
+            changed=changed, withdrawn=self.habits.forecasts(behind, now, withdrawn=True) if behind else {},
         )  # fmt: skip
+        if habit is not None:
+            self.opened[habit.opening] = now
         return view, kinds
+
+    def _since_the_last(
+        self, steps: Sequence[Step], seen: Mapping[bytes, Seen], habit: Habit | None
+    ) -> tuple[int, int | None]:
+        """The last boundary shared with the last request of the habit, and the first static one that changed since.
+
+        A boundary seen no earlier than that request came is taken for one of it: at worst it is one that another
+        request has brought since.
+        """
+        last = self.opened.get(habit.opening) if habit else None
+        if last is None:
+            return -1, None
+        common = known = -1
+        for index in range(len(steps) - 1, -1, -1):
+            found = seen.get(steps[index].digest)
+            if found is None:
+                continue
+            known = max(known, index)
+            if found.last is not None and found.last >= last:
+                common = index
+                break
+        changed = next((i for i in range(known + 1, len(steps)) if steps[i].role in STATIC), None)
+        return common, changed
 
     def _remember(
         self, steps: Sequence[Step], kinds: Sequence[CurveKey], view: View, history: bytes | None, now: float

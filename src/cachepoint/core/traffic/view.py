@@ -14,6 +14,7 @@ from typing import NamedTuple
 from cachepoint.core.prompt.tokens import NOT_CALIBRATED, Calibration
 from cachepoint.core.traffic.entries import Cold, Entry, Shape
 from cachepoint.core.traffic.evidence import HALF_LIFE
+from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import (
     AGAIN_KIND,
     FIRST_KINDS,
@@ -81,7 +82,10 @@ class Turn(NamedTuple):
 class View:
     """What the traffic knows about one request's boundaries, before that request.
 
-    `known` and `alive` are how far, in likely tokens, boundaries were seen before and entries live.
+    `known` and `alive` are how far, in likely tokens, boundaries were seen before and entries live. `shadows` are the
+    plans that could read a prefix, `followed` the one to follow. `common` is the last boundary shared with the last
+    request of the same habit. From boundary `changed` on stands what is another text than in that request, by
+    convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts.
     """
 
     seen: Mapping[bytes, Seen] = field(default_factory=dict)
@@ -98,6 +102,11 @@ class View:
     now: float = 0.0
     known: float = 0.0
     alive: float = 0.0
+    shadows: Mapping[bytes, int] = field(default_factory=dict)
+    followed: Followed = Followed()
+    common: int = -1
+    changed: int | None = None
+    withdrawn: Mapping[CurveKey, Forecast] = field(default_factory=dict)
 
     def guarded(self, guards: Guards) -> View:
         """The same view where other guards bind it."""
@@ -111,19 +120,23 @@ class View:
         """The same request's view after a wait: what lives now, but not its own visit as one before it."""
         return replace(
             self, entries=fresh.entries, lapsed=fresh.lapsed, waste=fresh.waste, refused=fresh.refused,
-            calibration=fresh.calibration, alive=fresh.alive, now=fresh.now,
+            calibration=fresh.calibration, alive=fresh.alive, now=fresh.now, shadows=fresh.shadows,
         )  # fmt: skip
 
     def kind(self, step: Step) -> CurveKey:
         """Which return curve speaks for a boundary: by its role, whether it was seen, and what a first visit adds."""
         return kinds_of((step,), self.seen, self.known)[0]
 
-    def outlook(self, step: Step) -> Outlook:
-        """What to expect of a boundary of this prompt, this visit not counted."""
+    def outlook(self, step: Step, *, changed: bool = False) -> Outlook:
+        """What to expect of a boundary of this prompt, this visit not counted.
+
+        `changed` says that it stands behind what changed since the last request of the habit.
+        """
         kind, seen = self.kind(step), self.seen.get(step.digest)
-        forecast = self.forecasts.get(kind) or prior_forecast(kind)
         if seen is None:
-            return outlook(forecast)
+            forecast = self.withdrawn.get(kind) if changed else None
+            return outlook(forecast or self.forecasts.get(kind) or prior_forecast(kind))
+        forecast = self.forecasts.get(kind) or prior_forecast(kind)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
 
     def visits(self, digests: Sequence[bytes]) -> list[int]:

@@ -1,0 +1,117 @@
+"""The guard: which static plan, if any, has been cheaper than the planner by more than noise, and is followed.
+
+It is an expert's game with the static plans and the unguarded planner as experts, played for each habit on its own.
+What each would have cost is known from its shadow. The cheapest is followed after a lead that chance does not
+explain, with a perturbation drawn once for each plan (Hutter and Poland, "Adaptive Online Prediction by Following
+the Perturbed Leader", JMLR 6, 2005); docs/planner.md has the bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from array import array
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cachepoint.core.traffic.evidence import HALF_LIFE
+from cachepoint.core.traffic.shadows import Shadowed
+from cachepoint.core.traffic.static_plans import FAMILY, OURS, Habit
+
+HABITS_KEPT = 64
+"""Habits told apart; what is more is judged as one."""
+DEVIATIONS = 2.0
+"""Standard deviations of the difference that a lead must exceed."""
+PERTURBED = 0.01
+"""The share of the bill by which plans are perturbed: what chance alone may decide …"""
+PERTURBED_LEAST = 0.05
+"""… and the least, in largest prompts."""
+PRIOR = 0.5
+"""The chance that the planner is the right one to begin with; the static plans share the rest."""
+
+_OTHERS = Habit("", tools=False, system=False, turns=False, loop=False, size=-1)
+
+
+class Followed(NamedTuple):
+    """The plan to follow, and what its lead allows to be paid for going over to it, in input tokens."""
+
+    plan: int = OURS
+    credit: float = 0.0
+
+
+@dataclass(slots=True)
+class Standing:
+    """How the plans of one habit stand: costs, squared differences to the plan followed, and charges paid."""
+
+    costs: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
+    squares: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
+    followed: int = OURS
+    charged: float = 0.0
+    largest: float = 0.0
+    at: float = -math.inf
+
+
+@dataclass(slots=True)
+class Guard:
+    """The standings of one model's habits; `seed` draws the perturbations."""
+
+    seed: bytes = b""
+    standings: dict[Habit, Standing] = field(default_factory=dict)
+    _handicaps: tuple[float, ...] = ()
+
+    def followed(self, habit: Habit) -> Followed:
+        """Which plan a request of a habit is to follow."""
+        standing = self._standing(habit)
+        if standing is None:
+            return Followed()
+        lead = standing.costs[OURS] - standing.costs[standing.followed] - standing.charged
+        return Followed(standing.followed, lead)
+
+    def began(self, shadowed: Shadowed) -> None:
+        """A request was sent and its response began."""
+        standing = self._standing(shadowed.habit)
+        if standing is None:
+            known = len(self.standings) < HABITS_KEPT
+            standing = self.standings[shadowed.habit if known else _OTHERS] = Standing()
+        faded = math.exp2(min((standing.at - shadowed.at) / HALF_LIFE, 0.0)) if standing.at > -math.inf else 1.0
+        ours = shadowed.costs[standing.followed]
+        for plan, cost in enumerate(shadowed.costs):
+            standing.costs[plan] = standing.costs[plan] * faded + cost
+            standing.squares[plan] = standing.squares[plan] * faded + (ours - cost) ** 2
+        standing.charged = standing.charged * faded + shadowed.charge
+        standing.largest = max(standing.largest, shadowed.largest)
+        standing.at = max(standing.at, shadowed.at)
+        self._change_over(standing, shadowed.habit)
+
+    def _standing(self, habit: Habit) -> Standing | None:
+        return self.standings.get(habit) or self.standings.get(_OTHERS)
+
+    def _change_over(self, standing: Standing, habit: Habit) -> None:
+        """Follow another plan where that leads by more than noise."""
+        if not self._handicaps:
+            self._handicaps = handicaps(self.seed)
+        now = standing.followed
+        scale = max(PERTURBED * standing.costs[now], PERTURBED_LEAST * standing.largest)
+        here, best, found = standing.costs[now] + self._handicaps[now] * scale, 0.0, now
+        for plan, cost in enumerate(standing.costs):
+            if plan < OURS and habit.ttl not in ("auto", FAMILY[plan].ttl) and FAMILY[plan].places:
+                continue
+            lead = here - cost - self._handicaps[plan] * scale - DEVIATIONS * math.sqrt(standing.squares[plan])
+            if lead > best:
+                best, found = lead, plan
+        if found != now:
+            standing.squares[now] = standing.squares[found]
+            standing.squares[found] = 0.0
+            standing.followed, standing.charged = found, 0.0
+
+
+def handicaps(seed: bytes) -> tuple[float, ...]:
+    """What each plan's cost is perturbed by, in units of the perturbation: less its luck, more the rarer it is held."""
+    prior = [(1 - PRIOR) / len(FAMILY)] * len(FAMILY) + [PRIOR]
+    return tuple(-math.log(share) + math.log(_drawn(seed, plan)) for plan, share in enumerate(prior))
+
+
+def _drawn(seed: bytes, plan: int) -> float:
+    """A number above 0 and up to 1, the same for the same seed."""
+    digest = hashlib.blake2b(plan.to_bytes(2), key=seed[:64], digest_size=7).digest()
+    return (int.from_bytes(digest) + 1) / (1 << 56)
