@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from capture_lib.requests import Knobs, Message, Request, Workload, assistant, in_order, text, user
+
 from league_lib.talk import HOUR, dialogue, exchange, human_gap, kept, new, rng_of
 
 

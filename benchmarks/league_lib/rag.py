@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from capture_lib.requests import Knobs, Message, Request, Text, Workload, assistant, in_order, text, user
+
 from league_lib.talk import dialogue, human_gap, kept, new, rng_of
 
 STATIC, RETRIEVED = 3_500, 2_000
@@ -109,7 +110,7 @@ def documents(
     row: str,
     put: Callable[[str, str], tuple[tuple[Text, ...], Message]],
     in_passes: bool,
-    knobs: Knobs,  # noqa: FBT001
+    knobs: Knobs,
 ) -> Iterator[Request]:
     """Five questions on each of many documents: document by document, or question by question."""
     rng, at = rng_of(knobs, row), 0.0

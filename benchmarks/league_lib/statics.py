@@ -15,14 +15,15 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from capture_lib.measure import input_side
+from capture_lib.requests import Request, ToolResult
+from capture_lib.stage import rendered
+
 from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Point, Position
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._reading.positions import RenderedPrompt
-from capture_lib.measure import input_side
-from capture_lib.requests import Request, ToolResult
-from capture_lib.stage import rendered
 
 NOTHING = "nothing"
 SETS = (

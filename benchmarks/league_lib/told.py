@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from cachepoint.core.provider.usage import Usage
 from capture_lib.contenders import Cachepoint
 from capture_lib.measure import input_side
 from capture_lib.stage import rates
+
+from cachepoint.core.provider.usage import Usage
 from league_lib.standing import Match, Standing, peers, usage_of
 
 HEADER = (
