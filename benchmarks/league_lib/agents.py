@@ -81,8 +81,8 @@ def supervised(knobs: Knobs) -> Iterator[Request]:
     return in_order(found)
 
 
-def remembering(row: str, in_one: bool, knobs: Knobs) -> Iterator[Request]:  # noqa: FBT001 - bound by partial
-    """A memory text behind the agent's own prompt, new with each question of the person, the same within its tool loop."""
+def remembering(row: str, knobs: Knobs, *, in_one: bool) -> Iterator[Request]:
+    """A memory text behind the agent's own prompt, new with each question, the same within its tool loop."""
     rng = rng_of(knobs, row)
     found: list[Request] = []
     own, tools = kept(knobs, 2_500, "remembering system"), toolbox(knobs, "remember", 6)
@@ -142,10 +142,25 @@ def bursts(knobs: Knobs) -> Iterator[Request]:
 ROWS: tuple[Workload, ...] = (
     Workload("approvals", "an agent whose every other step waits ten minutes for a person", approvals, 60),
     Workload("clear-20", "tool results cleared twenty at a time", partial(cleared, "clear-20", 4, 60, 5, 20), 60),
-    Workload("clear-each", "all but the last eight tool results cleared at each step", partial(cleared, "clear-each", 8, 30, 8, 1), 60),
+    Workload(
+        "clear-each",
+        "all but the last eight tool results cleared at each step",
+        partial(cleared, "clear-each", 8, 30, 8, 1),
+        60,
+    ),
     Workload("supervisor", "a supervisor and three agents with prompts and tools of their own", supervised, 60),
-    Workload("memory-string", "a memory text in the system string, new with each question", partial(remembering, "memory-string", True), 60),
-    Workload("memory-block", "a memory text in a system block, new with each question", partial(remembering, "memory-block", False), 60),
+    Workload(
+        "memory-string",
+        "a memory text in the system string, new with each question",
+        partial(remembering, "memory-string", in_one=True),
+        60,
+    ),
+    Workload(
+        "memory-block",
+        "a memory text in a system block, new with each question",
+        partial(remembering, "memory-block", in_one=False),
+        60,
+    ),
     Workload("selected-tools", "five of fifteen tools, picked for each question", selected_tools, 60),
     Workload("bursts", "short agent runs with breaks of 15 to 75 minutes", bursts, 60),
-)  # fmt: skip
+)
