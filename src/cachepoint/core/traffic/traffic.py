@@ -1,8 +1,9 @@
 """Learned traffic of one scope: prefixes seen, entries believed alive, and what usage confirmed.
 
-A scope is (credentials' scope, Region, model or profile id, API). Everything is keyed by digest; no
-text is kept. `Traffic` is changed only through its methods, each of which takes `now`; a store holds
-one per scope and guards it. What the planner gets is a frozen `View`.
+A scope is (credentials' scope, Region, model or profile id, API); what belongs to the base model is in the
+`Pool` that its scopes share. Everything is keyed by digest; no text is kept. `Traffic` is changed only
+through its methods, each of which takes `now`; a store holds one per scope and guards it. What the
+planner gets is a frozen `View`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import NamedTuple, TypeVar
 
-from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import (
     LIKELY_TOLERANCE,
@@ -26,38 +24,11 @@ from cachepoint.core.traffic.entries import (
     by_life,
 )
 from cachepoint.core.traffic.kinds import NAMED, CurveKey
+from cachepoint.core.traffic.latest import Latest, Room
+from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.return_curves import LATE, SOON, Habits, Happened
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
 from cachepoint.core.traffic.waste import Guards, Waste
-
-_V = TypeVar("_V")
-
-
-class Latest(dict[bytes, _V]):
-    """A mapping in the order in which its digests were last put in."""
-
-    __slots__ = ()
-
-    def put(self, digest: bytes, value: _V) -> None:
-        """Put in what is latest now."""
-        self.pop(digest, None)
-        self[digest] = value
-
-    def take_oldest(self, count: int) -> list[tuple[bytes, _V]]:
-        """Take out those put in longest ago."""
-        return [(digest, self.pop(digest)) for digest in list(islice(self, max(count, 0)))]
-
-
-class Room(NamedTuple):
-    """How much a scope keeps, or may: boundaries, entries, blocks of recent requests, return curves."""
-
-    boundaries: int
-    entries: int
-    blocks: int
-    curves: int
-
-
-EMPTY = Room(0, 0, 0, 0)
 
 _SHAPES_REMEMBERED = 16
 _SHAPE_BLOCKS = 4096
@@ -76,12 +47,10 @@ _STRAYS = 3
 class Traffic:
     """The learned traffic of one scope; `lumped` says that it may be one of those no longer told apart."""
 
-    calibration: Calibration = field(default_factory=Calibration)
+    pool: Pool = field(default_factory=Pool)
     waste: Waste = field(default_factory=Waste)
-    learned_minimum: int = 0
     refused: frozenset[str] = frozenset()
     splits_trusted: bool = True
-    habits: Habits = field(default_factory=Habits)
     entries: Latest[Entry] = field(default_factory=Latest)
     recent: deque[Shape] = field(default_factory=deque)
     blocks: int = 0
@@ -89,8 +58,12 @@ class Traffic:
     lumped: bool = False
     seen: Latest[Seen] = field(default_factory=Latest)
     tails: Latest[bytes] = field(default_factory=Latest)
-    _unreadable: int = 0
     _splits_failed: int = 0
+
+    @property
+    def habits(self) -> Habits:
+        """How boundaries come back, by kind: the base model's."""
+        return self.pool.habits
 
     def visit(self, steps: Sequence[Step], history: bytes | None, now: float) -> View:
         """Remember that a request with these boundaries came, and say what was known before.
@@ -109,10 +82,10 @@ class Traffic:
 
     def kept(self) -> Room:
         """How much it keeps."""
-        return Room(len(self.seen), len(self.entries), self.blocks, len(self.habits.curves))
+        return Room(len(self.seen), len(self.entries), self.blocks)
 
     def keep(self, most: Room, now: float) -> None:
-        """Keep at most so much: what was used last, and kinds lumped together. What guards money stays."""
+        """Keep at most so much: what was used last. What guards money stays."""
         if (boundaries := len(self.seen) - most.boundaries) > 0:
             lost = [seen for _, seen in self.seen.take_oldest(boundaries)]
             self.habits.forgotten([(s.kind, s.waits_since) for s in lost if s.waits_since is not None], now)
@@ -123,7 +96,6 @@ class Traffic:
             self.blocks -= len(oldest.sizes)
             if not self.recent and most.blocks:
                 self._recall(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
-        self.habits.coarsen(most.curves)
 
     @property
     def guards(self) -> Guards:
@@ -162,7 +134,7 @@ class Traffic:
             return
         self.waste = self.waste.settled(usage, sent.rates)
         self._check_splits(sent, usage)
-        self.calibration = self.calibration.updated(sent.estimated, usage.prompt)
+        self.pool.calibration = self.pool.calibration.updated(sent.estimated, usage.prompt)
         self._correct(sent, usage, started)
         self._learn_of_others(sent, usage)
         cached = usage.cache_read + usage.cache_write
@@ -172,18 +144,6 @@ class Traffic:
     def holds(self, digests: Sequence[bytes], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive."""
         return any((entry := self.entries.get(digest)) is not None and entry.lives(now) for digest in digests)
-
-    def like(self) -> Traffic:
-        """Traffic that starts with what this one learned of habits and sizes, but believes no entry alive."""
-        return Traffic(
-            calibration=self.calibration,
-            learned_minimum=self.learned_minimum,
-            refused=self.refused,
-            splits_trusted=self.splits_trusted,
-            habits=Habits(undated=self.habits.counted(self.latest)),
-            seen=Latest((digest, seen._replace(last=None, waits_since=None)) for digest, seen in self.seen.items()),
-            tails=Latest(self.tails),
-        )
 
     def refuse(self, refused: str) -> None:
         """The service refused checkpoints in a section, or a TTL: none is placed there, or with it, again."""
@@ -203,7 +163,7 @@ class Traffic:
         found: dict[bytes, Entry] = {}
         reached = alive = 0.0
         for digest, _, tokens, _ in steps:
-            known = self.seen.get(digest)
+            known = self.seen.get(digest) or self.pool.told.get(digest)
             if known is not None:
                 seen[digest], reached = known, tokens
                 entry = self.entries.get(digest)
@@ -215,7 +175,8 @@ class Traffic:
                 alive = tokens
         kinds = kinds_of(steps, seen, reached)
         view = View(
-            seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, self.waste,
+            seen, entries, self.habits.forecasts(set(kinds), now), self.pool.calibration,
+            self.pool.learned_minimum, self.waste,
             tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
             alive=alive,
         )  # fmt: skip
@@ -333,7 +294,7 @@ class Traffic:
 
     def _check_splits(self, sent: Sent, usage: Usage) -> None:
         """A split that makes a prompt notably dearer in tokens than its like is not borne out."""
-        known = self.calibration
+        known = self.pool.calibration
         if known.samples < _CALIBRATED or not sent.estimated or not any(point.splits for point in sent.points):
             return
         likely = known.factor * sent.estimated
@@ -346,12 +307,12 @@ class Traffic:
             self.splits_trusted = False
 
     def _learn_minimum(self, sent: Sent, cached: int) -> None:
-        largest = max((point.tokens for point in sent.points), default=0.0)
+        pool, largest = self.pool, max((point.tokens for point in sent.points), default=0.0)
         if cached:
-            self._unreadable = 0
-            if cached < self.learned_minimum:
-                self.learned_minimum = 0
-        elif largest > max(sent.minimum, self.learned_minimum) * (1 + LIKELY_TOLERANCE):
-            self._unreadable += 1
-            if self._unreadable >= _UNREADABLE_BEFORE_LEARNING:
-                self.learned_minimum, self._unreadable = int(largest * (1 + LIKELY_TOLERANCE)), 0
+            pool.unreadable = 0
+            if cached < pool.learned_minimum:
+                pool.learned_minimum = 0
+        elif largest > max(sent.minimum, pool.learned_minimum) * (1 + LIKELY_TOLERANCE):
+            pool.unreadable += 1
+            if pool.unreadable >= _UNREADABLE_BEFORE_LEARNING:
+                pool.learned_minimum, pool.unreadable = int(largest * (1 + LIKELY_TOLERANCE)), 0
