@@ -25,6 +25,7 @@ from pathlib import Path
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
 from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
 
 BOUND_MIB = 64.0
@@ -62,7 +63,8 @@ def shape(number: int, here: list[Step]) -> Shape:
 
 def serve(store: MemoryStore, number: int, scopes: int, now: float) -> None:
     """One request from visit to answer."""
-    scope, here = f"account|endpoint|us-east-1|model{number % scopes}|converse", steps(number)
+    scope = Scope(f"account|endpoint|us-east-1|tenant{number % scopes}|converse", "model")
+    here = steps(number)
     store.visit(scope, here, None, now)
     points = tuple(SentPoint(here[place].digest, "1h", tokens) for place, tokens in ((1, 2e3), (3, 4e3), (11, 8e3)))
     sent = Sent(points=points, written=4e3, estimated=8e3, minimum=1024, shape=shape(number, here))

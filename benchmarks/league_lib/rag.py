@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from capture_lib.requests import Knobs, Message, Request, Text, Workload, assistant, in_order, text, user
+
 from league_lib.talk import dialogue, human_gap, kept, new, rng_of
 
 STATIC, RETRIEVED = 3_500, 2_000
+Put = Callable[[str, str], tuple[tuple[Text, ...], Message]]
+"""Where a document and a question go: the system prompt and the message."""
 SystemOf = Callable[[str, str], tuple[Text, ...]]
 """The system prompt from its static text and this turn's documents."""
 
@@ -57,7 +60,8 @@ def sessions(row: str, count: int, turns: int, system_of: SystemOf, every: int, 
 
 def in_user_message(knobs: Knobs) -> Iterator[Request]:
     """Static system prompt; the documents stand before the question and are gone from the history."""
-    rng, found = rng_of(knobs, "rag-user"), []
+    rng = rng_of(knobs, "rag-user")
+    found: list[Request] = []
     system = (text(kept(knobs, STATIC, "handbook")),)
     for chat in range(knobs.many(12)):
         at = rng.uniform(0, 3600) * knobs.gaps
@@ -105,12 +109,7 @@ def _user_string(document: str, question: str) -> tuple[tuple[Text, ...], Messag
     return (), user(text(document, "\n\nQuestion: ", question))
 
 
-def documents(
-    row: str,
-    put: Callable[[str, str], tuple[tuple[Text, ...], Message]],
-    in_passes: bool,
-    knobs: Knobs,  # noqa: FBT001
-) -> Iterator[Request]:
+def documents(row: str, put: Put, knobs: Knobs, *, in_passes: bool) -> Iterator[Request]:
     """Five questions on each of many documents: document by document, or question by question."""
     rng, at = rng_of(knobs, row), 0.0
     count, questions = knobs.many(120), 5
@@ -128,19 +127,17 @@ def _sessions(name: str, title: str, count: int, turns: int, system_of: SystemOf
     return Workload(name, title, partial(sessions, name, count, turns, system_of, every), 150)
 
 
-def _documents(
-    name: str, title: str, put: Callable[[str, str], tuple[tuple[Text, ...], Message]]
-) -> Sequence[Workload]:
+def _documents(name: str, title: str, put: Put) -> Sequence[Workload]:
     return (
         Workload(
             f"docs-grouped-{name}",
             f"120 documents × 5 questions, {title}",
-            partial(documents, f"docs-grouped-{name}", put, False),
+            partial(documents, f"docs-grouped-{name}", put, in_passes=False),
         ),
         Workload(
             f"docs-passes-{name}",
             f"5 questions × 120 documents, {title}",
-            partial(documents, f"docs-passes-{name}", put, True),
+            partial(documents, f"docs-passes-{name}", put, in_passes=True),
         ),
     )
 

@@ -70,4 +70,4 @@ def test_the_page_names_every_role_and_how_many_rows_they_make() -> None:
     text = PAGE.split("\n### The format of a delta\n")[1].split("\n### ")[0]
     assert set(get_args(Role)) <= set(CODE.findall(text))
     kinds = sum(len(sizes) + 2 for sizes in FIRST_KINDS.values())  # all sizes together, and those seen before
-    assert f"at most {kinds} rows a scope" in text
+    assert f"at most {kinds} rows a base model" in text

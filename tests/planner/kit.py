@@ -15,10 +15,11 @@ from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Point
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.store._memory import MemoryStore
 
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
-SCOPE = "account|endpoint|region|model|converse"
+SCOPE = Scope("account|endpoint|region|model|converse", "model")
 RATES = Rates()
 Request = dict[str, object]
 
@@ -97,7 +98,9 @@ class Caller:
         positions = [Position(end.digest, self._exact(end.tokens)) for end in ends]
         points = [Point(mark.block, mark.ttl or "5m") for mark in prompt.marks if mark.block is not None]
         total = self._exact(prompt.tokens)
-        served = self.cache.serve(CacheRequest(SCOPE, positions, points, total), self.followed or self.rule, self.now)
+        served = self.cache.serve(
+            CacheRequest(SCOPE.name, positions, points, total), self.followed or self.rule, self.now
+        )
         self.cache.begin_response(served, self.now)
         usage = served.usage
         self.uncached += total

@@ -186,7 +186,7 @@ def test_a_profile_with_curves_of_another_length_is_named(tmp_path: Path) -> Non
     caller.calls(in_one_string(number) for number in range(4))
     caller.store.save(tmp_path / "profile.json")
     content = json.loads((tmp_path / "profile.json").read_text())
-    next(iter(content["scopes"].values()))["curves"][0][1].pop()
+    content["models"]["model"]["curves"][0][1].pop()
     (tmp_path / "profile.json").write_text(json.dumps(content))
     with pytest.raises(ConfigurationError, match=r"profile\.json is no profile"):
         MemoryStore.load(tmp_path / "profile.json")

@@ -11,9 +11,11 @@ import pytest
 
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.traffic.entries import Sent, SentPoint
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
 
-SCOPE = "account|endpoint|us-east-1|model|converse"
+SCOPE = Scope("account|endpoint|us-east-1|model|converse", "model")
+ANOTHER = Scope("another", "model")
 
 
 def digest(*names: object) -> bytes:
@@ -29,7 +31,7 @@ def written(*names: object, tokens: float = 4000.0, ttl: str = "5m") -> Sent:
     return Sent(points=points, written=tokens, estimated=tokens + 10, minimum=1024)
 
 
-def serve(store: MemoryStore, *names: object, scope: str = SCOPE, now: float = 1000.0) -> None:
+def serve(store: MemoryStore, *names: object, scope: Scope = SCOPE, now: float = 1000.0) -> None:
     store.visit(scope, steps(*names), None, now)
     sent = written(*names)
     store.sent(scope, sent, now)
@@ -53,7 +55,7 @@ def test_peeking_remembers_nothing() -> None:
 def test_scopes_know_nothing_of_each_other_but_that_a_prefix_lives_elsewhere() -> None:
     store = MemoryStore()
     serve(store, "a")
-    view = store.visit("another", steps("a"), None, 1001.0)
+    view = store.visit(ANOTHER, steps("a"), None, 1001.0)
     assert (view.seen, view.entries, view.other_scope) == ({}, {}, True)
 
 
@@ -85,7 +87,7 @@ def test_a_refusal_is_remembered_for_its_scope() -> None:
     store = MemoryStore()
     store.refuse(SCOPE, "tools")
     assert store.peek(SCOPE, (), 0.0).refused == ("tools",)
-    assert store.peek("another", (), 0.0).refused == ()
+    assert store.peek(ANOTHER, (), 0.0).refused == ()
 
 
 def test_each_store_has_a_key_of_its_own_unless_given_one() -> None:
@@ -113,7 +115,12 @@ def test_memory_is_bounded_whatever_comes(scopes: int) -> None:
     tracemalloc.start()
     try:
         for number in range(1500):
-            serve(store, *((number, place) for place in range(3)), scope=f"scope{number % scopes}", now=number / 100)
+            serve(
+                store,
+                *((number, place) for place in range(3)),
+                scope=Scope(f"scope{number % scopes}", "model"),
+                now=number / 100,
+            )
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

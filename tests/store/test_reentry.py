@@ -13,6 +13,7 @@ import pytest
 import cachepoint
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.traffic.entries import Sent, SentPoint
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.store import _memory
@@ -20,6 +21,10 @@ from cachepoint.store import _memory
 NOW = 1_000_000.0
 PACKAGE = str(Path(cachepoint.__file__).parent)
 SENT = Sent((SentPoint(b"p" * 16, "5m", 1_000.0),), written=1_000, estimated=1_000)
+
+
+def of(name: str) -> Scope:
+    return Scope(name, "model")
 
 
 def steps(*names: object) -> list[Step]:
@@ -30,10 +35,10 @@ def filled() -> MemoryStore:
     """So full that the next request makes room, with a call under way in each of two scopes."""
     store = MemoryStore(boundaries_kept=40)
     for scope in ("abandoned", "idle"):
-        store.visit(scope, steps(*((scope, place) for place in range(9))), None, NOW)
-        store.sent(scope, SENT, NOW)
+        store.visit(of(scope), steps(*((scope, place) for place in range(9))), None, NOW)
+        store.sent(of(scope), SENT, NOW)
     for number in range(4):
-        store.visit("busy", steps(*((number, place) for place in range(5))), None, NOW + number)
+        store.visit(of("busy"), steps(*((number, place) for place in range(5))), None, NOW + number)
     return store
 
 
@@ -62,9 +67,9 @@ def interrupted(call: Callable[[], object], at: int, by: Callable[[], object]) -
 
 def abandon(store: MemoryStore) -> None:
     """A stream ends without its answer, and one that was never begun."""
-    store.settled("abandoned", SENT, None, NOW)
-    store.failed("idle", SENT)
-    store.refuse("new", "tools")
+    store.settled(of("abandoned"), SENT, None, NOW)
+    store.failed(of("idle"), SENT)
+    store.refuse(of("new"), "tools")
 
 
 @pytest.mark.parametrize("by", ["visit", "sent", "save"])
@@ -77,8 +82,8 @@ def test_a_stream_may_settle_itself_at_any_line_of_another_call(
         lines += 1
         store = filled()
         calls: dict[str, Callable[[], object]] = {
-            "visit": lambda store=store: store.visit("another", steps(*range(30)), None, NOW + 9),  # type: ignore[misc]
-            "sent": lambda store=store: store.sent("busy", SENT, NOW + 9),  # type: ignore[misc]
+            "visit": lambda store=store: store.visit(of("another"), steps(*range(30)), None, NOW + 9),  # type: ignore[misc]
+            "sent": lambda store=store: store.sent(of("busy"), SENT, NOW + 9),  # type: ignore[misc]
             "save": lambda store=store: store.save(tmp_path / "profile"),  # type: ignore[misc]
         }
         came = interrupted(calls[by], lines, lambda store=store: abandon(store))  # type: ignore[misc]
@@ -86,9 +91,9 @@ def test_a_stream_may_settle_itself_at_any_line_of_another_call(
             break
         assert store._kept == store._counted()
         # Nothing is lost: a quarter of 1,000 tokens is wasted, and no call is under way any more.
-        assert store.peek("abandoned", (), NOW + 9).waste == Waste(250, 0, 1_000, 1_000)
-        assert store.peek("idle", (), NOW + 9).waste == Waste()
-        assert store.peek("new", (), NOW + 9).refused == ("tools",)
+        assert store.peek(of("abandoned"), (), NOW + 9).waste == Waste(250, 0, 1_000, 1_000)
+        assert store.peek(of("idle"), (), NOW + 9).waste == Waste()
+        assert store.peek(of("new"), (), NOW + 9).refused == ("tools",)
         assert store._kept == store._counted()
     assert lines > 20
 
@@ -97,11 +102,11 @@ def test_what_waits_is_done_in_the_order_in_which_it_came() -> None:
     store = MemoryStore()
 
     def lessons() -> None:
-        store.sent("scope", SENT, NOW)
-        store.settled("scope", SENT, Usage(cache_write_5m=1_000), NOW)
+        store.sent(of("scope"), SENT, NOW)
+        store.settled(of("scope"), SENT, Usage(cache_write_5m=1_000), NOW)
 
-    interrupted(lambda: store.visit("scope", steps("x"), None, NOW), 5, lessons)
-    assert store.peek("scope", (), NOW).waste == Waste(250, 0, 1_000, 1_000)
+    interrupted(lambda: store.visit(of("scope"), steps("x"), None, NOW), 5, lessons)
+    assert store.peek(of("scope"), (), NOW).waste == Waste(250, 0, 1_000, 1_000)
 
 
 def test_a_view_in_the_middle_of_another_call_is_refused_and_the_call_goes_on() -> None:
@@ -109,9 +114,9 @@ def test_a_view_in_the_middle_of_another_call_is_refused_and_the_call_goes_on() 
 
     def ask() -> None:
         with pytest.raises(RuntimeError, match="in the middle of another"):
-            store.visit("scope", steps("y"), None, NOW)
+            store.visit(of("scope"), steps("y"), None, NOW)
         refused.append(True)
 
-    interrupted(lambda: store.visit("scope", steps("x"), None, NOW), 12, ask)
+    interrupted(lambda: store.visit(of("scope"), steps("x"), None, NOW), 12, ask)
     assert refused
-    assert len(store.peek("scope", steps("x"), NOW).seen) == 1
+    assert len(store.peek(of("scope"), steps("x"), NOW).seen) == 1

@@ -6,7 +6,7 @@ import gc
 import json
 import tracemalloc
 from pathlib import Path
-from unittest.mock import Mock
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.evidence import AT_RISK
+from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
@@ -22,6 +25,11 @@ from cachepoint.store import _memory
 from cachepoint.store._memory import _level
 
 NOW = 1_000_000.0
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def of(name: str) -> Scope:
+    return Scope(name, "model")
 
 
 def steps(*names: object) -> list[Step]:
@@ -31,12 +39,12 @@ def steps(*names: object) -> list[Step]:
 def lose(store: MemoryStore, scope: str, tokens: int = 1_000, now: float = NOW) -> None:
     """A write of which no answer ever came: at 1.25, a quarter of it is wasted."""
     sent = Sent((SentPoint(b"p" * 16, "5m", tokens),), written=tokens, estimated=tokens)
-    store.sent(scope, sent, now)
-    store.settled(scope, sent, None, now)
+    store.sent(of(scope), sent, now)
+    store.settled(of(scope), sent, None, now)
 
 
 def waste(store: MemoryStore, scope: str) -> Waste:
-    return store.peek(scope, (), NOW).waste
+    return store.peek(of(scope), (), NOW).waste
 
 
 @pytest.mark.parametrize(
@@ -56,26 +64,26 @@ def test_parts_are_cut_to_the_highest_level_at_which_all_have_room(parts: list[i
 
 def test_a_busy_scope_makes_room_and_a_small_one_keeps_what_it_has() -> None:
     store = MemoryStore(boundaries_kept=1_000)
-    store.visit("small", steps(*range(50)), None, NOW)
+    store.visit(of("small"), steps(*range(50)), None, NOW)
     for number in range(150):
-        store.visit("busy", steps(*((number, place) for place in range(10))), None, NOW + number)
-    assert len(store.peek("small", steps(*range(50)), NOW).seen) == 50
-    kept = store.peek("busy", steps(*((number, place) for number in range(150) for place in range(10))), NOW).seen
+        store.visit(of("busy"), steps(*((number, place) for place in range(10))), None, NOW + number)
+    assert len(store.peek(of("small"), steps(*range(50)), NOW).seen) == 50
+    kept = store.peek(of("busy"), steps(*((number, place) for number in range(150) for place in range(10))), NOW).seen
     assert 900 < len(kept) <= 950
-    assert store.peek("busy", steps((149, 0)), NOW).seen
-    assert not store.peek("busy", steps((0, 0)), NOW).seen
+    assert store.peek(of("busy"), steps((149, 0)), NOW).seen
+    assert not store.peek(of("busy"), steps((0, 0)), NOW).seen
 
 
 def test_a_scope_that_was_idle_for_an_hour_gives_up_first_what_it_remembers() -> None:
     store = MemoryStore(boundaries_kept=1_000)
-    store.visit("idle", steps(*range(400)), None, NOW)
+    store.visit(of("idle"), steps(*range(400)), None, NOW)
     lose(store, "idle")
     before = waste(store, "idle")
     for number in range(100):
-        store.visit("busy", steps(*((number, place) for place in range(10))), None, NOW + 3_601 + number)
-    assert not store.peek("idle", steps(*range(400)), NOW).seen
+        store.visit(of("busy"), steps(*((number, place) for place in range(10))), None, NOW + 3_601 + number)
+    assert not store.peek(of("idle"), steps(*range(400)), NOW).seen
     assert waste(store, "idle") == before
-    assert len(store.peek("busy", steps(*((n, p) for n in range(100) for p in range(10))), NOW).seen) == 1_000
+    assert len(store.peek(of("busy"), steps(*((n, p) for n in range(100) for p in range(10))), NOW).seen) == 1_000
 
 
 @pytest.mark.parametrize("scopes", [1, 20, 200])
@@ -86,13 +94,13 @@ def test_memory_is_bounded_whatever_the_number_of_scopes(scopes: int) -> None:
     try:
         for number in range(1_000):
             scope, here = f"scope{number % scopes}", steps(*((number, place) for place in range(6)))
-            store.visit(scope, here, None, NOW + number)
+            store.visit(of(scope), here, None, NOW + number)
             blocks = tuple(bytes([block % 256]) * 16 for block in range(1_000))
             sent = Sent(
                 (SentPoint(here[0].digest, "1h", 1e3),), shape=Shape(blocks, (9,) * 1_000, (0, 0), (), 0, "1h", 0)
             )
-            store.sent(scope, sent, NOW + number)
-            store.settled(scope, sent, Usage(cache_write_1h=1_000), NOW + number)
+            store.sent(of(scope), sent, NOW + number)
+            store.settled(of(scope), sent, Usage(cache_write_1h=1_000), NOW + number)
         gc.collect()  # which empties the interpreter's lists of freed tuples, too
         used, _ = tracemalloc.get_traced_memory()
     finally:
@@ -105,35 +113,53 @@ def test_what_is_counted_is_what_is_kept() -> None:
     store = MemoryStore(boundaries_kept=500)
     for number in range(400):
         here = steps(*((number, place) for place in range(number % 7)))
-        store.visit(f"scope{number % 9}", here, None, NOW + number * 60)
+        store.visit(of(f"scope{number % 9}"), here, None, NOW + number * 60)
         lose(store, f"scope{number % 5}", now=NOW + number * 60)
         assert store._kept == store._counted()
-        assert all(held <= most for held, most in zip(store._kept, store._room_at, strict=True))
-    assert store._room_at[:3] == store._most[:3]
+        assert all(held <= most for held, most in zip(store._kept, store._most, strict=True))
 
 
-def test_curves_that_cannot_be_lumped_together_do_not_make_every_request_make_room(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    store = MemoryStore(boundaries_kept=1_000)
-    make_room = Mock(side_effect=store._make_room)
-    monkeypatch.setattr(store, "_make_room", make_room)
-    for number in range(400):
-        store.visit(f"scope{number % 200}", steps(number), None, NOW + number)
-    assert len(store._scopes) == store._kept.curves == 200  # twice as many as there is room for
-    assert make_room.call_count < 45
+def test_base_models_share_the_room_for_curves() -> None:
+    store = MemoryStore(boundaries_kept=1_000)  # a hundred curves
+    here = [Step(bytes([place]) * 16, role, 32.0 * 4**place) for role in ROLES for place in range(8)]
+    for number in range(40):
+        store.visit(Scope(f"scope{number}", f"model{number % 4}"), here, None, NOW + number)
+    assert len(store._pools) == 4
+    assert all(10 < len(pool.habits.curves) <= 25 for pool in store._pools.values())
+    store.visit(Scope("scope", "fifth"), here, None, NOW)
+    assert all(10 < len(pool.habits.curves) <= 20 for pool in store._pools.values())
+
+
+def test_models_that_there_is_no_room_to_tell_apart_are_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "POOLS_KEPT", 2)
+    store = MemoryStore()
+    for number in range(6):
+        store.visit(Scope(f"scope{number}", f"model{number}"), steps("x"), None, NOW + number)
+    assert len(store._pools) == 3
+    counted = [sum(map(len, (curve.waits for curve in pool.habits.curves.values()))) for pool in store._pools.values()]
+    assert counted == [1, 1, 4]
+
+
+def test_a_scope_that_is_forgotten_counts_as_far_as_its_waits_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "SCOPES_KEPT", 1)
+    store = MemoryStore()
+    store.visit(of("a"), steps("x"), None, NOW)
+    store.visit(of("b"), steps("y"), None, NOW + 60)
+    (row,) = store.evidence(of("c"), NOW + 60).counted(NOW + 60).values()
+    # The wait of a was given up after nothing, the newest thing its model knew of then; that of b goes on.
+    assert row[AT_RISK : AT_RISK + 2] == pytest.approx((2 * 0.5, 0), abs=1e-3)
 
 
 def test_what_guards_money_outlives_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory, "SCOPES_KEPT", 3)
     store = MemoryStore()
-    store.visit("a", steps("x"), None, NOW)
+    store.visit(of("a"), steps("x"), None, NOW)
     lose(store, "a")
-    store.refuse("a", "tools")
+    store.refuse(of("a"), "tools")
     for number in range(5):
-        store.visit(f"other{number}", steps("x"), None, NOW)
+        store.visit(of(f"other{number}"), steps("x"), None, NOW)
     assert len(store._scopes) == 3
-    view = store.peek("a", steps("x"), NOW)
+    view = store.peek(of("a"), steps("x"), NOW)
     assert view.seen == {}
     assert (view.waste, view.refused) == (Waste(250, 0, 1_000, 1_000), ("tools",))
     assert waste(store, "new") == Waste()
@@ -145,16 +171,16 @@ def test_guards_of_scopes_no_longer_told_apart_hold_for_every_new_one(monkeypatc
     store = MemoryStore()
     for name in ("a", "b", "c", "d", "e"):
         lose(store, name, 1_000 if name == "a" else 2_000)
-        store.refuse(name, f"section {name}")
+        store.refuse(of(name), f"section {name}")
     # d and e are kept, c's guards are; a's were lumped together before e began, and b's after
     assert set(store._scopes) == {"d", "e"}
-    assert (waste(store, "d"), store.peek("d", (), NOW).refused) == (Waste(500, 0, 2_000, 2_000), ("section d",))
+    assert (waste(store, "d"), store.peek(of("d"), (), NOW).refused) == (Waste(500, 0, 2_000, 2_000), ("section d",))
     assert waste(store, "e") == Waste(500 + 750, 0, 2_000, 2_000)
-    new = store.peek("new", (), NOW)  # which makes c's one of them too
+    new = store.peek(of("new"), (), NOW)  # which makes c's one of them too
     assert (new.waste, new.refused) == (Waste(1_250), ("section a", "section b", "section c"))
     # what they wasted is counted once, whichever scopes come and go
     for number in range(20):
-        store.peek(f"new{number}", (), NOW)
+        store.peek(of(f"new{number}"), (), NOW)
     own = [*(guards.waste for guards in store._guards.values()), *(found.waste for found in store._scopes.values())]
     assert store._lumped.waste.net + sum(each.net for each in own) == 250 + 4 * 500
 
@@ -171,7 +197,7 @@ def test_a_scope_that_others_bind_stays_bound_when_it_comes_back(monkeypatch: py
     store = MemoryStore()
     lose(store, "a")
     for name in ("b", "c", "d"):
-        store.peek(name, (), NOW)
+        store.peek(of(name), (), NOW)
     assert waste(store, "d").net == 250  # a's are among those that are lumped, and d may be a
 
 
@@ -180,8 +206,8 @@ def test_many_scopes_that_lost_nothing_allow_a_new_one_no_more(monkeypatch: pyte
     monkeypatch.setattr(_memory, "GUARDS_KEPT", 4)
     store, sent = MemoryStore(), Sent(estimated=1_000_000)
     for number in range(40):
-        store.sent(f"big{number}", sent, NOW)
-        store.settled(f"big{number}", sent, Usage(input=1_000_000), NOW)
+        store.sent(of(f"big{number}"), sent, NOW)
+        store.settled(of(f"big{number}"), sent, Usage(input=1_000_000), NOW)
     for name in ("new", "newer"):
         # .015 × 10,000 + 2 × 1.25 × 10,000, as in a store of its own
         assert waste(store, name).allowance(10_000, Rates()) == 25_150
@@ -198,8 +224,8 @@ def test_rotating_scopes_gives_no_more_than_two_writes_to_each_that_is_told_apar
     for number in range(400):
         name = f"scope{number % 40}"
         if waste(store, name).allowance(1_000, Rates()) >= sent.surcharge:
-            store.sent(name, sent, NOW)
-            store.settled(name, sent, Usage(cache_write_1h=1_000), NOW)
+            store.sent(of(name), sent, NOW)
+            store.settled(of(name), sent, Usage(cache_write_1h=1_000), NOW)
             lost += sent.surcharge
     # seven are told apart while nothing is lumped; from then on each loss counts for all that come
     assert lost <= (3 + 4 + 1) * (2 * 1.25 + 0.015 * 3) * 1_000
@@ -218,12 +244,12 @@ OPERATIONS = st.lists(
 def happens(store: MemoryStore, scope: str, what: str, tokens: int) -> None:
     sent = Sent((SentPoint(b"p" * 16, "5m", tokens),), written=tokens, estimated=tokens)
     if what == "sent":
-        store.sent(scope, sent, NOW)
+        store.sent(of(scope), sent, NOW)
     elif what == "failed":
-        store.failed(scope, sent)
+        store.failed(of(scope), sent)
     else:
         usage = {"lost": None, "written": Usage(cache_write_5m=tokens), "read": Usage(cache_read=tokens)}[what]
-        store.settled(scope, sent, usage, NOW)
+        store.settled(of(scope), sent, usage, NOW)
 
 
 @settings(deadline=None, max_examples=60)
@@ -247,28 +273,64 @@ def test_no_eviction_allows_any_scope_more_than_it_has_alone(
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:
     store, system = MemoryStore(), [Step(b"s" * 16, "system_end", 1_000.0)]
     sent = Sent((SentPoint(b"s" * 16, "5m", 1_000.0),))
-    store.visit("a", system, None, NOW)
-    store.sent("a", sent, NOW)
-    store.began("a", sent)
-    assert store.visit("b", system, None, NOW + 1).other_scope
-    assert not store.visit("a", system, None, NOW + 2).other_scope
-    assert not store.visit("b", [Step(b"s" * 16, "inner", 1_000.0)], None, NOW + 3).other_scope
-    assert not store.visit("b", system, None, NOW + 300).other_scope
+    store.visit(of("a"), system, None, NOW)
+    store.sent(of("a"), sent, NOW)
+    store.began(of("a"), sent)
+    assert store.visit(of("b"), system, None, NOW + 1).other_scope
+    assert not store.visit(of("a"), system, None, NOW + 2).other_scope
+    assert not store.visit(of("b"), [Step(b"s" * 16, "inner", 1_000.0)], None, NOW + 3).other_scope
+    assert not store.visit(of("b"), system, None, NOW + 300).other_scope
 
 
 def test_a_profile_of_an_earlier_version_says_how_to_get_a_new_one(tmp_path: Path) -> None:
     MemoryStore().save(tmp_path / "profile.json")
     content = json.loads((tmp_path / "profile.json").read_text())
     (tmp_path / "profile.json").write_text(json.dumps({**content, "version": 1}))
-    with pytest.raises(ConfigurationError, match=r"profile\.json: a profile of version 1; this cachepoint reads 2"):
+    with pytest.raises(ConfigurationError, match=r"a profile of version 1; this cachepoint reads 2 and 3"):
         MemoryStore.load(tmp_path / "profile.json")
+
+
+ROW = [2.0, *[0.0] * 6, 3.0, *[0.0] * 12]
+
+
+def old_row(samples: float, digest: str, times: float, entry: str) -> dict[str, object]:
+    """What a profile of version 2 says of a scope."""
+    return {
+        "calibration": [1.5, 0.1, samples],
+        "learned_minimum": int(samples),
+        "refused": ["tools"],
+        "splits_trusted": True,
+        "curves": [[["system_end", True, 0], ROW]],
+        "seen": {digest: [times, ["system_end", True, 0], ["system_end", False, 3], []]},
+        "entries": {entry: ["1h", NOW, []]},
+    }
+
+
+def test_a_profile_of_version_2_is_read_and_pooled_by_base_model(tmp_path: Path) -> None:
+    one, two, three = (
+        f"1|host|us-east-1|{model}|converse" for model in ("us.anthropic.claude-x", "eu.anthropic.claude-x", "nova")
+    )
+    rows = {one: old_row(3, "aa" * 16, 4, "11" * 16), two: old_row(9, "aa" * 16, 7, "22" * 16)}
+    content = {"version": 2, "key": "00" * 32, "scopes": {**rows, three: old_row(1, "bb" * 16, 2, "33" * 16)}}
+    (tmp_path / "profile.json").write_text(json.dumps(content))
+    for _ in range(2):  # as it was read, and as it is written since
+        store = MemoryStore.load(tmp_path / "profile.json")
+        new = Scope("2|host|eu-west-1|anthropic.claude-x|converse", "anthropic.claude-x")
+        view = store.peek(new, [Step(b"\xaa" * 16, "system_end", 1_000.0), Step(b"\x11" * 16, "cut", 1_001.0)], NOW)
+        assert view.seen[b"\xaa" * 16].times == 7
+        assert (view.calibration.samples, view.learned_minimum, view.entries, view.refused) == (9, 9, {}, ())
+        assert store.evidence(new, NOW).counted(NOW) == {("system_end", True, 0): pytest.approx([2 * n for n in ROW])}
+        old = store.peek(Scope(one, "anthropic.claude-x"), [Step(b"\xaa" * 16, "cut")], NOW)
+        assert (old.refused, store._scopes[one].holds([b"\x11" * 16], NOW)) == (("tools",), True)
+        store.save(tmp_path / "profile.json")
+    assert json.loads((tmp_path / "profile.json").read_text())["version"] == 3
 
 
 def test_a_profile_counts_towards_the_room(tmp_path: Path) -> None:
     store = MemoryStore()
     for _ in range(2):
-        store.visit("a", steps(*range(50)), None, NOW)
+        store.visit(of("a"), steps(*range(50)), None, NOW)
     store.save(tmp_path / "profile.json")
     loaded = MemoryStore.load(tmp_path / "profile.json", boundaries_kept=40)
-    loaded.visit("b", steps("x"), None, NOW)
-    assert len(loaded.peek("a", steps(*range(50)), NOW).seen) < 40
+    loaded.visit(of("b"), steps("x"), None, NOW)
+    assert len(loaded.peek(of("a"), steps(*range(50)), NOW).seen) < 40

@@ -17,11 +17,13 @@ from cachepoint.core.planning.plan import Plan
 from cachepoint.core.traffic.entries import Sent, SentPoint
 from cachepoint.core.traffic.evidence import AT_RISK, EVENTS
 from cachepoint.core.traffic.kinds import AGAIN_KIND
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
 from cachepoint.emulator import BedrockEmulator
 
 THREADS, EACH = 8, 100
 NOW = 1_000_000.0
+SCOPE = Scope("scope", "model")
 SHARED = Step(b"s" * 16, "system_end", 2_000.0)
 
 
@@ -38,20 +40,20 @@ def test_eight_threads_lose_no_observation() -> None:
         started.wait(30)
         for number in range(EACH):
             own = Step(bytes([thread, number]) * 8, "tail_single", 2_100.0)
-            store.visit("scope", [SHARED, own], None, NOW)
-            store.sent("scope", sent, NOW)
-            store.began("scope", sent)
-            store.settled("scope", sent, Usage(input=100, cache_read=2_000), NOW)
+            store.visit(SCOPE, [SHARED, own], None, NOW)
+            store.sent(SCOPE, sent, NOW)
+            store.began(SCOPE, sent)
+            store.settled(SCOPE, sent, Usage(input=100, cache_read=2_000), NOW)
 
     in_threads(work)
     own = [Step(bytes([thread, number]) * 8, "tail_single") for thread in range(THREADS) for number in range(EACH)]
-    view = store.peek("scope", [SHARED, *own], NOW)
+    view = store.peek(SCOPE, [SHARED, *own], NOW)
     assert view.seen[SHARED.digest].visits == THREADS * EACH
     assert all(view.seen[step.digest].visits == 1 for step in own)
     assert view.waste.committed == pytest.approx(0, abs=1e-6)
     assert view.waste.baseline == THREADS * EACH * 2_100
     # all visits but the first two ended a wait of one that had come back, within the first bucket
-    again = store._scopes["scope"].habits.counted(NOW)[AGAIN_KIND["system_end"]]
+    again = store._scopes[SCOPE.name].habits.counted(NOW)[AGAIN_KIND["system_end"]]
     assert again[EVENTS] == pytest.approx(THREADS * EACH - 2)
     assert again[AT_RISK] == pytest.approx(THREADS * EACH - 2 + 0.5)
 

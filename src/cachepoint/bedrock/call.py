@@ -140,7 +140,7 @@ class Call:
         rule = settings.rules.resolve(base) if base else None
         if settings.policy.mode == "off" or rule is None:
             return Target(model, base, self._target.region)
-        scope = scope_of(self._client, model, self._dialect.API)
+        scope = scope_of(self._client, model, base, self._dialect.API)
         return Target(model, base, self._target.region, scope, rule, rates_of(base or model))
 
     def _ask(self, question: Question, now: float) -> View:
@@ -162,7 +162,7 @@ class Call:
         fan_out, exchange = current_fan_out(), self.exchange
         outdated = exchange.outdated
         while fan_out is not None:
-            joined = fan_out.join(self._target.scope, *exchange.shared_prefixes())
+            joined = fan_out.join(self._target.scope.name, *exchange.shared_prefixes())
             if joined is None:
                 if outdated:  # planned while a leader was under way that has landed since
                     self._plan_anew()

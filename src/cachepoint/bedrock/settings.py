@@ -18,7 +18,8 @@ from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy, Mode
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints
 from cachepoint.core.provider.prices import Prices
-from cachepoint.core.provider.rules import Rules
+from cachepoint.core.provider.rules import Rules, parse_model_id
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.errors import ConfigurationError
 from cachepoint.store._base import Store
 from cachepoint.store._memory import MemoryStore
@@ -106,12 +107,13 @@ def _price_book() -> PriceBook:
     return PriceBook()
 
 
-def scope_of(client: Any, model: str, api: str) -> str:
-    """What a call's cache entries are kept apart by: account, endpoint, Region, model id and API."""
+def scope_of(client: Any, model: str, base: str | None, api: str) -> Scope:
+    """What a call's entries are kept apart by: account, endpoint, Region, model id and API; with its base model."""
     meta = getattr(client, "meta", None)
     region = str(getattr(meta, "region_name", None) or "")
     endpoint = str(getattr(meta, "endpoint_url", None) or "")
-    return "|".join((_account(client), endpoint, region, model, api))
+    name = "|".join((_account(client), endpoint, region, model, api))
+    return Scope(name, parse_model_id(base or model).base or base or model)
 
 
 def _account(client: Any) -> str:

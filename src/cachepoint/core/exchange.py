@@ -33,8 +33,9 @@ from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.boundaries import steps, turn_before
+from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import Habit, habit_of
 from cachepoint.core.traffic.view import Step, View
@@ -99,13 +100,14 @@ class Target:
     """Where a call goes and what is known of the model there.
 
     `base_model` is the id whose rules and prices apply, None where nobody can tell; `rule` is None then too. `scope`
-    is what cache entries are kept apart by, `rates` are the model's prices relative to uncached input.
+    is what cache entries are kept apart by, and the base model whose habits it shares; `rates` are the model's prices
+    relative to uncached input.
     """
 
     model: str
     base_model: str | None = None
     region: str | None = None
-    scope: str = ""
+    scope: Scope = Scope()
     rule: ModelRule | None = None
     rates: Rates = Rates()
 
@@ -124,19 +126,19 @@ class Refusal(NamedTuple):
 class Learner(Protocol):
     """What a store of traffic does with the lessons of an exchange."""
 
-    def sent(self, scope: str, sent: Sent, now: float) -> None:
+    def sent(self, scope: Scope, sent: Sent, now: float) -> None:
         """A planned request goes out."""
 
-    def began(self, scope: str, sent: Sent) -> None:
+    def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
 
-    def failed(self, scope: str, sent: Sent) -> None:
+    def failed(self, scope: Scope, sent: Sent) -> None:
         """It failed before its response began."""
 
-    def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+    def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
 
-    def refuse(self, scope: str, refused: str) -> None:
+    def refuse(self, scope: Scope, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
 
 
@@ -154,7 +156,7 @@ class Lesson:
     """One thing for the store to learn, by the name of the method that takes it."""
 
     what: Literal["sent", "began", "failed", "settled", "refuse"]
-    scope: str
+    scope: Scope
     about: tuple[Any, ...]
 
     def teach(self, store: Learner) -> None:
@@ -371,7 +373,7 @@ class Exchange:
         return self._observed if self.policy.mode == "observe" else self.plan
 
     def _warn_of_the_plan(self) -> None:
-        scope, model = self.target.scope, self.target.model
+        scope, model = self.target.scope.name, self.target.model
         if self.policy.split_text and not self.view.splits_trusted:
             self._warn(
                 f"splits:{scope}",
@@ -428,7 +430,7 @@ class Exchange:
         return refusal.everywhere or self._refused_before
 
     def _remember(self, refusal: Refusal) -> None:
-        scope, model = self.target.scope, self.target.model
+        scope, model = self.target.scope.name, self.target.model
         if refusal.long_ttl:
             self._learn("refuse", LONG_TTL)
             self._warn(
@@ -554,7 +556,7 @@ class Exchange:
         sent = [point.digest for point in self.sent.points]
         known = {*sent, *self.view.entries}
         ends = {boundary.digest: boundary.tokens for boundary in self.prompt.boundaries if boundary.digest in known}
-        return prefix_use(self.target.scope, ends, sent, usage, self.prompt.tokens)
+        return prefix_use(self.target.scope.name, ends, sent, usage, self.prompt.tokens)
 
     # -- steps and effects ------------------------------------------------------------------------
 
@@ -641,5 +643,7 @@ def sent_record(
             plan.checkpoints[-1].ttl if plan.checkpoints else "5m", 0.0,
         ),
         cold=view.cold(steps),
-        foreign=view.foreign(turn_before(prompt)),
+        foreign=view.foreign(steps, turn_before(prompt)),
+        ends_like=ending(prompt, len(prompt.blocks) - 1),
+        before_ends_like=ending(prompt, prompt.previous_end),
     )  # fmt: skip

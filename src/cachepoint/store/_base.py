@@ -8,15 +8,17 @@ from typing import Protocol
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Step, View
 
 
 class Store(Protocol):
-    """Learned traffic by scope. Digests only: no prompt text ever reaches a store.
+    """Learned traffic: boundaries, entries and refusals by scope, habits by its base model.
 
-    `key` keys the digests of all who use the store. All times are wall time in seconds. A store keeps a sum of
-    deltas, which merge in any order and grouping, so that several can share what they learned.
+    Digests only: no prompt text ever reaches a store. `key` keys the digests of all who use the store. All times are
+    wall time in seconds. A store keeps a sum of deltas, which merge in any order and grouping, so that several can
+    share what they learned.
     """
 
     @property
@@ -25,7 +27,7 @@ class Store(Protocol):
         ...
 
     def visit(
-        self, scope: str, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
+        self, scope: Scope, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
     ) -> View:
         """Remember a request's boundaries and return what was known before it.
 
@@ -33,38 +35,38 @@ class Store(Protocol):
         """
         ...
 
-    def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
+    def peek(self, scope: Scope, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
         ...
 
-    def sent(self, scope: str, sent: Sent, now: float) -> None:
+    def sent(self, scope: Scope, sent: Sent, now: float) -> None:
         """A planned request goes out."""
         ...
 
-    def began(self, scope: str, sent: Sent) -> None:
+    def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
         ...
 
-    def failed(self, scope: str, sent: Sent) -> None:
+    def failed(self, scope: Scope, sent: Sent) -> None:
         """It failed before its response began."""
         ...
 
-    def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+    def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
         ...
 
-    def refuse(self, scope: str, refused: str) -> None:
+    def refuse(self, scope: Scope, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         ...
 
-    def learn(self, scope: str, delta: Delta) -> None:
-        """Add evidence of how boundaries come back that another keeper has; docs/planner.md has the format.
+    def learn(self, scope: Scope, delta: Delta) -> None:
+        """Add evidence that another keeper has of how boundaries of this base model come back.
 
-        Each piece of evidence is to be learned once: a delta that is added twice counts twice. Raises
-        ConfigurationError where it is none.
+        docs/planner.md has the format. Each piece of evidence is to be learned once: a delta that is added twice
+        counts twice. Raises ConfigurationError where it is none.
         """
         ...
 
-    def evidence(self, scope: str, now: float) -> Delta:
-        """All that is known of how boundaries come back, what is under way as far as it has come."""
+    def evidence(self, scope: Scope, now: float) -> Delta:
+        """All that is known of how boundaries of this base model come back, what is under way as far as it has come."""
         ...

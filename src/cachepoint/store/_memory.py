@@ -15,8 +15,10 @@ from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.kinds import NAMED
+from cachepoint.core.traffic.latest import EMPTY, Latest, Room
+from cachepoint.core.traffic.pool import Pool, Scope
 from cachepoint.core.traffic.static_plans import Habit
-from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
+from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import NO_GUARDS, Guards
 from cachepoint.store import _profile as profile
@@ -29,10 +31,14 @@ _CURVES_SHARE = 10
 """A return curve, of about a kilobyte, for so many boundaries."""
 _BLOCKS_SHARE = 1
 """A block of a recent request, of 24 bytes, for so many boundaries."""
+_FURTHER = ""
+"""The name of the model for which all are taken that there is no room to tell apart."""
 _SLACK = 32
 """Room is made for one in so many more than asked for, so that it is seldom made."""
 IDLE_SECONDS = 3600.0
 """A scope that was not used for so long has no entry left to lose, and gives up first what it remembers."""
+POOLS_KEPT = 256
+"""Base models told apart, some times more than Bedrock has; all further ones are taken for one model."""
 SCOPES_KEPT = 1024
 """Scopes told apart, each with some kilobytes besides its boundaries …"""
 GUARDS_KEPT = 4096
@@ -51,12 +57,11 @@ class MemoryStore:
             boundaries_kept,
             boundaries_kept // _ENTRIES_SHARE,
             boundaries_kept // _BLOCKS_SHARE,
-            boundaries_kept // _CURVES_SHARE,
         )
+        self._most_curves = boundaries_kept // _CURVES_SHARE
         self._kept = EMPTY
-        self._room_at = self._most
+        self._pools: dict[str, Pool] = {}
         self._scopes: dict[str, Traffic] = {}
-        self._learned: dict[str, Traffic] = {}
         self._guards: dict[str, Guards] = {}
         self._lumped = NO_GUARDS
         self._writers: Latest[str] = Latest()
@@ -67,40 +72,40 @@ class MemoryStore:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def visit(
-        self, scope: str, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
+        self, scope: Scope, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
     ) -> View:
         """Remember a request's boundaries and return what was known before it."""
         with self._alone(), self._grown(scope, now) as traffic:
             view = self._guarded(traffic, traffic.visit(steps, history, now, habit))
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
-    def peek(self, scope: str, steps: Sequence[Step], now: float) -> View:
+    def peek(self, scope: Scope, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
         with self._alone():
             traffic = self._traffic(scope)
             return self._guarded(traffic, traffic.view(steps, now))
 
-    def sent(self, scope: str, sent: Sent, now: float) -> None:
+    def sent(self, scope: Scope, sent: Sent, now: float) -> None:
         """A planned request goes out."""
         self._change(lambda: self._sent(scope, sent, now))
 
-    def began(self, scope: str, sent: Sent) -> None:
+    def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
         self._change(lambda: self._traffic(scope).began(sent))
 
-    def failed(self, scope: str, sent: Sent) -> None:
+    def failed(self, scope: Scope, sent: Sent) -> None:
         """It failed before its response began."""
         self._change(lambda: self._failed(scope, sent))
 
-    def settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+    def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
         self._change(lambda: self._settled(scope, sent, usage, started))
 
-    def refuse(self, scope: str, refused: str) -> None:
+    def refuse(self, scope: Scope, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         self._change(lambda: self._traffic(scope).refuse(refused))
 
-    def learn(self, scope: str, delta: Delta) -> None:
+    def learn(self, scope: Scope, delta: Delta) -> None:
         """Add evidence of how boundaries come back that another keeper has, once each; docs/planner.md has the format.
 
         Raises ConfigurationError where a row has another length than here, or a count that is negative or no number.
@@ -108,27 +113,27 @@ class MemoryStore:
         delta.check()
         self._change(lambda: self._learn(scope, delta))
 
-    def evidence(self, scope: str, now: float) -> Delta:
-        """All that is known of how boundaries come back, what is under way as far as it has come."""
+    def evidence(self, scope: Scope, now: float) -> Delta:
+        """All that is known of how boundaries of this base model come back, what is under way as far as it has come."""
         with self._alone():
-            return self._traffic(scope).habits.evidence(now)
+            return self._pool(scope.model).habits.evidence(now)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
         with self._alone():
-            profile.write(path, self.key, self._scopes)
+            profile.write(path, self.key, self._pools, self._scopes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, boundaries_kept: int = BOUNDARIES_KEPT) -> MemoryStore:
         """A store that starts with a saved profile.
 
-        Another account, endpoint or Region starts with what was learned of the same model and API, but
+        Another account, endpoint or Region starts with what was learned of the same base model, but
         believes no entry alive there. Raises ConfigurationError when the file is no profile.
         """
-        key, scopes = profile.read(path)
+        key, pools, scopes = profile.read(path)
         store = cls(key=key, boundaries_kept=boundaries_kept)
-        store._scopes = dict(scopes)
-        store._learned = dict(scopes)
+        store._pools, store._scopes = pools, scopes
+        store._share_out_curves()
         store._kept = store._counted()
         return store
 
@@ -162,62 +167,82 @@ class MemoryStore:
         while self._waiting:
             self._waiting.popleft()()
 
-    def _sent(self, scope: str, sent: Sent, now: float) -> None:
+    def _sent(self, scope: Scope, sent: Sent, now: float) -> None:
         with self._grown(scope, now) as traffic:
             traffic.sent(sent, now)
         for point in sent.points:
-            self._writers.put(point.digest, scope)
+            self._writers.put(point.digest, scope.name)
         self._writers.take_oldest(len(self._writers) - self._most.entries)
 
-    def _learn(self, scope: str, delta: Delta) -> None:
-        with self._grown(scope, 0.0) as traffic:
-            traffic.habits.learn(delta)
+    def _learn(self, scope: Scope, delta: Delta) -> None:
+        pool = self._pool(scope.model)
+        pool.habits.learn(delta)
+        pool.habits.coarsen(self._curves_each)
 
-    def _failed(self, scope: str, sent: Sent) -> None:
+    def _failed(self, scope: Scope, sent: Sent) -> None:
         with self._grown(scope, 0.0) as traffic:
             traffic.failed(sent)
 
-    def _settled(self, scope: str, sent: Sent, usage: Usage | None, started: float) -> None:
+    def _settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         with self._grown(scope, started) as traffic:
             traffic.settled(sent, usage, started)
 
     @contextmanager
-    def _grown(self, scope: str, now: float) -> Iterator[Traffic]:
+    def _grown(self, scope: Scope, now: float) -> Iterator[Traffic]:
         """The traffic of a scope; afterwards it is made sure that all together keep what they may."""
         found = self._traffic(scope)
         before = found.kept()
         yield found
+        found.habits.coarsen(self._curves_each)
         after = found.kept()
         if after != before:
             self._count(before, after)
-            if any(map(gt, self._kept, self._room_at)):
+            if any(map(gt, self._kept, self._most)):
                 self._make_room(now)
 
-    def _traffic(self, scope: str) -> Traffic:
-        found = self._scopes.pop(scope, None)
+    def _pool(self, model: str) -> Pool:
+        found = self._pools.get(model)
+        if found is None and len(self._pools) >= POOLS_KEPT:
+            model = _FURTHER
+            found = self._pools.get(model)
         if found is None:
-            found = self._start(scope)
-        self._scopes[scope] = found  # the last one used goes last, so the first is the one to forget
+            found = self._pools[model] = Pool()
+            self._share_out_curves()
         return found
 
-    def _start(self, scope: str) -> Traffic:
-        like = [found for name, found in self._learned.items() if name.split("|")[-2:] == scope.split("|")[-2:]]
-        traffic = like[-1].like() if like else Traffic()
-        self._count(EMPTY, traffic.kept())
-        own = self._guards.pop(scope, None)
+    @property
+    def _curves_each(self) -> int:
+        """How many curves each base model may keep."""
+        return self._most_curves // max(len(self._pools), 1)
+
+    def _share_out_curves(self) -> None:
+        for pool in self._pools.values():
+            pool.habits.coarsen(self._curves_each)
+
+    def _traffic(self, scope: Scope) -> Traffic:
+        found = self._scopes.pop(scope.name, None)
+        if found is None:
+            found = self._start(scope)
+        self._scopes[scope.name] = found  # the last one used goes last, so the first is the one to forget
+        return found
+
+    def _start(self, scope: Scope) -> Traffic:
+        traffic = Traffic(self._pool(scope.model))
+        own = self._guards.pop(scope.name, None)
         if own is not None:
-            traffic.waste, traffic.refused, traffic.lumped = own.waste, traffic.refused | own.refused, own.lumped
+            traffic.waste, traffic.refused, traffic.lumped = own.waste, own.refused, own.lumped
         else:
             traffic.lumped = self._lumped != NO_GUARDS
         while len(self._scopes) >= SCOPES_KEPT:
             self._forget(next(iter(self._scopes)))
         return traffic
 
-    def _forget(self, scope: str) -> None:
+    def _forget(self, name: str) -> None:
         """Forget a scope but for what guards money, in a row of its own or lumped with others."""
-        traffic = self._scopes.pop(scope)
+        traffic = self._scopes.pop(name)
         self._count(traffic.kept(), EMPTY)
-        self._guards[scope] = traffic.guards
+        traffic.keep(EMPTY, max(traffic.latest, traffic.habits.newest))
+        self._guards[name] = traffic.guards
         while len(self._guards) > GUARDS_KEPT:
             oldest = self._guards.pop(next(iter(self._guards)))
             self._lumped = self._lumped.merged(oldest)
@@ -230,29 +255,28 @@ class MemoryStore:
         self._kept = Room(*map(add, self._kept, map(sub, after, before)))
 
     def _counted(self) -> Room:
-        kept = [traffic.kept() for traffic in self._scopes.values()]
+        kept = [each.kept() for each in self._keepers()]
         return Room(*(map(sum, zip(*kept, strict=True)) if kept else EMPTY))
+
+    def _keepers(self) -> list[Traffic | Pool]:
+        return [*self._scopes.values(), *self._pools.values()]
 
     def _make_room(self, now: float) -> None:
         """Idle scopes, then those that keep most, give up what they used longest ago, until there is room."""
         for traffic in self._scopes.values():
             if 0 < traffic.latest < now - IDLE_SECONDS:
-                traffic.keep(EMPTY._replace(curves=self._most.curves), now)
-        kept = [traffic.kept() for traffic in self._scopes.values()]
+                traffic.keep(EMPTY, now)
+        kept = [each.kept() for each in self._keepers()]
         level = Room(*map(_level, zip(*kept, strict=True), self._most))
-        for traffic, room in zip(self._scopes.values(), kept, strict=True):
+        for each, room in zip(self._keepers(), kept, strict=True):
             if any(map(gt, room, level)):
-                traffic.keep(level, now)
+                each.keep(level, now)
         self._kept = self._counted()
-        # Where curves that cannot be lumped together are too many alone, room is not made again at once.
-        self._room_at = Room(
-            *(max(most, kept + most // _SLACK) for kept, most in zip(self._kept, self._most, strict=True))
-        )
 
-    def _other_scope(self, scope: str, steps: Sequence[Step], now: float) -> bool:
+    def _other_scope(self, scope: Scope, steps: Sequence[Step], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive in another scope."""
         for step in steps:
-            if step.role in NAMED and (name := self._writers.get(step.digest, scope)) != scope:
+            if step.role in NAMED and (name := self._writers.get(step.digest, scope.name)) != scope.name:
                 other = self._scopes.get(name)
                 if other is not None and other.holds((step.digest,), now):
                     return True

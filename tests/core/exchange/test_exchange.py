@@ -21,13 +21,14 @@ from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import View
 from cachepoint.errors import ConfigurationError, IllegalStep
 
 NOW = 1_000_000.0
 KEY = b"k" * 32
 RULE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
-TARGET = Target("us.model", "model", "us-east-1", "scope", RULE, Rates())
+TARGET = Target("us.model", "model", "us-east-1", Scope("scope", "model"), RULE, Rates())
 REQUEST = {"modelId": "us.model", "ask": "Why?"}
 SYSTEM = "rules " * 2000  # 12,000 bytes at 4.4 a token: 2,727 tokens
 REPORTED = {"input": 9, "read": 0, "written": 2727, "output": 5}
@@ -224,7 +225,7 @@ def test_what_a_call_leaves_to_do_step_by_step() -> None:
     assert [step.role for step in call.question.steps if step.role != "cut"] == ["system_end", "tail_single"]
     assert call.known(View(), NOW) == Effects()
     (departed,) = call.send().lessons
-    assert (departed.what, departed.scope) == ("sent", "scope")
+    assert (departed.what, departed.scope) == ("sent", TARGET.scope)
     assert departed.about == (call.sent, NOW)
     (arrived,) = call.began().lessons
     assert (arrived.what, arrived.about) == ("began", (call.sent,))
@@ -241,7 +242,7 @@ def test_a_lesson_is_handed_to_the_method_of_its_name() -> None:
 
     call = sent()
     call.began().lessons[0].teach(Store())  # type: ignore[arg-type]
-    assert heard == [("scope", call.sent)]
+    assert heard == [(TARGET.scope, call.sent)]
 
 
 def test_the_record_says_what_was_sent_and_what_came_back() -> None:
@@ -418,7 +419,7 @@ def test_tokens_are_counted_where_the_estimate_straddles_the_minimum() -> None:
     assert planned(ask, Wire("short")).count_question() is None  # surely below
     known = View(calibration=Calibration(1.0, 0.1, 3.0))
     assert planned(ask, Wire(NEAR), view=known).count_question() is None
-    nameless = Target("m", None, None, "scope", RULE)
+    nameless = Target("m", None, None, Scope("scope", "m"), RULE)
     assert planned(ask, Wire(NEAR), target=nameless).count_question() is None
 
 

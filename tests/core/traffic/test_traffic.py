@@ -9,11 +9,13 @@ import pytest
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Cold, Entry, Sent, SentPoint, Shape
-from cachepoint.core.traffic.evidence import AT_RISK, BEGUN, ELSEWHERE, EVENTS, FOLLOWED
+from cachepoint.core.traffic.evidence import AT_RISK, BEGUN, ELSEWHERE, EVENTS, FOLLOWED, NO_COUNTS
 from cachepoint.core.traffic.kinds import AGAIN_KIND, FIRST_KINDS, CurveKey
+from cachepoint.core.traffic.latest import EMPTY, Latest, Room
+from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.return_curves import as_they_came
-from cachepoint.core.traffic.traffic import EMPTY, Latest, Room, Traffic
-from cachepoint.core.traffic.view import Step
+from cachepoint.core.traffic.traffic import Traffic
+from cachepoint.core.traffic.view import Seen, Step
 from cachepoint.core.traffic.waste import Guards, Waste
 
 NOW = 1_000_000.0
@@ -21,7 +23,7 @@ SYSTEM = Step(b"system", "system_end", 3_000.0)
 TAIL = Step(b"tail", "tail_turns", 4_000.0)
 FIRST_SYSTEM, SYSTEM_AGAIN = FIRST_KINDS["system_end"][6], AGAIN_KIND["system_end"]  # 3,000 of 2,048 to 4,096
 FIRST_TAIL, TAIL_AGAIN = FIRST_KINDS["tail_turns"][6], AGAIN_KIND["tail_turns"]
-LOTS = Room(10**6, 10**6, 10**6, 10**6)
+LOTS = Room(10**6, 10**6, 10**6)
 
 
 def visited(*steps: Step, at: float = NOW, traffic: Traffic | None = None, history: bytes | None = None) -> Traffic:
@@ -187,7 +189,7 @@ def test_usage_tells_the_size_of_what_was_written_and_what_it_cost() -> None:
     traffic = served(Traffic(), sent(first, point(), written=3_000), Usage(input=2_000, cache_write_5m=3_100))
     assert traffic.entries == {b"tools": Entry("5m", NOW), b"system": Entry("5m", NOW, tokens=3_100)}
     assert traffic.waste == Waste(775, 0, 5_100, 5_100)  # .25 × 3,100
-    assert traffic.calibration.factor == pytest.approx(5_100 / 5_000)
+    assert traffic.pool.calibration.factor == pytest.approx(5_100 / 5_000)
 
 
 def test_a_point_far_below_the_minimum_makes_no_entry() -> None:
@@ -281,13 +283,13 @@ def test_three_requests_that_were_long_enough_and_cached_nothing_raise_the_minim
     traffic = Traffic()
     for _ in range(2):
         served(traffic, sent(point(tokens=2_000)), Usage(input=5_000))
-    assert traffic.learned_minimum == 0
+    assert traffic.pool.learned_minimum == 0
     served(traffic, sent(point(tokens=2_000)), Usage(input=5_000))
-    assert traffic.learned_minimum == 2_500  # a quarter more
+    assert traffic.pool.learned_minimum == 2_500  # a quarter more
     served(traffic, sent(point(tokens=4_000)), Usage(input=10, cache_write_5m=2_500))
-    assert traffic.learned_minimum == 2_500
+    assert traffic.pool.learned_minimum == 2_500
     served(traffic, sent(point(tokens=4_000)), Usage(input=10, cache_write_5m=2_499))
-    assert traffic.learned_minimum == 0
+    assert traffic.pool.learned_minimum == 0
 
 
 def test_points_that_may_be_too_short_or_a_success_between_teach_no_minimum() -> None:
@@ -298,7 +300,7 @@ def test_points_that_may_be_too_short_or_a_success_between_teach_no_minimum() ->
         served(traffic, sent(point(tokens=2_000)), Usage(input=5_000))
         served(traffic, sent(point(tokens=2_000)), Usage(input=5_000))
         served(traffic, sent(point(tokens=2_000)), Usage(input=5_000, cache_write_5m=2_000))
-    assert traffic.learned_minimum == 0
+    assert traffic.pool.learned_minimum == 0
 
 
 def test_three_splits_in_a_row_that_are_not_read_end_splitting() -> None:
@@ -435,7 +437,7 @@ def test_entries_used_longest_ago_are_forgotten() -> None:
     served(traffic, sent(read=point(b"a")), Usage(cache_read=3_000), NOW + 1)
     traffic.keep(LOTS._replace(entries=2), NOW + 1)
     assert list(traffic.entries) == [b"c", b"a"]
-    assert traffic.kept() == Room(0, 2, 0, 0)
+    assert traffic.kept() == Room(0, 2, 0)
 
 
 def test_tails_are_forgotten_with_the_boundaries() -> None:
@@ -463,18 +465,24 @@ def test_guards_of_others_bind_a_view() -> None:
     assert (view.waste, view.refused) == (Waste(16, 0, 7, 7), ("system", "tools"))
 
 
-def test_a_new_scope_starts_with_the_habits_of_a_like_one_but_no_entry() -> None:
+def test_scopes_of_a_model_share_habits_and_sizes_but_no_boundary_and_no_entry() -> None:
     traffic = served(
         visited(SYSTEM, at=NOW - 20), sent(point(), written=3_000), Usage(input=2_000, cache_write_5m=3_000)
     )
-    visited(SYSTEM, traffic=traffic, history=b"history")
+    visited(SYSTEM, traffic=traffic)
     traffic.refuse("tools")
-    traffic.learned_minimum, traffic.splits_trusted = 7, False
-    copy = traffic.like()
-    assert (copy.entries, copy.waste, copy.recent, copy.latest) == ({}, Waste(), type(copy.recent)(), 0.0)
-    assert (copy.refused, copy.learned_minimum, copy.splits_trusted) == (frozenset({"tools"}), 7, False)
-    assert copy.calibration == traffic.calibration
-    assert copy.tails == traffic.tails
-    seen = copy.seen[b"system"]
-    assert (seen.visits, seen.last, seen.waits_since) == (2, None, None)
-    assert counts(copy, FIRST_SYSTEM) == pytest.approx(counts(traffic, FIRST_SYSTEM))
+    other = Traffic(traffic.pool).view([SYSTEM], NOW)
+    assert (other.seen, other.entries, other.refused, other.recent) == ({}, {}, (), ())
+    assert other.calibration.factor == pytest.approx(5_000 / 5_000)
+    assert counts(Traffic(traffic.pool), FIRST_SYSTEM) == counts(traffic, FIRST_SYSTEM) != pytest.approx(NO_COUNTS)
+    assert Traffic().view([SYSTEM], NOW).outlook(SYSTEM) != other.outlook(SYSTEM)
+
+
+def test_a_boundary_that_a_profile_tells_of_is_known_in_every_scope() -> None:
+    told = Seen(9.0, None, SYSTEM_AGAIN, FIRST_SYSTEM, (0, 9.0, 0, 0, 0, 0, 0))
+    pool = Pool(told=Latest({SYSTEM.digest: told}))
+    for traffic in (Traffic(pool), Traffic(pool)):
+        assert traffic.view([SYSTEM], NOW).seen == {SYSTEM.digest: told}
+        visited(SYSTEM, traffic=traffic)
+        assert traffic.seen[SYSTEM.digest].visits == 10
+    assert pool.told == {SYSTEM.digest: told}

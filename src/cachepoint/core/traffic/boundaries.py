@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cachepoint.core.prompt.prompt import Block, Prompt
+from cachepoint.core.traffic.entries import Ending
 from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.view import Step, Turn
 
@@ -53,6 +54,14 @@ def turn_before(prompt: Prompt) -> Turn | None:
     end, history = prompt.end(prompt.previous_end), sum(1 for block in blocks if (block.where.message or 0) <= answer)
     tail = Step(end.digest, _tail(blocks), end.tokens, prompt.end(first - 1).tokens)
     return Turn(tail, prompt.end(history - 1).digest)
+
+
+def ending(prompt: Prompt, last: int) -> Ending | None:
+    """How a request that ends with a block ends, None where it is too short to be told from others."""
+    sizes = tuple(
+        block.size for block in prompt.blocks[max(last - 1, 0) : last + 1] if block.where.section == "messages"
+    )
+    return sizes if len(sizes) > 1 else None
 
 
 def _tail(blocks: Sequence[Block]) -> Role:

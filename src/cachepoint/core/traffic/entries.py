@@ -125,13 +125,18 @@ class SentPoint(NamedTuple):
     exact: bool = False
 
 
+Ending = tuple[int, ...]
+"""How a request ends, as far as the sizes in bytes of its last blocks tell: enough to know one's own again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What of a planned request the traffic keeps until its answer: digests and sizes only.
 
     `points` are in wire order; `read` is the entry the request is expected to read, `written` the tokens
     it is expected to write; `estimated` is the whole prompt before calibration; `cold` are boundaries whose
-    read would be a surprise, `foreign` the tail of the request before this one if another process made that.
+    read would be a surprise, `foreign` the tail of the request before this one if another process made that, which it
+    did not where one was sent that ends like it. `shadowed` is what static plans would have paid.
     """
 
     points: tuple[SentPoint, ...] = ()
@@ -143,6 +148,8 @@ class Sent:
     shape: Shape | None = None
     cold: tuple[Cold, ...] = ()
     foreign: Cold | None = None
+    ends_like: Ending | None = None
+    before_ends_like: Ending | None = None
     shadowed: Shadowed | None = None
 
     @property

@@ -17,6 +17,9 @@ NAMED: frozenset[Role] = frozenset(get_args(Role)) - {"inner", "cut"}
 STATIC: frozenset[Role] = frozenset(("tools_end", "system_end", "context_end"))
 """The roles of what is by convention the same in every request of an application."""
 
+TAILS: frozenset[Role] = frozenset(("tail_single", "tail_turns", "tail_stuffed", "tail_tools"))
+"""The roles of a prompt's end."""
+
 CurveKey = tuple[Role, bool, int]
 """A kind of boundary: its role, whether it was seen before, and the class of what a first visit adds, else 0."""
 

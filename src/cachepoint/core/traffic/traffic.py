@@ -1,8 +1,9 @@
 """Learned traffic of one scope: prefixes seen, entries believed alive, and what usage confirmed.
 
-A scope is (credentials' scope, Region, model or profile id, API). Everything is keyed by digest; no
-text is kept. `Traffic` is changed only through its methods, each of which takes `now`; a store holds
-one per scope and guards it. What the planner gets is a frozen `View`.
+A scope is (credentials' scope, Region, model or profile id, API); what belongs to the base model is in the
+`Pool` that its scopes share. Everything is keyed by digest; no text is kept. `Traffic` is changed only
+through its methods, each of which takes `now`; a store holds one per scope and guards it. What the
+planner gets is a frozen `View`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import NamedTuple, TypeVar
 
-from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import (
     LIKELY_TOLERANCE,
     Cold,
+    Ending,
     Entry,
     Sent,
     SentPoint,
@@ -25,42 +24,15 @@ from cachepoint.core.traffic.entries import (
     arrived,
     by_life,
 )
-from cachepoint.core.traffic.guard import Followed, Guard
+from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import NAMED, STATIC, CurveKey
+from cachepoint.core.traffic.latest import Latest, Room
+from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.return_curves import LATE, SOON, Habits, Happened
 from cachepoint.core.traffic.shadows import Shadows
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
 from cachepoint.core.traffic.waste import Guards, Waste
-
-_V = TypeVar("_V")
-
-
-class Latest(dict[bytes, _V]):
-    """A mapping in the order in which its digests were last put in."""
-
-    __slots__ = ()
-
-    def put(self, digest: bytes, value: _V) -> None:
-        """Put in what is latest now."""
-        self.pop(digest, None)
-        self[digest] = value
-
-    def take_oldest(self, count: int) -> list[tuple[bytes, _V]]:
-        """Take out those put in longest ago."""
-        return [(digest, self.pop(digest)) for digest in list(islice(self, max(count, 0)))]
-
-
-class Room(NamedTuple):
-    """How much a scope keeps, or may: boundaries, entries, blocks of recent requests, return curves."""
-
-    boundaries: int
-    entries: int
-    blocks: int
-    curves: int
-
-
-EMPTY = Room(0, 0, 0, 0)
 
 _SHAPES_REMEMBERED = 16
 _SHAPE_BLOCKS = 4096
@@ -69,6 +41,8 @@ _TAILS_SHARE = 10
 """Histories whose tail is remembered: one in so many boundaries, since a turn has a few of these …"""
 _TAILS = 64
 """… and so many more, where there are few."""
+_ENDINGS = 512
+"""Requests of which it is remembered how they ended: conversations under way at once."""
 _SHADOWS = 2
 """Prefixes in the shadow for one entry: static plans together point at several places of a request."""
 _UNREADABLE_BEFORE_LEARNING = 3
@@ -81,12 +55,10 @@ _STRAYS = 3
 class Traffic:
     """The learned traffic of one scope; `lumped` says that it may be one of those no longer told apart."""
 
-    calibration: Calibration = field(default_factory=Calibration)
+    pool: Pool = field(default_factory=Pool)
     waste: Waste = field(default_factory=Waste)
-    learned_minimum: int = 0
     refused: frozenset[str] = frozenset()
     splits_trusted: bool = True
-    habits: Habits = field(default_factory=Habits)
     entries: Latest[Entry] = field(default_factory=Latest)
     recent: deque[Shape] = field(default_factory=deque)
     blocks: int = 0
@@ -95,10 +67,14 @@ class Traffic:
     seen: Latest[Seen] = field(default_factory=Latest)
     tails: Latest[bytes] = field(default_factory=Latest)
     shadows: Shadows = field(default_factory=Shadows)
-    guard: Guard = field(default_factory=Guard)
     opened: dict[Habit, float] = field(default_factory=dict)
-    _unreadable: int = 0
+    endings: dict[Ending, None] = field(default_factory=dict)
     _splits_failed: int = 0
+
+    @property
+    def habits(self) -> Habits:
+        """How boundaries come back, by kind: the base model's."""
+        return self.pool.habits
 
     def visit(self, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None) -> View:
         """Remember that a request with these boundaries came, and say what was known before.
@@ -117,10 +93,10 @@ class Traffic:
 
     def kept(self) -> Room:
         """How much it keeps."""
-        return Room(len(self.seen), len(self.entries), self.blocks, len(self.habits.curves))
+        return Room(len(self.seen), len(self.entries), self.blocks)
 
     def keep(self, most: Room, now: float) -> None:
-        """Keep at most so much: what was used last, and kinds lumped together. What guards money stays."""
+        """Keep at most so much: what was used last. What guards money stays."""
         if (boundaries := len(self.seen) - most.boundaries) > 0:
             lost = [seen for _, seen in self.seen.take_oldest(boundaries)]
             self.habits.forgotten([(s.kind, s.waits_since) for s in lost if s.waits_since is not None], now)
@@ -132,7 +108,6 @@ class Traffic:
             self.blocks -= len(oldest.sizes)
             if not self.recent and most.blocks:
                 self._recall(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
-        self.habits.coarsen(most.curves)
 
     @property
     def guards(self) -> Guards:
@@ -142,6 +117,11 @@ class Traffic:
     def sent(self, sent: Sent, now: float) -> None:
         """A planned request goes out: its new entries are in flight."""
         self.waste = self.waste.with_commitment(sent.surcharge)
+        if sent.ends_like:
+            self.endings.pop(sent.ends_like, None)
+            self.endings[sent.ends_like] = None
+            if len(self.endings) > _ENDINGS:
+                del self.endings[next(iter(self.endings))]
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is None or not entry.lives(now) or entry.splits != point.splits:
@@ -151,7 +131,7 @@ class Traffic:
         """The response began: what the request wrote can be read."""
         if sent.shadowed is not None:
             self.shadows.began(sent.shadowed)
-            self.guard.began(sent.shadowed)
+            self.pool.guard.began(sent.shadowed)
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is not None and not entry.readable:
@@ -174,7 +154,7 @@ class Traffic:
             return
         self.waste = self.waste.settled(usage, sent.rates)
         self._check_splits(sent, usage)
-        self.calibration = self.calibration.updated(sent.estimated, usage.prompt)
+        self.pool.calibration = self.pool.calibration.updated(sent.estimated, usage.prompt)
         self._correct(sent, usage, started)
         self._learn_of_others(sent, usage)
         cached = usage.cache_read + usage.cache_write
@@ -184,18 +164,6 @@ class Traffic:
     def holds(self, digests: Sequence[bytes], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive."""
         return any((entry := self.entries.get(digest)) is not None and entry.lives(now) for digest in digests)
-
-    def like(self) -> Traffic:
-        """Traffic that starts with what this one learned of habits and sizes, but believes no entry alive."""
-        return Traffic(
-            calibration=self.calibration,
-            learned_minimum=self.learned_minimum,
-            refused=self.refused,
-            splits_trusted=self.splits_trusted,
-            habits=Habits(undated=self.habits.counted(self.latest)),
-            seen=Latest((digest, seen._replace(last=None, waits_since=None)) for digest, seen in self.seen.items()),
-            tails=Latest(self.tails),
-        )
 
     def refuse(self, refused: str) -> None:
         """The service refused checkpoints in a section, or a TTL: none is placed there, or with it, again."""
@@ -216,7 +184,7 @@ class Traffic:
         shadows: dict[bytes, int] = {}
         reached = alive = 0.0
         for digest, _, tokens, _ in steps:
-            known = self.seen.get(digest)
+            known = self.seen.get(digest) or self.pool.told.get(digest)
             if known is not None:
                 seen[digest], reached = known, tokens
                 entry = self.entries.get(digest)
@@ -236,9 +204,10 @@ class Traffic:
             else {k for k, s in zip(kinds[changed:], steps[changed:], strict=True) if s.digest not in seen}
         )
         view = View(
-            seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, self.waste,
+            seen, entries, self.habits.forecasts(set(kinds), now), self.pool.calibration,
+            self.pool.learned_minimum, self.waste,
             tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
-            alive=alive, shadows=shadows, followed=self.guard.followed(habit) if habit else Followed(), common=common,
+            alive=alive, shadows=shadows, followed=self.pool.guard.followed(habit) if habit else Followed(), common=common,
             changed=changed, withdrawn=self.habits.forecasts(behind, now, withdrawn=True) if behind else {},
         )  # fmt: skip
         if habit is not None:
@@ -329,7 +298,7 @@ class Traffic:
             found = min(cold, key=lambda cold: abs(cold.tokens - read), default=None)
             if found is not None and abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
                 self._kept_warm(found)
-        elif sent.foreign is not None:
+        elif sent.foreign is not None and sent.before_ends_like not in self.endings:
             reached = any(point.tokens >= sent.foreign.tokens for point in sent.points)
             self.habits.returned_elsewhere(sent.foreign.kind, LATE if reached else None, self.latest, read=False)
 
@@ -380,7 +349,7 @@ class Traffic:
 
     def _check_splits(self, sent: Sent, usage: Usage) -> None:
         """A split that makes a prompt notably dearer in tokens than its like is not borne out."""
-        known = self.calibration
+        known = self.pool.calibration
         if known.samples < _CALIBRATED or not sent.estimated or not any(point.splits for point in sent.points):
             return
         likely = known.factor * sent.estimated
@@ -393,12 +362,12 @@ class Traffic:
             self.splits_trusted = False
 
     def _learn_minimum(self, sent: Sent, cached: int) -> None:
-        largest = max((point.tokens for point in sent.points), default=0.0)
+        pool, largest = self.pool, max((point.tokens for point in sent.points), default=0.0)
         if cached:
-            self._unreadable = 0
-            if cached < self.learned_minimum:
-                self.learned_minimum = 0
-        elif largest > max(sent.minimum, self.learned_minimum) * (1 + LIKELY_TOLERANCE):
-            self._unreadable += 1
-            if self._unreadable >= _UNREADABLE_BEFORE_LEARNING:
-                self.learned_minimum, self._unreadable = int(largest * (1 + LIKELY_TOLERANCE)), 0
+            pool.unreadable = 0
+            if cached < pool.learned_minimum:
+                pool.learned_minimum = 0
+        elif largest > max(sent.minimum, pool.learned_minimum) * (1 + LIKELY_TOLERANCE):
+            pool.unreadable += 1
+            if pool.unreadable >= _UNREADABLE_BEFORE_LEARNING:
+                pool.learned_minimum, pool.unreadable = int(largest * (1 + LIKELY_TOLERANCE)), 0

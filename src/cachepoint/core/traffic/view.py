@@ -21,6 +21,8 @@ from cachepoint.core.traffic.kinds import (
     N_BUCKETS,
     NAMED,
     SIZE_LIMITS,
+    STATIC,
+    TAILS,
     UNTIL_5M,
     CurveKey,
     Role,
@@ -149,9 +151,17 @@ class View:
         found = [step for step in steps if step.role in NAMED or step.digest in self.seen]
         return tuple(self._cold(step) for step in found if step.tokens > self.alive)
 
-    def foreign(self, before: Turn | None) -> Cold | None:
-        """The tail of the request before this one where another process made that: nothing of its turn was seen."""
-        if before is None or before.history in self.seen or before.tail.digest in self.seen:
+    def foreign(self, steps: Sequence[Step], before: Turn | None) -> Cold | None:
+        """The tail of the request before this one where another process made that.
+
+        Nothing of its turn was seen, and what was seen ends where a request of this process did, or before the
+        conversation: a prompt that parts from a conversation in its middle was edited, trimmed or cleared. Behind a
+        static text that changed, nothing can have been seen.
+        """
+        if before is None or before.history in self.seen or before.tail.digest in self.seen or self.changed is not None:
+            return None
+        last = next((step for step in reversed(steps) if step.digest in self.seen), None)
+        if last is not None and last.role not in STATIC and self.seen[last.digest].kind[0] not in TAILS:
             return None
         return self._cold(before.tail)
 
