@@ -14,7 +14,16 @@ from functools import cached_property
 
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
-from cachepoint.core.planning.placement import Candidate, Choice, Pick, choose, nested, saving, surcharge
+from cachepoint.core.planning.placement import (
+    LONGER_MARGIN,
+    Candidate,
+    Choice,
+    Pick,
+    choose,
+    nested,
+    saving,
+    surcharge,
+)
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.prefixes import Live, Prefixes
@@ -202,15 +211,22 @@ class _Planner:
         return choose(further, base.tokens if base else 0.0, self.rates, ttls, slots)
 
     def _worth_of_keeping(self, candidates: Sequence[Candidate], base: Live, longer: Live | None) -> float:
-        """What reading the live 5m prefix beyond a 1h one saves, now and later, in input tokens."""
+        """What reading the live 5m prefix beyond a 1h one saves, now and later, in input tokens.
+
+        Of a part that others read as well, each of them gains by the longer life: what writing it anew costs is shared
+        out over those who will read it.
+        """
         own = Candidate(base.boundary, base.tokens, self.prefixes.outlook(base.boundary), Placed("keeps_read"))
         start, above = (longer.tokens, longer.boundary) if longer else (0.0, -1)
         inside = [found for found in candidates if above < found.boundary < base.boundary]
         deeper = [found for found in candidates if found.boundary > base.boundary]
+        last = nested([own, *deeper])[-1].outlook.visits
+        anew = self.rates.write_1h - self.rates.read + LONGER_MARGIN * (self.rates.write_1h - self.rates.write_5m)
         total = 0.0
         for found in nested([*inside, own, *deeper])[: len(inside) + 1]:
             again = saving(found.outlook, self.rates, "5m", written=False)
-            total += (found.tokens - start) * (1 - self.rates.read + again)
+            others = max(found.outlook.visits - last, 0.0)
+            total += (found.tokens - start) * (1 - self.rates.read + again - anew * others / (1 + others))
             start = found.tokens
         return total
 

@@ -20,7 +20,7 @@ from cachepoint.core.traffic.static_plans import FAMILY, OURS, Habit
 
 HABITS_KEPT = 64
 """Habits told apart; what is more is judged as one."""
-DEVIATIONS = 2.0
+DEVIATIONS = 1.5
 """Standard deviations of the difference that a lead must exceed."""
 PERTURBED = 0.01
 """The share of the bill by which plans are perturbed: what chance alone may decide …"""
@@ -29,7 +29,7 @@ PERTURBED_LEAST = 0.05
 PRIOR = 0.5
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
-_OTHERS = Habit("", tools=False, system=False, turns=False, loop=False, size=-1)
+_OTHERS = Habit("", tools=False, system=False, size=-1)
 
 
 class Followed(NamedTuple):

@@ -66,37 +66,25 @@ AT: Mapping[Place, int] = {
 class Habit(NamedTuple):
     """What kind of request it is, as far as that shows without its text: requests of a kind are judged together.
 
-    `ttl` is that of the policy; `size` the class of the whole prompt.
+    A conversation keeps its habit: what one of its requests writes another reads, so that no plan can be judged by
+    its openings alone. `ttl` is that of the policy; `size` the class of all up to the end of the first message.
     """
 
     ttl: str
     tools: bool
     system: bool
-    turns: bool
-    loop: bool
     size: int
-
-    @property
-    def opening(self) -> Habit:
-        """The habit whose last request stands before this one's, wherever in a conversation either is."""
-        return self._replace(turns=False, loop=False)
 
 
 _SIZES = (1_000, 4_000, 16_000, 64_000)
-"""Limits in tokens of a prompt's classes: a conversation seldom leaves its own, and a question asked about an answer is
-smaller than the answer's own prompt."""
+"""Limits in tokens of an opening's classes: a question asked about an answer is smaller than the answer's own prompt."""
 
 
 def habit_of(prompt: Prompt, ttl: str) -> Habit:
     """The habit of a request."""
-    return Habit(
-        ttl,
-        prompt.tools_end >= 0,
-        prompt.system_end >= 0,
-        prompt.has_turns,
-        bool(prompt.blocks) and prompt.blocks[-1].kind == "tool_result",
-        sum(prompt.tokens >= limit for limit in _SIZES),
-    )
+    opening = next((boundary for place, boundary in _places(prompt, -1) if place == "first_message"), -1)
+    tokens = prompt.boundaries[opening].tokens
+    return Habit(ttl, prompt.tools_end >= 0, prompt.system_end >= 0, sum(tokens >= limit for limit in _SIZES))
 
 
 def places(prompt: Prompt, sections: tuple[Section, ...], common: int) -> dict[int, int]:

@@ -211,7 +211,7 @@ class Traffic:
             changed=changed, withdrawn=self.habits.forecasts(behind, now, withdrawn=True) if behind else {},
         )  # fmt: skip
         if habit is not None:
-            self.opened[habit.opening] = now
+            self.opened[habit] = now
         return view, kinds
 
     def _since_the_last(
@@ -222,7 +222,7 @@ class Traffic:
         A boundary seen no earlier than that request came is taken for one of it: at worst it is one that another
         request has brought since.
         """
-        last = self.opened.get(habit.opening) if habit else None
+        last = self.opened.get(habit) if habit else None
         if last is None:
             return -1, None
         common = known = -1
