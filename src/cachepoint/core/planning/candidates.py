@@ -15,6 +15,8 @@ CANDIDATES = 10
 """Boundaries weighed in one request: the named ones, and of the rest those where most visits part."""
 CONTEXTS = 5
 """Of a request with many ends of context so many of the first and of the last: a long conversation has one a turn."""
+NEW = 4
+"""Of the blocks never seen before so many of the first and of the last: documents stand at an end of what is new."""
 VOLATILE_DISCOUNT = 0.1
 """A prefix with a time of day, a UUID or a request id in it seldom comes back unchanged …"""
 VOLATILE_PROOF = 3
@@ -39,7 +41,8 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
     rejected: list[Rejected] = []
     named = _named(prefixes)
     room = max(CANDIDATES - len(named), CANDIDATES // 2)
-    for boundary in sorted({*named, *_parting(prefixes, minimum, room, may_cut=may_cut)}):
+    new = _new(prefixes, may_cut=may_cut)
+    for boundary in sorted({*named, *new, *_parting(prefixes, minimum, room, may_cut=may_cut)}):
         if boundary <= under_way:
             rejected.append(Rejected(prefixes.where(boundary).path, "writing_under_way"))
             continue
@@ -54,6 +57,15 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
 def _named(prefixes: Prefixes) -> set[int]:
     contexts = sorted(boundary for boundary, role in prefixes.named.items() if role == "context_end")
     return set(prefixes.named) - set(contexts[CONTEXTS:-CONTEXTS])
+
+
+def _new(prefixes: Prefixes, *, may_cut: bool) -> set[int]:
+    """Ends of blocks never seen before, and last paragraph breaks: places that count by what their kind has shown."""
+    fresh = [end for end in prefixes.prompt.ends if end not in prefixes.named and prefixes.seen(end) is None]
+    found = {*fresh[:NEW], *fresh[-NEW:]}
+    if may_cut:
+        found |= {end - 1 for end in prefixes.named if end and prefixes.is_cut(end - 1) and not prefixes.seen(end - 1)}
+    return {boundary for boundary in found if prefixes.proven(boundary)}
 
 
 def _parting(prefixes: Prefixes, minimum: int, room: int, *, may_cut: bool) -> Iterator[int]:

@@ -93,6 +93,11 @@ class Prefixes:
         changed = self.view.changed is not None and boundary >= self.view.changed
         return self.view.outlook(step(self.named, self.prompt, boundary), changed=changed)
 
+    def proven(self, boundary: int) -> bool:
+        """Whether more is expected of a boundary than was assumed of its kind to begin with."""
+        kind = self.view.kind(step(self.named, self.prompt, boundary))
+        return self.view.proven(kind)
+
     def looks_volatile(self, boundary: int) -> bool:
         """Whether something in the prefix looks as if it changed with every request."""
         return self.prompt.boundaries[boundary].block >= self._first_volatile

@@ -244,7 +244,9 @@ class Traffic:
         awaited = {
             index
             for index, (digest, role, _, _) in enumerate(steps)
-            if index == parting or role in NAMED or (role == "inner" and digest not in view.seen)
+            if index == parting
+            or role in NAMED
+            or (digest not in view.seen and (role == "inner" or steps[index + 1].role in NAMED))
         }
         self.habits.observe(self._happened(steps, kinds, view, awaited), now)
         for digest, seen in revisited(steps, kinds, view.seen, awaited, now):

@@ -141,6 +141,11 @@ class View:
         forecast = self.forecasts.get(kind) or prior_forecast(kind)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
 
+    def proven(self, kind: CurveKey) -> bool:
+        """Whether a kind of boundary promises more than was assumed of it."""
+        forecast = self.forecasts.get(kind)
+        return forecast is not None and forecast.returns[-1] > prior_forecast(kind).returns[-1]
+
     def visits(self, digests: Sequence[bytes]) -> list[int]:
         """How often each prefix was visited before, those of days ago counting for less; 0 where it never was."""
         seen = self.seen
