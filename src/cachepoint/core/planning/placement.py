@@ -10,6 +10,7 @@ the dearer write must promise more than its price.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -56,7 +57,9 @@ def saving(outlook: Outlook, rates: Rates, ttl: TTL, *, written: bool = True) ->
     within = outlook.within_5m if ttl == "5m" else outlook.within_1h
     write = rates.write(ttl)
     again = outlook.visits * (within * (1 - rates.read) - (1 - within) * (write - 1))
-    return again - (write - 1) - LONGER_MARGIN * (write - rates.write_5m) if written else again
+    if not written:
+        return again
+    return again - (rates.write_5m - 1) - (_longer(rates) if ttl == "1h" else 0.0)
 
 
 def nested(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -79,7 +82,7 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     for _ in range(slots):
         longer: dict[tuple[int, TTL], Choice] = {}
         for (index, ttl), rate in savings.items():
-            found = longer[index, ttl] = _extend(candidates, ending, index, ttl, rate, start)
+            found = longer[index, ttl] = _extend(candidates, ending, index, ttl, rate, start, rates)
             if found.value > best.value:
                 best = found
         ending = longer
@@ -93,6 +96,7 @@ def _extend(
     ttl: TTL,
     rate: float,
     start: float,
+    rates: Rates,
 ) -> Choice:
     candidate = candidates[index]
     worth = (candidate.tokens - start) * rate
@@ -101,9 +105,28 @@ def _extend(
         if earlier >= index or (before == "5m" and ttl == "1h"):
             continue
         worth = (candidate.tokens - candidates[earlier].tokens) * rate
-        if choice.value + worth > best.value:
-            best = Choice(choice.value + worth, (*choice.picks, Pick(candidate, ttl, worth)))
+        value = choice.value + worth
+        if ttl == "1h":
+            begun = choice.picks[-2].candidate.tokens if len(choice.picks) > 1 else start
+            shared = sharing(candidates[earlier].outlook.visits, candidate.outlook.visits)
+            value += (candidates[earlier].tokens - begun) * _longer(rates) * shared
+        if value > best.value:
+            best = Choice(value, (*choice.picks, Pick(candidate, ttl, worth)))
     return best
+
+
+def sharing(visits: float, deeper: float) -> float:
+    """The share of a price that others pay, of a part visited so often before another that is visited less often.
+
+    What stands behind a part may live for an hour only where the part does: whoever reads it on gains by that.
+    """
+    others = max(visits - deeper, 0.0)
+    return others / (1 + others) if others < math.inf else 1.0
+
+
+def _longer(rates: Rates) -> float:
+    """What the longer TTL must promise beyond the shorter one, a token."""
+    return (1 + LONGER_MARGIN) * (rates.write_1h - rates.write_5m)
 
 
 def surcharge(picks: Sequence[Pick], start: float, rates: Rates) -> float:

@@ -15,13 +15,13 @@ from functools import cached_property
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
 from cachepoint.core.planning.placement import (
-    LONGER_MARGIN,
     Candidate,
     Choice,
     Pick,
     choose,
     nested,
     saving,
+    sharing,
     surcharge,
 )
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
@@ -221,12 +221,12 @@ class _Planner:
         inside = [found for found in candidates if above < found.boundary < base.boundary]
         deeper = [found for found in candidates if found.boundary > base.boundary]
         last = nested([own, *deeper])[-1].outlook.visits
-        anew = self.rates.write_1h - self.rates.read + LONGER_MARGIN * (self.rates.write_1h - self.rates.write_5m)
+        anew = self.rates.write_5m - self.rates.read  # what an hour costs beyond that, `choose` shares out
         total = 0.0
         for found in nested([*inside, own, *deeper])[: len(inside) + 1]:
             again = saving(found.outlook, self.rates, "5m", written=False)
-            others = max(found.outlook.visits - last, 0.0)
-            total += (found.tokens - start) * (1 - self.rates.read + again - anew * others / (1 + others))
+            shared = sharing(found.outlook.visits, last)
+            total += (found.tokens - start) * (1 - self.rates.read + again - anew * shared)
             start = found.tokens
         return total
 

@@ -29,6 +29,9 @@ PERTURBED_LEAST = 0.05
 PRIOR = 0.5
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
+SPENT_ON_CHANGING = 0.5
+"""The share of a lead that may be spent on going over: the rest stays won, however many prefixes live."""
+
 _OTHERS = Habit("", tools=False, system=False, size=-1)
 
 
@@ -64,8 +67,8 @@ class Guard:
         standing = self._standing(habit)
         if standing is None:
             return Followed()
-        lead = standing.costs[OURS] - standing.costs[standing.followed] - standing.charged
-        return Followed(standing.followed, lead)
+        lead = standing.costs[OURS] - standing.costs[standing.followed]
+        return Followed(standing.followed, SPENT_ON_CHANGING * lead - standing.charged)
 
     def began(self, shadowed: Shadowed) -> None:
         """A request was sent and its response began."""
