@@ -32,7 +32,7 @@ class Candidate:
 
 
 class Pick(NamedTuple):
-    """A chosen boundary; `worth` is what its segment is expected to save, in input tokens."""
+    """A chosen boundary; `worth` is what its segment is expected to save by itself, in input tokens."""
 
     candidate: Candidate
     ttl: TTL
@@ -77,51 +77,56 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     TTLs never grow along the prefix. The empty set is chosen when nothing pays.
     """
     best = NOTHING
-    savings = {(i, ttl): saving(each.outlook, rates, ttl) for i, each in enumerate(candidates) for ttl in ttls}
+    program = _Program(candidates, start, rates)
+    rates_of = {(i, ttl): saving(each.outlook, rates, ttl) for i, each in enumerate(candidates) for ttl in ttls}
     ending: dict[tuple[int, TTL], Choice] = {}
     for _ in range(slots):
         longer: dict[tuple[int, TTL], Choice] = {}
-        for (index, ttl), rate in savings.items():
-            found = longer[index, ttl] = _extend(candidates, ending, index, ttl, rate, start, rates)
+        for (index, ttl), rate in rates_of.items():
+            gain = rate - max(rates_of.get((index, "5m"), 0.0), 0.0) if ttl == "1h" else 0.0
+            found = longer[index, ttl] = program.ending_at(index, ttl, rate, gain, ending)
             if found.value > best.value:
                 best = found
         ending = longer
     return best
 
 
-def _extend(
-    candidates: Sequence[Candidate],
-    ending: dict[tuple[int, TTL], Choice],
-    index: int,
-    ttl: TTL,
-    rate: float,
-    start: float,
-    rates: Rates,
-) -> Choice:
-    candidate = candidates[index]
-    worth = (candidate.tokens - start) * rate
-    best = Choice(worth, (Pick(candidate, ttl, worth),))
-    for (earlier, before), choice in ending.items():
-        if earlier >= index or (before == "5m" and ttl == "1h"):
-            continue
-        worth = (candidate.tokens - candidates[earlier].tokens) * rate
-        value = choice.value + worth
-        if ttl == "1h":
-            begun = choice.picks[-2].candidate.tokens if len(choice.picks) > 1 else start
-            shared = sharing(candidates[earlier].outlook.visits, candidate.outlook.visits)
-            value += (candidates[earlier].tokens - begun) * _longer(rates) * shared
-        if value > best.value:
-            best = Choice(value, (*choice.picks, Pick(candidate, ttl, worth)))
-    return best
+@dataclass(frozen=True, slots=True)
+class _Program:
+    candidates: Sequence[Candidate]
+    start: float
+    rates: Rates
+
+    def ending_at(
+        self, index: int, ttl: TTL, rate: float, gain: float, ending: dict[tuple[int, TTL], Choice]
+    ) -> Choice:
+        """The best set with one more pick, `gain` being what a token of it saves beyond the shorter TTL."""
+        candidate = self.candidates[index]
+        worth = (candidate.tokens - self.start) * rate
+        best = Choice(worth, (Pick(candidate, ttl, worth),))
+        for (earlier, before), choice in ending.items():
+            if earlier >= index or (before == "5m" and ttl == "1h"):
+                continue
+            further = candidate.tokens - self.candidates[earlier].tokens
+            value = choice.value + further * rate
+            if gain > 0:
+                begun = choice.picks[-2].candidate.tokens if len(choice.picks) > 1 else self.start
+                price = (self.candidates[earlier].tokens - begun) * _longer(self.rates)
+                others = self.candidates[earlier].outlook.visits - candidate.outlook.visits
+                value += shared_out(price, further * gain, others)
+            if value > best.value:
+                best = Choice(value, (*choice.picks, Pick(candidate, ttl, further * rate)))
+        return best
 
 
-def sharing(visits: float, deeper: float) -> float:
-    """The share of a price that others pay, of a part visited so often before another that is visited less often.
+def shared_out(price: float, gain: float, others: float) -> float:
+    """What others pay of a price that so many share with this request, each for as much as this one gains by it.
 
     What stands behind a part may live for an hour only where the part does: whoever reads it on gains by that.
     """
-    others = max(visits - deeper, 0.0)
-    return others / (1 + others) if others < math.inf else 1.0
+    if gain <= 0 or others <= 0:
+        return 0.0
+    return price if others == math.inf else min(price * others / (1 + others), gain * others)
 
 
 def _longer(rates: Rates) -> float:

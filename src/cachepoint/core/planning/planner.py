@@ -21,7 +21,7 @@ from cachepoint.core.planning.placement import (
     choose,
     nested,
     saving,
-    sharing,
+    shared_out,
     surcharge,
 )
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
@@ -200,7 +200,7 @@ class _Planner:
         if base is not None and base.entry.ttl == "5m" and "1h" in self._ttls:
             longer = next((found for found in reversed(readable) if found.entry.ttl == "1h"), None)
             rewritten = self._beyond(candidates, longer, slots)
-            if rewritten.value > kept.value + self._worth_of_keeping(candidates, base, longer):
+            if self._pays_anew(candidates, base, longer, rewritten.value - kept.value):
                 return rewritten, longer
         return kept, base
 
@@ -210,25 +210,24 @@ class _Planner:
         ttls: tuple[TTL, ...] = ("5m",) if after_5m else self._ttls
         return choose(further, base.tokens if base else 0.0, self.rates, ttls, slots)
 
-    def _worth_of_keeping(self, candidates: Sequence[Candidate], base: Live, longer: Live | None) -> float:
-        """What reading the live 5m prefix beyond a 1h one saves, now and later, in input tokens.
+    def _pays_anew(self, candidates: Sequence[Candidate], base: Live, longer: Live | None, more: float) -> bool:
+        """Whether to write the live 5m prefix beyond a 1h one anew for an hour, which promises so many tokens `more`.
 
-        Of a part that others read as well, each of them gains by the longer life: what writing it anew costs is shared
-        out over those who will read it.
+        What the live prefix goes on saving is set against that, and of a part that others read as well, what writing
+        it costs now is shared out over them.
         """
         own = Candidate(base.boundary, base.tokens, self.prefixes.outlook(base.boundary), Placed("keeps_read"))
         start, above = (longer.tokens, longer.boundary) if longer else (0.0, -1)
         inside = [found for found in candidates if above < found.boundary < base.boundary]
         deeper = [found for found in candidates if found.boundary > base.boundary]
-        last = nested([own, *deeper])[-1].outlook.visits
-        anew = self.rates.write_5m - self.rates.read  # what an hour costs beyond that, `choose` shares out
-        total = 0.0
-        for found in nested([*inside, own, *deeper])[: len(inside) + 1]:
-            again = saving(found.outlook, self.rates, "5m", written=False)
-            shared = sharing(found.outlook.visits, last)
-            total += (found.tokens - start) * (1 - self.rates.read + again - anew * shared)
-            start = found.tokens
-        return total
+        parts = nested([*inside, own, *deeper])
+        gain, prices = more, []
+        for found in parts[: len(inside) + 1]:
+            tokens, start = found.tokens - start, found.tokens
+            gain += tokens * (self.rates.write_5m - 1 - saving(found.outlook, self.rates, "5m", written=False))
+            prices.append((tokens * (self.rates.write_5m - self.rates.read), found.outlook.visits))
+        last = parts[-1].outlook.visits
+        return gain > sum(price - shared_out(price, gain, visits - last) for price, visits in prices)
 
     def _within_allowance(self, picks: Sequence[Pick], base: Live | None) -> Sequence[Pick]:
         """The picks without the deepest ones that would cost more than may be risked."""
