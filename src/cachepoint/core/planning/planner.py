@@ -274,10 +274,10 @@ class _Planner:
         return points
 
     def _shared(self, end: int, taken: Collection[int]) -> Iterator[int]:
-        """Where requests parted before, then the ends of context, system and tools; without text to split."""
+        """Where most requests parted before, then the ends of context, system and tools; without text to split."""
         ends = [i for i, name in self.prefixes.named.items() if name in ("tools_end", "system_end", "context_end")]
-        parted = [i for i in self.prefixes.parting if not self.prefixes.is_cut(i)]
-        for boundary in (*parted, *sorted(ends, reverse=True)):
+        parted = [i for i in self.prefixes.parted if not self.prefixes.is_cut(i)]
+        for boundary in dict.fromkeys((*parted, *sorted(ends, reverse=True))):
             if boundary >= end or boundary in taken or self.prefixes.size(boundary).high < self._minimum:
                 continue
             if self.prefixes.where(boundary).section not in self.view.refused:

@@ -110,12 +110,17 @@ class Prefixes:
     @cached_property
     def parting(self) -> tuple[int, ...]:
         """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
+        return tuple(index for index in self.parted if index not in self.named)
+
+    @cached_property
+    def parted(self) -> tuple[int, ...]:
+        """The same with the boundaries that the prompt's structure names."""
         boundaries = self.prompt.boundaries
         visits = self.view.visits([boundary.digest for boundary in boundaries])
         found = [
             ((here - after) * boundaries[index].tokens, index)
             for index, (here, after) in enumerate(pairwise([*visits, 0]))
-            if here > after and index not in self.named
+            if here > after
         ]
         return tuple(index for _, index in sorted(found, reverse=True))
 

@@ -20,11 +20,11 @@ from cachepoint.core.traffic.static_plans import FAMILY, OURS, Habit
 
 HABITS_KEPT = 64
 """Habits told apart; what is more is judged as one."""
-DEVIATIONS = 1.5
+DEVIATIONS = 2.0
 """Standard deviations of the difference that a lead must exceed."""
 PERTURBED = 0.01
 """The share of the bill by which plans are perturbed: what chance alone may decide …"""
-PERTURBED_LEAST = 0.05
+PERTURBED_LEAST = 0.25
 """… and the least, in largest prompts."""
 PRIOR = 0.5
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
