@@ -20,6 +20,8 @@ from cachepoint.emulator._reading.positions import RenderedPrompt
 
 Action = Literal["uncached", "write 5m", "write 1h", "read"]
 """What a request does with the tokens of an edge."""
+Key = tuple[str, bytes]
+"""An edge's scope and the digest of the prefix it ends."""
 _WRITES: dict[TTL, Action] = {"5m": "write 5m", "1h": "write 1h"}
 
 
@@ -33,16 +35,19 @@ class Edge:
 
 @dataclass(slots=True)
 class Trie:
-    """The prefix trie of a workload. `baseline` is all its prompt tokens, `uncachable` those no prefix ends after."""
+    """The prefix trie of a workload, its edges by their keys.
 
-    edges: dict[bytes, Edge] = field(default_factory=dict)
+    `baseline` is all its prompt tokens, `uncachable` those no prefix ends after.
+    """
+
+    edges: dict[Key, Edge] = field(default_factory=dict)
     baseline: int = 0
     uncachable: int = 0
 
-    def add(self, at: float, prompt: RenderedPrompt) -> None:
+    def add(self, at: float, prompt: RenderedPrompt, scope: str = "") -> None:
         before = 0
         for position in prompt.positions:
-            edge = self.edges.setdefault(position.digest, Edge(position.tokens - before))
+            edge = self.edges.setdefault((scope, position.digest), Edge(position.tokens - before))
             edge.visits.append(at)
             before = position.tokens
         self.baseline += prompt.total

@@ -7,11 +7,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import cachepoint
 from cachepoint.core.provider.rules import TTL, TTL_SECONDS
 from cachepoint.store._memory import MemoryStore
+from capture_lib.clairvoyant import Key
 from capture_lib.requests import Request, converse
 from capture_lib.stage import MODEL, REGION, Contender, Send, Stage, Stopwatch
 from capture_lib.traffic import Traffic
@@ -19,30 +21,48 @@ from capture_lib.traffic import Traffic
 
 @dataclass
 class Cachepoint:
-    """`cachepoint.wrap` around a boto3 client, as it stands. Every process loads `profile` if it is given."""
+    """`cachepoint.wrap` around a boto3 client, as it stands. Every process loads `profile` if it is given.
+
+    `told` fills with what each call told of itself, by the request's `id`; `hints` says what requests expect.
+    """
 
     name: str = "cachepoint (boto3)"
     over_http: bool = False
     profile: str | None = None
     planning: list[float] = field(default_factory=list)
     store: MemoryStore = field(default_factory=MemoryStore)
+    told: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False)
+    hints: bool = False
 
     def open(self, stage: Stage) -> Send:
         self.store = MemoryStore.load(self.profile) if self.profile else MemoryStore()
-        inner = Stopwatch(stage.client())
-        client = cachepoint.wrap(inner, store=self.store, clock=stage.clock)
+        profiles = dict.fromkeys(stage.arns, MODEL)
+
+        @cache
+        def client(region: str) -> tuple[Stopwatch, Any]:
+            inner = Stopwatch(stage.client(region))
+            return inner, cachepoint.wrap(inner, store=self.store, clock=stage.clock, base_models=profiles)
 
         def send(request: Request) -> object:
+            inner, wrapped = client(request.region or REGION)
+            sent = {"modelId": request.model or MODEL, **converse(request)}
             started, before = time.thread_time(), inner.seconds
-            answer = client.converse(modelId=MODEL, **converse(request))
+            with _expecting(request) if self.hints else nullcontext():
+                answer = wrapped.converse(**sent)
             if not request.group:
                 self.planning.append(time.thread_time() - started - (inner.seconds - before))
+            self.told[id(request)] = answer["promptCache"]
             return answer
 
         return send
 
     def concurrent(self) -> AbstractContextManager[object]:
         return cachepoint.fan_out()
+
+
+def _expecting(request: Request) -> AbstractContextManager[object]:
+    expect: Any = getattr(cachepoint, "expect", None)
+    return expect(**request.expect) if expect and request.expect else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -105,9 +125,9 @@ def history_end(request: Request) -> Sequence[int]:
 def clairvoyant_ends(traffic: Traffic, ttl: TTL = "5m") -> Place:
     """A prompt's end where a request that begins with the whole prompt comes while it lives, and a live one to read."""
     ends = dict(zip(map(id, traffic.requests), traffic.ends, strict=True))
-    used: dict[bytes, float] = {}
+    used: dict[Key, float] = {}
 
-    def returns(digest: bytes, at: float) -> bool:
+    def returns(digest: Key, at: float) -> bool:
         visits = traffic.trie.edges[digest].visits
         later = bisect_right(visits, at)
         return later < len(visits) and visits[later] - at < TTL_SECONDS[ttl]

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.usage import Usage
-from capture_lib.clairvoyant import Action, price, schedule
+from capture_lib.clairvoyant import Action, Key, price, schedule
 from capture_lib.stage import rates, rendered
 from capture_lib.traffic import Traffic
 
@@ -34,17 +34,18 @@ class Loss(NamedTuple):
 def losses(traffic: Traffic, usages: Sequence[Usage]) -> Iterator[Loss]:
     """For each request and edge; `done` is what most of its tokens met with."""
     price_of = rates()
-    best = {digest: schedule(edge.visits, price_of) for digest, edge in traffic.trie.edges.items()}
-    seen: Counter[bytes] = Counter()
+    best = {key: schedule(edge.visits, price_of) for key, edge in traffic.trie.edges.items()}
+    seen: Counter[Key] = Counter()
     for number, (request, usage) in enumerate(zip(traffic.requests, usages, strict=True)):
         start = 0
         for position in rendered(request, in_pieces=True).positions:
-            visit = seen[position.digest]
-            seen[position.digest] += 1
+            key = (request.scope, position.digest)
+            visit = seen[key]
+            seen[key] += 1
             parts = _parts(usage, start, position.tokens)
             cost = sum(tokens * price(action, price_of) for action, tokens in parts.items())
             done = max(parts, key=lambda action: parts[action])
-            actions = best[position.digest]
+            actions = best[key]
             yield Loss(number, start, position.tokens, visit, len(actions), actions[visit], cost, done)
             start = position.tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -54,6 +54,8 @@ class Request:
     """What one call sends and when.
 
     `at` is in seconds from the start. Neighbours of one `group` are sent at once from as many threads.
+    `model` (an id, or `profile_arn`) and `region` are "" for the usual ones. `expect` is what its user knows of the
+    future, as `cachepoint.expect` takes it.
     """
 
     at: float
@@ -61,6 +63,25 @@ class Request:
     system: tuple[Text, ...] = ()
     tools: tuple[Tool, ...] = ()
     group: str = ""
+    model: str = ""
+    region: str = ""
+    expect: Mapping[str, Any] | None = None
+
+    @property
+    def scope(self) -> str:
+        """What sets its entries apart from those of other requests with the same prefix; "" for the usual place."""
+        return f"{self.region}|{self.model}" if self.region or self.model else ""
+
+    @property
+    def parts_inside_texts(self) -> bool:
+        """Whether one of its strings has several pieces."""
+        contents = (self.system, *(message.content for message in self.messages))
+        return any(isinstance(part, Text) and len(part.pieces) > 1 for content in contents for part in content)
+
+
+def profile_arn(number: int) -> str:
+    """The ARN of an application inference profile in front of the usual model."""
+    return f"arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/profile{number:04}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +113,8 @@ class Knobs:
 class Workload:
     """A row of the table: what it is, its requests in order of time, and the tokens of each answer.
 
-    `minimum` stands in for the model's where the texts are scaled down.
+    `minimum` stands in for the model's where the texts are scaled down. `profiles` is how many application
+    inference profiles its requests name.
     """
 
     name: str
@@ -100,6 +122,12 @@ class Workload:
     requests: Callable[[Knobs], Iterator[Request]]
     answer_tokens: int = 120
     minimum: int | None = None
+    profiles: int = 0
+
+    @property
+    def arns(self) -> tuple[str, ...]:
+        """The application inference profiles that exist."""
+        return tuple(profile_arn(number) for number in range(self.profiles))
 
 
 def user(*content: Text | str) -> Message:

@@ -86,8 +86,11 @@ class Stage(Protocol):
     def clock(self) -> Clock: ...
     @property
     def url(self) -> str: ...
+    @property
+    def arns(self) -> Sequence[str]:
+        """The application inference profiles that exist."""
 
-    def client(self) -> Any: ...
+    def client(self, region: str = REGION) -> Any: ...
     def served(self) -> Sequence[ServedCall]: ...
     def wait_until(self, at: float) -> None: ...
 
@@ -117,6 +120,7 @@ class Contender(Protocol):
 class _Staged:
     clock: Clock
     start: float
+    arns: Sequence[str]
 
     def wait_until(self, at: float) -> None:
         """Move the clock to so many seconds from the start; requests never go back in time."""
@@ -134,10 +138,10 @@ class EmulatedStage(_Staged):
     def url(self) -> str:
         return self.emulator.url
 
-    def client(self) -> Any:
+    def client(self, region: str = REGION) -> Any:
         if self.over_http:
-            return self.emulator.client(region=REGION, config=Config(max_pool_connections=64))
-        return self.emulator.local_client(region=REGION)
+            return self.emulator.client(region=region, config=Config(max_pool_connections=64))
+        return self.emulator.local_client(region=region)
 
     def served(self) -> Sequence[ServedCall]:
         return self.emulator.requests
@@ -147,19 +151,24 @@ class EmulatedStage(_Staged):
 def http_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
     """Real HTTP; `slow` makes responses begin after a while, so that requests sent at once overlap."""
     with _emulator(workload, start, slow=slow) as emulator:
-        yield EmulatedStage(emulator.clock, start, emulator, over_http=True)
+        yield EmulatedStage(emulator.clock, start, workload.arns, emulator, over_http=True)
 
 
 @contextmanager
 def direct_stage(workload: Workload, *, slow: bool = False, start: float = START) -> Iterator[Stage]:
     """The same without HTTP."""
     emulator = _emulator(workload, start, slow=slow)
-    yield EmulatedStage(emulator.clock, start, emulator, over_http=False)
+    yield EmulatedStage(emulator.clock, start, workload.arns, emulator, over_http=False)
 
 
 def _emulator(workload: Workload, start: float, *, slow: bool) -> BedrockEmulator:
     answer = prose(workload.answer_tokens, "answer")
-    return BedrockEmulator(clock=Clock(lambda: start), replies=lambda _: answer, latency=_latency(slow=slow))
+    return BedrockEmulator(
+        clock=Clock(lambda: start),
+        replies=lambda _: answer,
+        latency=_latency(slow=slow),
+        profiles=dict.fromkeys(workload.arns, MODEL),
+    )
 
 
 StageMaker = Callable[..., AbstractContextManager[Stage]]

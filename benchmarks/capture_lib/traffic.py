@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from capture_lib.clairvoyant import Trie
+from cachepoint.emulator._reading.positions import RenderedPrompt
+from capture_lib.clairvoyant import Key, Trie
 from capture_lib.requests import Knobs, Request, Workload
 from capture_lib.stage import rates, rendered
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """`ends` are the digests of the edges that each request goes through."""
+    """`ends` are the keys of the edges that each request goes through."""
 
     workload: Workload
     requests: tuple[Request, ...]
     trie: Trie
-    ends: tuple[tuple[bytes, ...], ...]
+    ends: tuple[tuple[Key, ...], ...]
     bound: float
 
     @classmethod
     def of(cls, workload: Workload, knobs: Knobs) -> Traffic:
         requests = tuple(workload.requests(knobs))
+        return cls.rendered(workload, requests, (rendered(request, in_pieces=True) for request in requests))
+
+    @classmethod
+    def rendered(cls, workload: Workload, requests: tuple[Request, ...], prompts: Iterable[RenderedPrompt]) -> Traffic:
+        """The same from the prompts of its requests, in pieces."""
         trie = Trie()
         ends = []
-        for request in requests:
-            prompt = rendered(request, in_pieces=True)
-            trie.add(request.at, prompt)
-            ends.append(tuple(position.digest for position in prompt.positions))
+        for request, prompt in zip(requests, prompts, strict=True):
+            trie.add(request.at, prompt, request.scope)
+            ends.append(tuple((request.scope, position.digest) for position in prompt.positions))
         return cls(workload, requests, trie, tuple(ends), trie.bound(rates()))
 
     @property

@@ -40,14 +40,14 @@ def fleets(workload: Workload, knobs: Knobs, langchain: Contender | None) -> Ite
     peer = run(langchain, traffic, fast=False).ratio if langchain else None
     with TemporaryDirectory() as folder:
         profile = str(Path(folder) / "profile")
-        _learn(workload, Knobs(knobs.seed, knobs.sizes, knobs.gaps, knobs.count, knobs.day + 1), profile)
+        learn(workload, Knobs(knobs.seed, knobs.sizes, knobs.gaps, knobs.count, knobs.day + 1), profile)
         for processes in PROCESSES:
             for calls in CALLS:
                 fresh, loaded = (_bill(traffic, Cachepoint(profile=each), processes, calls) for each in (None, profile))
                 yield Fleet(workload.name, processes, calls, fresh, loaded, one, peer)
 
 
-def _learn(workload: Workload, knobs: Knobs, profile: str) -> None:
+def learn(workload: Workload, knobs: Knobs, profile: str) -> None:
     """A profile saved by one process after the traffic of the day before."""
     contender = Cachepoint()
     with direct_stage(workload, start=START - DAY) as stage:

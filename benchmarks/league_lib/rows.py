@@ -1,0 +1,9 @@
+"""Every row of the league, by module; a module that brings rows has a tuple of workloads and is named here."""
+
+from __future__ import annotations
+
+from capture_lib.requests import Workload
+from capture_lib.workloads import WORKLOADS
+from league_lib import chats, rag
+
+ROWS: tuple[Workload, ...] = (*rag.ROWS, *chats.ROWS, *WORKLOADS)
