@@ -16,6 +16,7 @@ from pathlib import Path
 from capture_lib.mooncake import TRACE
 from capture_lib.requests import Knobs, Workload
 from league_lib import told
+from league_lib.real import LEFT_OUT
 from league_lib.rows import ROWS
 from league_lib.standing import Match, Standing, standing
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for workload in _named(given.trace):
             print(*told.trace(Match.of(workload, knobs)), sep="\n")
         return
+    print(*LEFT_OUT, sep="\n", end="\n" * bool(LEFT_OUT))
     found: list[Standing] = []
     print(told.HEADER)
     for workload in _named(",".join(QUICK)) if given.quick else _named(given.rows):

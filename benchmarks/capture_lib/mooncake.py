@@ -98,7 +98,7 @@ class Trace:
 
 
 def _going_on(rows: Sequence[Mapping[str, Any]]) -> Mapping[int, bool]:
-    """Whether a later request begins with all whole blocks of each, by its number; a hash is one of the whole prefix."""
+    """Whether a later request begins with all whole blocks of each, by its number; hashes cover the whole prefix."""
     later: set[int] = set()
     found: dict[int, bool] = {}
     for number in reversed(range(len(rows))):
@@ -136,5 +136,9 @@ def _pool(knobs: Knobs) -> tuple[tuple[str, ...], ...]:
 
 
 R1 = Workload(
-    "R1", "production trace (Mooncake): 12,031 requests of one hour", Trace(TRACE, system=1), 340 // SCALE, 1024 // SCALE
+    "R1",
+    "production trace (Mooncake): 12,031 requests of one hour",
+    Trace(TRACE, system=1),
+    340 // SCALE,
+    1024 // SCALE,
 )

@@ -39,6 +39,12 @@ def prose(tokens: int, *key: object) -> str:
 
 def words(count: int, *key: object) -> list[str]:
     """So many words, each a token to the emulator: other keys give other words. Cheaper than prose."""
-    known = _vocabulary()
+    known = _short_words()
     drawn = memoryview(shake_128(repr(key).encode()).digest(4 * count)).cast("I")
     return [known[number % len(known)] for number in drawn]
+
+
+@lru_cache(maxsize=1)
+def _short_words() -> list[str]:
+    """Words of up to six letters: to the emulator a longer one is more than a token."""
+    return [word for word in _vocabulary() if len(word) <= 6]

@@ -32,10 +32,11 @@ SCALE = 8
 HOUR = 3600.0
 _TOOL_BLOCKS = 12
 """Blocks that describe one tool: 12,600 tokens, the commonest length here, are then 16 tools."""
-_PARAGRAPH = 8
+_PARAGRAPH = 16
 """Blocks to a paragraph."""
-_TOOL_SPEC, _TOOL_USE, _TOOL_RESULT = 28, 36, 16
-"""Tokens that the service adds to a tool, its call and its result; as they are not scaled, the texts have fewer."""
+_TOOL, _ROUND = 72, 63
+"""Tokens that the service adds to a tool (of the first one's 500, each has its share) and to a tool's call and result;
+they are not scaled, so the texts have fewer."""
 
 Blocks = tuple[int, ...]
 Key = tuple[str, int, int]
@@ -152,15 +153,17 @@ class Agent:
         result = list(self._words(blocks, given.answered, given.end))
         number = blocks[start // BLOCK]
         call, tool = f"call_{number}", f"tool_{number % 8}"
-        thought = Text((" ".join(said[: max(len(said) - _TOOL_USE, 1)]),))
+        fewer = min(_ROUND, len(said) - 1)
+        thought = Text((" ".join(said[: len(said) - fewer]),))
         yield Message("assistant", (thought, ToolUse(call, tool, {"query": said[-1]})))
-        yield Message("user", (ToolResult(call, tool, " ".join(result[: max(len(result) - _TOOL_RESULT, 1)])),))
+        sent = " ".join(result[: max(len(result) - (_ROUND - fewer), 1)])
+        yield Message("user", (ToolResult(call, tool, sent),))
 
     def _tools(self, blocks: Blocks) -> tuple[Tool, ...]:
         schema = {"type": "object", "properties": {"query": {"type": "string", "description": "what"}}}
         described = (list(self._words(blocks, start, end)) for start, end in pairwise(_tool_ends(len(blocks) * BLOCK)))
         return tuple(
-            Tool(f"tool_{number}", " ".join(words[: max(len(words) - _TOOL_SPEC, 1)]), schema)
+            Tool(f"tool_{number}", " ".join(words[: max(len(words) - _TOOL, 1)]), schema)
             for number, words in enumerate(described)
         )
 
