@@ -17,10 +17,10 @@ def approvals(knobs: Knobs) -> Iterator[Request]:
     rng = rng_of(knobs, "approvals")
     found: list[Request] = []
     system, tools = (text(kept(knobs, 2_500, "approving system")),), toolbox(knobs, "approve", 8)
-    for run in range(knobs.many(8)):
+    for run in range(knobs.many(12)):
         at = rng.uniform(0, 3 * HOUR) * knobs.gaps
         history: tuple[Message, ...] = (user(new(knobs, 150, "approved task", run)),)
-        for number in range(20):
+        for number in range(12):
             found.append(Request(at, history, system, tools))
             result = new(knobs, rng.randint(100, 500), "approved result", run, number)
             history = (*history, *step(knobs, ("approve", run), number, tools, result))
