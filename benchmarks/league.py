@@ -21,8 +21,8 @@ from league_lib.rows import ROWS
 from league_lib.standing import Match, Standing, standing
 
 QUICK = (
-    "rag-string-6", "rag-string-15", "rag-blocks-20", "rag-nothing-8", "chats-20s", "chats-55s", "chats-120s", "chats-200s",
-    "approvals", "clear-20", "clear-each", "forks", "docs-grouped-block", "eval-samples", "canary",
+    "rag-string-6", "rag-string-15", "rag-blocks-20", "rag-nothing-8", "chats-20s", "chats-55s", "chats-120s",
+    "chats-200s", "approvals", "clear-20", "clear-each", "forks", "docs-grouped-block", "eval-samples", "canary",
 )  # fmt: skip
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from functools import partial
 
 from capture_lib.requests import Knobs, Message, Request, Workload, assistant, in_order, text, user
+
 from league_lib.talk import HOUR, dialogue, exchange, human_gap, kept, new, rng_of
 
 
 def paced(row: str, median: float, chats: int, turns: int, system_tokens: float, knobs: Knobs) -> Iterator[Request]:
     """Overlapping chats behind one system prompt; a person's gaps with this median."""
-    rng, found = rng_of(knobs, row), []
+    rng = rng_of(knobs, row)
+    found: list[Request] = []
     system = (text(kept(knobs, system_tokens, "shared system")),)
     for chat in range(knobs.many(chats)):
         at = rng.uniform(0, 2 * HOUR) * knobs.gaps
@@ -24,7 +26,8 @@ def paced(row: str, median: float, chats: int, turns: int, system_tokens: float,
 
 def forks(knobs: Knobs) -> Iterator[Request]:
     """After a turn the answer may be asked for again, or an earlier question edited and the rest dropped."""
-    rng, found = rng_of(knobs, "forks"), []
+    rng = rng_of(knobs, "forks")
+    found: list[Request] = []
     system = (text(kept(knobs, 2_000, "fork system")),)
     for chat in range(knobs.many(12)):
         at = rng.uniform(0, HOUR) * knobs.gaps
@@ -46,7 +49,8 @@ def forks(knobs: Knobs) -> Iterator[Request]:
 
 def compaction(knobs: Knobs) -> Iterator[Request]:
     """A history above 9,000 tokens becomes a summary and its last two exchanges."""
-    rng, found = rng_of(knobs, "compaction"), []
+    rng = rng_of(knobs, "compaction")
+    found: list[Request] = []
     system = (text(kept(knobs, 2_500, "compaction system")),)
     for chat in range(knobs.many(6)):
         at = rng.uniform(0, HOUR) * knobs.gaps
@@ -64,7 +68,8 @@ def compaction(knobs: Knobs) -> Iterator[Request]:
 
 def trimmed(knobs: Knobs) -> Iterator[Request]:
     """Only the last ten messages are sent, behind a system prompt of 1,500 tokens."""
-    rng, found = rng_of(knobs, "trimmed"), []
+    rng = rng_of(knobs, "trimmed")
+    found: list[Request] = []
     system = (text(kept(knobs, 1_500, "trimming system")),)
     for chat in range(knobs.many(8)):
         at = rng.uniform(0, HOUR) * knobs.gaps
@@ -76,7 +81,8 @@ def trimmed(knobs: Knobs) -> Iterator[Request]:
 
 def tenant_chats(knobs: Knobs) -> Iterator[Request]:
     """Forty tenants with system prompts of their own and short chats."""
-    rng, found = rng_of(knobs, "tenant-chats"), []
+    rng = rng_of(knobs, "tenant-chats")
+    found: list[Request] = []
     for tenant in range(knobs.many(40)):
         system = (text(kept(knobs, 4_000, "tenant", tenant)),)
         for chat in range(2):
@@ -89,7 +95,8 @@ def tenant_chats(knobs: Knobs) -> Iterator[Request]:
 
 def code_files(knobs: Knobs) -> Iterator[Request]:
     """Files in the first user message, edited in place between turns; the questions and answers come after them."""
-    rng, found = rng_of(knobs, "code-files"), []
+    rng = rng_of(knobs, "code-files")
+    found: list[Request] = []
     system = (text(kept(knobs, 2_000, "coder system")),)
     for session in range(knobs.many(8)):
         at = rng.uniform(0, HOUR) * knobs.gaps
@@ -109,8 +116,9 @@ def code_files(knobs: Knobs) -> Iterator[Request]:
 
 
 def condense(knobs: Knobs) -> Iterator[Request]:
-    """Each turn first condenses history and question in one prompt, then answers with documents in the system prompt."""
-    rng, found = rng_of(knobs, "condense"), []
+    """Each turn condenses history and question in one prompt, then answers with documents in the system prompt."""
+    rng = rng_of(knobs, "condense")
+    found: list[Request] = []
     static = kept(knobs, 1_500, "answering system")
     for chat in range(knobs.many(10)):
         at = rng.uniform(0, HOUR) * knobs.gaps
@@ -125,7 +133,7 @@ def condense(knobs: Knobs) -> Iterator[Request]:
     return in_order(found)
 
 
-def few_shot(row: str, in_one: bool, knobs: Knobs) -> Iterator[Request]:  # noqa: FBT001 - bound by partial
+def few_shot(row: str, knobs: Knobs, *, in_one: bool) -> Iterator[Request]:
     """Five of twelve examples, picked and ordered anew for each input, behind static instructions."""
     rng, at = rng_of(knobs, row), 0.0
     instructions = kept(knobs, 2_000, "instructions")
@@ -174,7 +182,7 @@ def a_or_b(knobs: Knobs) -> Iterator[Request]:
         at += rng.expovariate(1 / 120) * knobs.gaps
 
 
-def evaluation(row: str, by_sample: bool, knobs: Knobs) -> Iterator[Request]:  # noqa: FBT001 - bound by partial
+def evaluation(row: str, knobs: Knobs, *, by_sample: bool) -> Iterator[Request]:
     """Forty prompts, fifteen samples of each: all prompts again and again, or prompt by prompt."""
     rng, at = rng_of(knobs, row), 0.0
     system = (text(kept(knobs, 1_500, "evaluated system")),)
@@ -189,7 +197,8 @@ def evaluation(row: str, by_sample: bool, knobs: Knobs) -> Iterator[Request]:  #
 
 def clock_last(knobs: Knobs) -> Iterator[Request]:
     """The time of day ends a system prompt of 4,000 tokens, in chats of 12 turns."""
-    rng, found = rng_of(knobs, "clock-last"), []
+    rng = rng_of(knobs, "clock-last")
+    found: list[Request] = []
     static = kept(knobs, 4_000, "clock system")
     for chat in range(knobs.many(12)):
         at = rng.uniform(0, 2 * HOUR) * knobs.gaps
@@ -225,23 +234,50 @@ def _paced(median: int, chats: int = 15, turns: int = 20, tokens: int = 6_000) -
 
 ROWS: tuple[Workload, ...] = (
     *(_paced(median) for median in (20, 55, 120, 200)),
-    Workload("chats-short", "60 chats of 1 to 3 turns behind 1,500 tokens", partial(paced, "chats-short", 45, 60, 2, 1_500), 250),
+    Workload(
+        "chats-short",
+        "60 chats of 1 to 3 turns behind 1,500 tokens",
+        partial(paced, "chats-short", 45, 60, 2, 1_500),
+        250,
+    ),
     Workload("forks", "chats with edits and regenerations", forks, 300),
     Workload("compaction", "long chats, summarised above 9,000 tokens", compaction, 400),
     Workload("trimmed", "chats of which only the last ten messages are sent", trimmed, 300),
     Workload("tenant-chats", "40 tenants, each its own system prompt and two chats", tenant_chats, 200),
     Workload("code-files", "files in the first message, edited between turns", code_files, 250),
     Workload("condense", "a condensing call before each answer", condense, 200),
-    Workload("few-shot-string", "examples drawn anew for each input, in one string", partial(few_shot, "few-shot-string", True)),
-    Workload("few-shot-blocks", "examples drawn anew for each input, in a block", partial(few_shot, "few-shot-blocks", False)),
+    Workload(
+        "few-shot-string",
+        "examples drawn anew for each input, in one string",
+        partial(few_shot, "few-shot-string", in_one=True),
+    ),
+    Workload(
+        "few-shot-blocks",
+        "examples drawn anew for each input, in a block",
+        partial(few_shot, "few-shot-blocks", in_one=False),
+    ),
     Workload("diurnal", "two days of one prompt, busy at noon and quiet at night", diurnal),
     Workload("classify-10s", "lone questions behind 3k, 10 s apart", partial(steady, "classify-10s", 3_000, 10, 300)),
-    Workload("classify-4min", "lone questions behind 8k, 4 minutes apart", partial(steady, "classify-4min", 8_000, 240, 200)),
-    Workload("classify-15min", "lone questions behind 8k, 15 minutes apart", partial(steady, "classify-15min", 8_000, 900, 150)),
+    Workload(
+        "classify-4min", "lone questions behind 8k, 4 minutes apart", partial(steady, "classify-4min", 8_000, 240, 200)
+    ),
+    Workload(
+        "classify-15min",
+        "lone questions behind 8k, 15 minutes apart",
+        partial(steady, "classify-15min", 8_000, 900, 150),
+    ),
     Workload("canary", "two prompt versions that take turns by the hour", canary),
     Workload("a-or-b", "two prompt versions drawn at random", a_or_b),
-    Workload("eval-samples", "40 prompts × 15 samples, all prompts again and again", partial(evaluation, "eval-samples", True)),
-    Workload("eval-prompts", "40 prompts × 15 samples, prompt by prompt", partial(evaluation, "eval-prompts", False)),
+    Workload(
+        "eval-samples",
+        "40 prompts × 15 samples, all prompts again and again",
+        partial(evaluation, "eval-samples", by_sample=True),
+    ),
+    Workload(
+        "eval-prompts",
+        "40 prompts × 15 samples, prompt by prompt",
+        partial(evaluation, "eval-prompts", by_sample=False),
+    ),
     Workload("clock-last", "the time of day at the end of the system string", clock_last, 200),
     Workload("mixed", "chats, lone questions and single prompts together", mixed, 250),
-)  # fmt: skip
+)

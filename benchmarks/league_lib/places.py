@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from capture_lib.requests import Knobs, Request, Workload, profile_arn
+
 from league_lib.chats import paced
 from league_lib.talk import HOUR, rng_of
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from capture_lib.requests import Knobs, Message, Request, Text, Workload, assistant, in_order, text, user
+
 from league_lib.talk import dialogue, human_gap, kept, new, rng_of
 
 STATIC, RETRIEVED = 3_500, 2_000
+Put = Callable[[str, str], tuple[tuple[Text, ...], Message]]
+"""Where a document and a question go: the system prompt and the message."""
 SystemOf = Callable[[str, str], tuple[Text, ...]]
 """The system prompt from its static text and this turn's documents."""
 
@@ -30,17 +33,19 @@ def documents_only(static: str, documents: str) -> tuple[Text, ...]:  # noqa: AR
 
 
 def _session(
-    knobs: Knobs, row: str, session: int, turns: int, system_of: SystemOf, start: float, every: int = 1
+    knobs: Knobs, row: str, session: int, turns: int, system_of: SystemOf, start: float, every: int, pace: float
 ) -> Iterator[Request]:
     rng, at = rng_of(knobs, f"{row} {session}"), start
     static = kept(knobs, STATIC, "handbook")
     for turn, messages in dialogue(knobs, (row, session), turns, asked=30, answered=150):
         documents = new(knobs, RETRIEVED, "retrieved", row, session, turn // every)
         yield Request(at, messages, system_of(static, documents))
-        at += human_gap(knobs, rng, 40)
+        at += human_gap(knobs, rng, pace)
 
 
-def sessions(row: str, count: int, turns: int, system_of: SystemOf, every: int, knobs: Knobs) -> Iterator[Request]:
+def sessions(
+    row: str, count: int, turns: int, system_of: SystemOf, every: int, pace: float, knobs: Knobs
+) -> Iterator[Request]:
     """So many chats, one begun every ten minutes or so; the documents change every so many turns."""
     rng = rng_of(knobs, row)
     starts = [0.0]
@@ -50,14 +55,15 @@ def sessions(row: str, count: int, turns: int, system_of: SystemOf, every: int, 
         [
             request
             for number, start in enumerate(starts)
-            for request in _session(knobs, row, number, turns, system_of, start, every)
+            for request in _session(knobs, row, number, turns, system_of, start, every, pace)
         ]
     )
 
 
 def in_user_message(knobs: Knobs) -> Iterator[Request]:
     """Static system prompt; the documents stand before the question and are gone from the history."""
-    rng, found = rng_of(knobs, "rag-user"), []
+    rng = rng_of(knobs, "rag-user")
+    found: list[Request] = []
     system = (text(kept(knobs, STATIC, "handbook")),)
     for chat in range(knobs.many(12)):
         at = rng.uniform(0, 3600) * knobs.gaps
@@ -105,12 +111,7 @@ def _user_string(document: str, question: str) -> tuple[tuple[Text, ...], Messag
     return (), user(text(document, "\n\nQuestion: ", question))
 
 
-def documents(
-    row: str,
-    put: Callable[[str, str], tuple[tuple[Text, ...], Message]],
-    in_passes: bool,
-    knobs: Knobs,  # noqa: FBT001
-) -> Iterator[Request]:
+def documents(row: str, put: Put, knobs: Knobs, *, in_passes: bool) -> Iterator[Request]:
     """Five questions on each of many documents: document by document, or question by question."""
     rng, at = rng_of(knobs, row), 0.0
     count, questions = knobs.many(120), 5
@@ -124,23 +125,23 @@ def documents(
         at += rng.uniform(2, 4) * knobs.gaps * (2 if in_passes else 1)
 
 
-def _sessions(name: str, title: str, count: int, turns: int, system_of: SystemOf, every: int = 1) -> Workload:
-    return Workload(name, title, partial(sessions, name, count, turns, system_of, every), 150)
+def _sessions(
+    name: str, title: str, count: int, turns: int, system_of: SystemOf, every: int = 1, pace: float = 30
+) -> Workload:
+    return Workload(name, title, partial(sessions, name, count, turns, system_of, every, pace), 150)
 
 
-def _documents(
-    name: str, title: str, put: Callable[[str, str], tuple[tuple[Text, ...], Message]]
-) -> Sequence[Workload]:
+def _documents(name: str, title: str, put: Put) -> Sequence[Workload]:
     return (
         Workload(
             f"docs-grouped-{name}",
             f"120 documents × 5 questions, {title}",
-            partial(documents, f"docs-grouped-{name}", put, False),
+            partial(documents, f"docs-grouped-{name}", put, in_passes=False),
         ),
         Workload(
             f"docs-passes-{name}",
             f"5 questions × 120 documents, {title}",
-            partial(documents, f"docs-passes-{name}", put, True),
+            partial(documents, f"docs-passes-{name}", put, in_passes=True),
         ),
     )
 
@@ -158,6 +159,7 @@ ROWS: tuple[Workload, ...] = (
     _sessions(
         "rag-slow-20", "retrieved text in one system string, changed every 4th turn, 20 turns", 1, 20, one_string, 4
     ),
+    _sessions("rag-pauses-15", "one system string, a median of 3 minutes between turns", 1, 15, one_string, 1, 180),
     Workload("rag-user", "documents in the last message behind a static system prompt", in_user_message, 200),
     Workload("rerank", "a rerank prompt shaped like a conversation, then an answer", rerank),
     *_documents("system", "document as the system prompt", _system_block),

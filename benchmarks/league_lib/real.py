@@ -10,6 +10,7 @@ from pathlib import Path
 
 from capture_lib.mooncake import FOLDER, SCALE, TRACE, Trace
 from capture_lib.requests import Workload
+
 from league_lib import claude_code, tau_bench
 from league_lib.claude_code import Sessions
 from league_lib.tau_bench import Runs

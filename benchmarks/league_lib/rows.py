@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from capture_lib.requests import Workload
 from capture_lib.workloads import WORKLOADS
-from league_lib import chats, places, rag, real
 
-ROWS: tuple[Workload, ...] = (*rag.ROWS, *chats.ROWS, *places.ROWS, *real.ROWS, *WORKLOADS)
+from league_lib import agents, chats, places, rag, real
+
+ROWS: tuple[Workload, ...] = (*rag.ROWS, *chats.ROWS, *agents.ROWS, *places.ROWS, *real.ROWS, *WORKLOADS)

@@ -8,14 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from cachepoint.catalogue.table import load_rules
-from cachepoint.core.provider.usage import Usage
 from capture_lib.contenders import Cachepoint
 from capture_lib.measure import Outcome, run
 from capture_lib.requests import Knobs, Workload
 from capture_lib.stage import MODEL, minimum_of, rates
 from capture_lib.traffic import Traffic
 from capture_lib.workers import learn
+
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.provider.usage import Usage
 from league_lib.statics import PEERS, Rendered, StaticBill, static_bills
 
 SLACK = 0.03

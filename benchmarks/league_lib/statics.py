@@ -15,14 +15,15 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from capture_lib.measure import input_side
+from capture_lib.requests import Request
+from capture_lib.stage import rendered
+
 from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Point, Position
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._reading.positions import RenderedPrompt
-from capture_lib.measure import input_side
-from capture_lib.requests import Request, ToolResult
-from capture_lib.stage import rendered
 
 NOTHING = "nothing"
 SETS = (
@@ -32,7 +33,7 @@ COMMON = "common prefix"
 TTLS: tuple[TTL, ...] = ("5m", "1h")
 PEERS: Mapping[TTL, str] = {"5m": "T+S+E+H 5m", "1h": "T+S+E+H 1h"}
 
-Habit = tuple[str, bool, bool, bool, bool]
+Habit = tuple[str, bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,8 @@ class Rendered:
 
     @property
     def habit(self) -> Habit:
-        """What requests of one kind share, by form alone."""
-        request = self.request
-        loop = any(isinstance(part, ToolResult) for part in request.messages[-1].content)
-        return request.scope, bool(request.tools), bool(request.system), len(request.messages) > 1, loop
+        """What requests of one kind share, by form alone: the second turn of a chat has the first for its last one."""
+        return self.request.scope, bool(self.request.tools), bool(self.request.system)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +121,29 @@ def _serve(
 ) -> Iterator[Usage]:
     model = CacheModel()
     sent = list(zip(prompts, rendering, points, strict=True))
-    for group, members in itertools.groupby(sent, key=lambda each: each[0].request.group):
-        together = [[each] for each in members] if not group else [list(members)]
-        for batch in together:
-            now = batch[0][0].request.at
-            served = [
-                model.serve(
-                    CacheRequest(
-                        each.request.scope, prompt.positions, [Point(place, ttl) for place in at], prompt.total
-                    ),
-                    rule,
-                    now,
-                )
-                for each, prompt, at in batch
-            ]
-            for each in served:
-                model.begin_response(each, now)
-                yield each.usage
+    for together in _together(sent):
+        now = together[0][0].request.at
+        served = [
+            model.serve(
+                CacheRequest(each.request.scope, prompt.positions, [Point(place, ttl) for place in at], prompt.total),
+                rule,
+                now,
+            )
+            for each, prompt, at in together
+        ]
+        for each in served:
+            model.begin_response(each, now)
+            yield each.usage
+
+
+_Sent = tuple[Rendered, RenderedPrompt, Sequence[int]]
+
+
+def _together(sent: Sequence[_Sent]) -> Iterator[Sequence[_Sent]]:
+    """Neighbours of one group at once, all others alone."""
+    for group, found in itertools.groupby(sent, key=lambda each: each[0].request.group):
+        members = list(found)
+        yield from [members] if group else ([member] for member in members)
 
 
 def _common(prompts: Sequence[Rendered]) -> Sequence[tuple[int, ...]]:
@@ -146,7 +151,8 @@ def _common(prompts: Sequence[Rendered]) -> Sequence[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     for prompt in prompts:
         here, before = prompt.pieces.positions, last.get(prompt.habit, ())
-        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, zip(here, before)))
+        pairs = zip(here, before, strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0].digest == pair[1].digest, pairs))
         found.append((shared - 1,) if shared else ())
         last[prompt.habit] = here
     return found

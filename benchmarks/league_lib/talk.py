@@ -1,4 +1,7 @@
-"""What the synthetic rows are made of: gaps between turns, conversations, tool steps. Sizes are tokens, gaps seconds."""
+"""What the synthetic rows are made of: gaps between turns, conversations, tool steps.
+
+Sizes are tokens, gaps seconds.
+"""
 
 from __future__ import annotations
 

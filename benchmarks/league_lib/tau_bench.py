@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from capture_lib.requests import Knobs, Message, Request, Text, Tool, ToolResult, ToolUse, in_order, text
+
 from league_lib.talk import HOUR, human_gap, kept, rng_of
 
 RUNS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tau-bench" / "airline.json.gz"

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from cachepoint.core.provider.usage import Usage
 from capture_lib.contenders import Cachepoint
 from capture_lib.measure import input_side
 from capture_lib.stage import rates
+
+from cachepoint.core.provider.usage import Usage
 from league_lib.standing import Match, Standing, peers, usage_of
 
 HEADER = (
@@ -39,7 +40,8 @@ def summary(found: list[Standing]) -> str:
         verdict: sum(each.verdict == verdict for each in found) for verdict in ("ahead", "within", "listed", "over")
     }
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"{len(found)} rows: {told}; the median row is at {median(each.over_best for each in found):.3f} of its best static plan"
+    middle = median(each.over_best for each in found)
+    return f"{len(found)} rows: {told}; the median row is at {middle:.3f} of its best static plan"
 
 
 def trace(match: Match) -> Iterator[str]:
