@@ -112,7 +112,10 @@ def _user_string(document: str, question: str) -> tuple[tuple[Text, ...], Messag
 
 
 def documents(row: str, put: Put, knobs: Knobs, *, in_passes: bool) -> Iterator[Request]:
-    """Five questions on each of many documents: document by document, or question by question."""
+    """Five questions on each of many documents: document by document, or question by question.
+
+    Whoever makes passes knows how many; document by document that is left to be learned.
+    """
     rng, at = rng_of(knobs, row), 0.0
     count, questions = knobs.many(120), 5
     order = [(number, question) for number in range(count) for question in range(questions)]
@@ -121,7 +124,7 @@ def documents(row: str, put: Put, knobs: Knobs, *, in_passes: bool) -> Iterator[
     for number, question in order:
         # The questions are the same for every document, and come after it.
         system, message = put(_document(knobs, number), kept(knobs, 30, "fixed question", question))
-        yield Request(at, (message,), system)
+        yield Request(at, (message,), system, expect={"times": questions} if in_passes else None)
         at += rng.uniform(2, 4) * knobs.gaps * (2 if in_passes else 1)
 
 

@@ -15,6 +15,7 @@ from capture_lib.stage import MODEL, minimum_of, rates
 from capture_lib.traffic import Traffic
 from capture_lib.workers import learn
 
+import cachepoint
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.provider.usage import Usage
 from league_lib.statics import PEERS, Rendered, StaticBill, static_bills
@@ -142,7 +143,7 @@ def standing(workload: Workload, knobs: Knobs, *, warm: bool = False) -> Standin
     match = Match.of(workload, knobs)
     ours = Cachepoint()
     cold = match.play(ours)
-    hinted = any(prompt.request.expect for prompt in match.prompts)
+    hinted = hasattr(cachepoint, "expect") and any(prompt.request.expect for prompt in match.prompts)
     largest = max(prompt.whole.total for prompt in match.prompts)
     return Standing(
         row=workload.name,
