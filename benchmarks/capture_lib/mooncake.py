@@ -62,7 +62,7 @@ class Trace:
 
     def __call__(self, knobs: Knobs) -> Iterator[Request]:
         begun: dict[tuple[int, ...], Conversation] = {}
-        rows = [row for row in self._rows() if row["input_length"] > self.system * BLOCK]
+        rows = [row for row in self.rows() if row["input_length"] > self.system * BLOCK]
         rows = rows[: knobs.many(len(rows))]
         going_on = _going_on(rows) if self.hints else {}
         system = tuple(_texts([Stretch(block, 0, BLOCK) for block in range(self.system)], knobs))
@@ -77,7 +77,7 @@ class Trace:
             expect = {"ends": not going_on[number]} if self.hints else None
             yield Request(row["timestamp"] / 1000 * knobs.gaps, messages, system, expect=expect)
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[dict[str, Any]]:
         with gzip.open(self.path, "rt", encoding="utf-8") as lines:
             for row in map(json.loads, lines):
                 if len(row["hash_ids"]) > self.system and row["hash_ids"][self.system] % self.one_in == 0:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from capture_lib.requests import Knobs, Request, Workload, profile_arn
+from capture_lib.requests import Knobs, Message, Request, Workload, profile_arn, text
 
 from league_lib.chats import paced
 from league_lib.talk import HOUR, rng_of
@@ -21,23 +21,29 @@ _SPILLED = 0.05
 
 @dataclass(frozen=True)
 class Tenants:
-    """300 chats of 8 turns within 2 hours, each of a tenant drawn at random; without `profiles` they share a scope."""
+    """300 chats of 8 turns, begun within 2 hours, each of a tenant drawn at random.
+
+    Without `profiles` they share a scope, and the tenant's name stands first, so that entries are kept apart as well.
+    """
 
     tenants: int
     profiles: bool = True
 
     def __call__(self, knobs: Knobs) -> Iterator[Request]:
         rng = rng_of(knobs, f"tenants/{self.tenants}")
-        owner: dict[object, str] = {}
+        owner: dict[Message, int] = {}
         for request in paced("tenant profiles", 45, 300, 8, 3_000, knobs):
-            chat = request.messages[0]
-            arn = owner.setdefault(chat, profile_arn(rng.randrange(self.tenants)))
-            yield replace(request, model=arn) if self.profiles else request
+            tenant = owner.setdefault(request.messages[0], rng.randrange(self.tenants))
+            if self.profiles:
+                yield replace(request, model=profile_arn(tenant))
+            else:
+                named = text(f"You serve tenant {tenant}.\n\n{request.system[0].whole}")
+                yield replace(request, system=(named,))
 
 
 @dataclass(frozen=True)
 class Regions:
-    """40 chats of 20 turns within 2 hours; `there` says which calls go to the second Region."""
+    """40 chats of 20 turns, begun within 2 hours; `there` says which calls go to the second Region."""
 
     row: str
     there: Callable[[float, int, random.Random], bool]
@@ -69,7 +75,7 @@ def _tenants(count: int) -> Workload:
 
 ROWS: tuple[Workload, ...] = (
     *(_tenants(count) for count in (20, 100, 200)),
-    Workload("tenants-together", "the same chats without profiles", Tenants(20, profiles=False), 250),
+    Workload("tenants-named", "100 tenants in one scope, each named first", Tenants(100, profiles=False), 250),
     Workload("failover", "chats; the Region fails for half an hour", Regions("failover", failed_over), 250),
     Workload("spill", "chats; 5% of calls spill into a second Region", Regions("spill", spilled), 250),
     Workload(

@@ -1,7 +1,7 @@
 """Rows from real traffic; where its data is not beside this project, a row is left out, with a line that says so.
 
 Claude Code and Mooncake have an eighth of the tokens, and the minimum with them; of Mooncake's conversations one in
-four is played, over the whole hour. tau-bench is as it was.
+four is played, over the whole hour; their hints say which go on. tau-bench is as it was.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from league_lib.tau_bench import Runs
 
 SYNTHETIC = FOLDER / "synthetic_trace.jsonl.gz"
 _MINIMUM = 1024
-_CONVERSATIONS = Trace(TRACE, system=1, one_in=4)
-_TOLD = Trace(TRACE, system=1, one_in=4, hints=True)
+_CONVERSATIONS = Trace(TRACE, system=1, one_in=4, hints=True)
 
 
 def _sessions(name: str, title: str, requests: Sessions) -> Workload:
@@ -51,7 +50,6 @@ _ROWS: tuple[tuple[Path, Workload], ...] = (
         Workload("tau-bench-people", "tau-bench: the same with people, a minute a turn", Runs(people=True)),
     ),
     (TRACE, _mooncake("mooncake-chat", "an hour of a chat service, one conversation in four", _CONVERSATIONS)),
-    (TRACE, _mooncake("mooncake-told", "the same; callers know whether they go on", _TOLD)),
     (
         SYNTHETIC,
         _mooncake("mooncake-synthetic", "17 minutes of documents, chats and tools", Trace(SYNTHETIC, system=0)),
