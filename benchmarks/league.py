@@ -20,7 +20,7 @@ from capture_lib.requests import Knobs, Workload
 from league_lib import report, told
 from league_lib.picture import picture
 from league_lib.real import LEFT_OUT
-from league_lib.rows import ROWS
+from league_lib.rows import ROWS, SYNTHETIC
 from league_lib.standing import Match, Standing, standing
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -45,15 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.what == "report":
         write_docs(load(given.json))
     elif given.trace:
-        for workload in named(given.trace):
+        for workload in named(given.trace, ROWS):
             print(*told.trace(Match.of(workload, knobs), given.against), sep="\n")
     else:
         print(*LEFT_OUT, sep="\n", end="\n" * bool(LEFT_OUT))
-        workloads = named(",".join(QUICK) if given.quick else given.rows)
+        workloads = named(",".join(QUICK) if given.quick else given.rows, SYNTHETIC if given.synthetic else ROWS)
         for variant, turned in ({"": knobs} if given.what == "rows" else VARIANTS).items():
-            found = _play(workloads, turned, variant, given)
-            if given.json:
-                merge(given.json, given.what, [report.plain(each, variant) for each in found])
+            _play(workloads, turned, variant, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", default="", metavar="PLAN", help="trace beside this plan, such as 'S+E 1h'")
     parser.add_argument("--warm", action="store_true", help="also with a profile that another day left")
     parser.add_argument("--quick", action="store_true", help="the rows that say most")
+    parser.add_argument("--synthetic", action="store_true", help="only made-up traffic in one place, some two minutes")
     parser.add_argument("--jobs", type=int, default=1, help="rows played at once")
     parser.add_argument("--seed", type=int, default=0)
     for name in ("sizes", "gaps", "count"):
@@ -72,21 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def named(names: str) -> list[Workload]:
+def named(names: str, among: Sequence[Workload]) -> list[Workload]:
     """The rows whose names begin with one of these, all where there are none; R1 only where its trace is."""
     begins = tuple(name for name in names.split(",") if name)
-    there = [workload for workload in ROWS if workload.name != "R1" or TRACE.exists()]
+    there = [workload for workload in among if workload.name != "R1" or TRACE.exists()]
     return [workload for workload in there if not begins or workload.name.startswith(begins)]
 
 
-def _play(workloads: Sequence[Workload], knobs: Knobs, variant: str, given: argparse.Namespace) -> list[Standing]:
+def _play(workloads: Sequence[Workload], knobs: Knobs, variant: str, given: argparse.Namespace) -> None:
     found = []
     print(told.HEADER if not variant else f"{variant}\n{told.HEADER}")
     for each in _standings(workloads, partial(standing, knobs=knobs, warm=given.warm), given.jobs):
         found.append(each)
         print(told.line(each), flush=True)
+        if given.json:
+            merge(given.json, given.what, [report.plain(each, variant)])
     print(report.summary(found))
-    return found
 
 
 def _standings(workloads: Sequence[Workload], play: partial[Standing], jobs: int) -> Iterator[Standing]:

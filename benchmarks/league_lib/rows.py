@@ -7,4 +7,6 @@ from capture_lib.workloads import WORKLOADS
 
 from league_lib import agents, chats, places, rag, real
 
-ROWS: tuple[Workload, ...] = (*rag.ROWS, *chats.ROWS, *agents.ROWS, *places.ROWS, *real.ROWS, *WORKLOADS)
+SYNTHETIC: tuple[Workload, ...] = (*rag.ROWS, *chats.ROWS, *agents.ROWS, *WORKLOADS)
+"""Made-up traffic in one place, quick to play."""
+ROWS: tuple[Workload, ...] = (*SYNTHETIC, *places.ROWS, *real.ROWS)
