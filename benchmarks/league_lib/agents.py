@@ -13,15 +13,17 @@ CLEARED = "[Old tool result cleared]"
 
 
 def approvals(knobs: Knobs) -> Iterator[Request]:
-    """Every other step waits about ten minutes until a person has approved it."""
+    """Every other step waits about ten minutes until a person has approved it, which the program knows."""
     rng = rng_of(knobs, "approvals")
     found: list[Request] = []
     system, tools = (text(kept(knobs, 2_500, "approving system")),), toolbox(knobs, "approve", 8)
-    for run in range(knobs.many(8)):
+    for run in range(knobs.many(12)):
         at = rng.uniform(0, 3 * HOUR) * knobs.gaps
         history: tuple[Message, ...] = (user(new(knobs, 150, "approved task", run)),)
-        for number in range(20):
-            found.append(Request(at, history, system, tools))
+        for number in range(12):
+            waits = {"back_in": 700 * knobs.gaps} if number % 2 else None
+            expect = waits if number < 11 else {"ends": True}
+            found.append(Request(at, history, system, tools, expect=expect))
             result = new(knobs, rng.randint(100, 500), "approved result", run, number)
             history = (*history, *step(knobs, ("approve", run), number, tools, result))
             at += (rng.uniform(540, 660) if number % 2 else rng.uniform(4, 15)) * knobs.gaps

@@ -209,6 +209,75 @@ def clock_last(knobs: Knobs) -> Iterator[Request]:
     return in_order(found)
 
 
+def abandoned(knobs: Knobs) -> Iterator[Request]:
+    """Most chats end after a question or two, a few go on for long."""
+    rng = rng_of(knobs, "abandoned")
+    found: list[Request] = []
+    system = (text(kept(knobs, 2_000, "abandoned system")),)
+    for chat in range(knobs.many(80)):
+        at = rng.uniform(0, 3 * HOUR) * knobs.gaps
+        turns = rng.randint(12, 20) if rng.random() < 0.12 else rng.randint(1, 2)
+        for _, messages in dialogue(knobs, ("abandoned", chat), turns, asked=300, answered=300):
+            found.append(Request(at, messages, system))
+            at += human_gap(knobs, rng, 60)
+    return in_order(found)
+
+
+def document_chats(knobs: Knobs) -> Iterator[Request]:
+    """A document of 15,000 tokens in the first message, then a few questions on it."""
+    rng = rng_of(knobs, "document-chats")
+    found: list[Request] = []
+    system = (text(kept(knobs, 300, "document chat system")),)
+    for chat in range(knobs.many(25)):
+        at = rng.uniform(0, 3 * HOUR) * knobs.gaps
+        document = new(knobs, 15_000, "talked of", chat)
+        for _, messages in dialogue(knobs, ("document", chat), rng.choice((1, 1, 2, 3, 5, 8))):
+            first = Message("user", (text(document), *messages[0].content))
+            found.append(Request(at, (first, *messages[1:]), system))
+            at += human_gap(knobs, rng, 90)
+    return in_order(found)
+
+
+def releases(knobs: Knobs) -> Iterator[Request]:
+    """A new version of the system prompt every three hours, the old one never again; a question in 3 minutes."""
+    rng, at = rng_of(knobs, "releases"), 0.0
+    for number in range(knobs.many(300)):
+        version = int(at / knobs.gaps // (3 * HOUR))
+        system = (text(new(knobs, 5_000, "release", version)),)
+        yield Request(at, (user(new(knobs, 80, "released", number)),), system)
+        at += rng.expovariate(1 / 180) * knobs.gaps
+
+
+def user_first(knobs: Knobs) -> Iterator[Request]:
+    """A text on the user opens the system string, before 3,000 tokens that are the same for everyone."""
+    rng = rng_of(knobs, "user-first")
+    found: list[Request] = []
+    static = kept(knobs, 3_000, "after the user")
+    for person in range(knobs.many(40)):
+        system = (text(new(knobs, 60, "person", person), "\n\n", static),)
+        at = rng.uniform(0, 2 * HOUR) * knobs.gaps
+        for _, messages in dialogue(knobs, ("person", person), rng.randint(1, 10)):
+            found.append(Request(at, messages, system))
+            at += human_gap(knobs, rng, 50)
+    return in_order(found)
+
+
+def resumed(knobs: Knobs) -> Iterator[Request]:
+    """Chats in sittings of three or four turns, with half an hour to five hours between sittings."""
+    rng = rng_of(knobs, "resumed")
+    found: list[Request] = []
+    system = (text(kept(knobs, 1_500, "resumed system")),)
+    for chat in range(knobs.many(12)):
+        at = rng.uniform(0, 4 * HOUR) * knobs.gaps
+        left = rng.randint(3, 4)
+        for _, messages in dialogue(knobs, ("resumed", chat), 20, asked=100, answered=300):
+            found.append(Request(at, messages, system))
+            left -= 1
+            at += human_gap(knobs, rng, 50) if left else rng.uniform(0.5, 5) * HOUR * knobs.gaps
+            left = left or rng.randint(3, 4)
+    return in_order(found)
+
+
 def mixed(knobs: Knobs) -> Iterator[Request]:
     """Chats, lone questions and single prompts in one process, none knowing of the others."""
     found = [
@@ -279,5 +348,10 @@ ROWS: tuple[Workload, ...] = (
         partial(evaluation, "eval-prompts", by_sample=False),
     ),
     Workload("clock-last", "the time of day at the end of the system string", clock_last, 200),
+    Workload("abandoned", "chats that mostly end after a question or two", abandoned, 300),
+    Workload("document-chats", "15k of document in the first message, 1 to 8 questions", document_chats, 200),
+    Workload("releases", "a new system prompt every three hours", releases),
+    Workload("user-first", "a text on the user before the static text of the system string", user_first, 200),
+    Workload("resumed", "chats in sittings, hours apart", resumed, 300),
     Workload("mixed", "chats, lone questions and single prompts together", mixed, 250),
 )

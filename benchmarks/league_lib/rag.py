@@ -33,17 +33,19 @@ def documents_only(static: str, documents: str) -> tuple[Text, ...]:  # noqa: AR
 
 
 def _session(
-    knobs: Knobs, row: str, session: int, turns: int, system_of: SystemOf, start: float, every: int = 1
+    knobs: Knobs, row: str, session: int, turns: int, system_of: SystemOf, start: float, every: int, pace: float
 ) -> Iterator[Request]:
     rng, at = rng_of(knobs, f"{row} {session}"), start
     static = kept(knobs, STATIC, "handbook")
     for turn, messages in dialogue(knobs, (row, session), turns, asked=30, answered=150):
         documents = new(knobs, RETRIEVED, "retrieved", row, session, turn // every)
         yield Request(at, messages, system_of(static, documents))
-        at += human_gap(knobs, rng, 40)
+        at += human_gap(knobs, rng, pace)
 
 
-def sessions(row: str, count: int, turns: int, system_of: SystemOf, every: int, knobs: Knobs) -> Iterator[Request]:
+def sessions(
+    row: str, count: int, turns: int, system_of: SystemOf, every: int, pace: float, knobs: Knobs
+) -> Iterator[Request]:
     """So many chats, one begun every ten minutes or so; the documents change every so many turns."""
     rng = rng_of(knobs, row)
     starts = [0.0]
@@ -53,7 +55,7 @@ def sessions(row: str, count: int, turns: int, system_of: SystemOf, every: int, 
         [
             request
             for number, start in enumerate(starts)
-            for request in _session(knobs, row, number, turns, system_of, start, every)
+            for request in _session(knobs, row, number, turns, system_of, start, every, pace)
         ]
     )
 
@@ -110,7 +112,10 @@ def _user_string(document: str, question: str) -> tuple[tuple[Text, ...], Messag
 
 
 def documents(row: str, put: Put, knobs: Knobs, *, in_passes: bool) -> Iterator[Request]:
-    """Five questions on each of many documents: document by document, or question by question."""
+    """Five questions on each of many documents: document by document, or question by question.
+
+    Whoever makes passes knows how many; document by document that is left to be learned.
+    """
     rng, at = rng_of(knobs, row), 0.0
     count, questions = knobs.many(120), 5
     order = [(number, question) for number in range(count) for question in range(questions)]
@@ -119,12 +124,14 @@ def documents(row: str, put: Put, knobs: Knobs, *, in_passes: bool) -> Iterator[
     for number, question in order:
         # The questions are the same for every document, and come after it.
         system, message = put(_document(knobs, number), kept(knobs, 30, "fixed question", question))
-        yield Request(at, (message,), system)
+        yield Request(at, (message,), system, expect={"times": questions} if in_passes else None)
         at += rng.uniform(2, 4) * knobs.gaps * (2 if in_passes else 1)
 
 
-def _sessions(name: str, title: str, count: int, turns: int, system_of: SystemOf, every: int = 1) -> Workload:
-    return Workload(name, title, partial(sessions, name, count, turns, system_of, every), 150)
+def _sessions(
+    name: str, title: str, count: int, turns: int, system_of: SystemOf, every: int = 1, pace: float = 30
+) -> Workload:
+    return Workload(name, title, partial(sessions, name, count, turns, system_of, every, pace), 150)
 
 
 def _documents(name: str, title: str, put: Put) -> Sequence[Workload]:
@@ -155,6 +162,7 @@ ROWS: tuple[Workload, ...] = (
     _sessions(
         "rag-slow-20", "retrieved text in one system string, changed every 4th turn, 20 turns", 1, 20, one_string, 4
     ),
+    _sessions("rag-pauses-15", "one system string, a median of 3 minutes between turns", 1, 15, one_string, 1, 180),
     Workload("rag-user", "documents in the last message behind a static system prompt", in_user_message, 200),
     Workload("rerank", "a rerank prompt shaped like a conversation, then an answer", rerank),
     *_documents("system", "document as the system prompt", _system_block),

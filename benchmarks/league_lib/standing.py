@@ -15,6 +15,7 @@ from capture_lib.stage import MODEL, minimum_of, rates
 from capture_lib.traffic import Traffic
 from capture_lib.workers import learn
 
+import cachepoint
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.provider.usage import Usage
 from league_lib.statics import PEERS, Rendered, StaticBill, static_bills
@@ -26,7 +27,10 @@ LOST_PREFIX = 1.15
 LISTED = 0.25
 """Rows this many largest prompts above the slack are listed with their reason: a lost 5-minute write."""
 
-Verdict = Literal["ahead", "within", "listed", "over"]
+WASTE_SHARE, WASTE_WRITES = 0.015, 2 * 0.25
+"""Bound A after the first paid read, against no caching: this share, and two surcharges of the largest prompt."""
+
+Verdict = Literal["over", "listed", "within", "ahead"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,17 @@ class Standing:
     @property
     def distance(self) -> float:
         """How far ours is above what issue 10 allows; below 0 is within."""
-        return self.cold - (1 + SLACK) * self.best_bill - LOST_PREFIX * self.largest
+        return (self.lost_prefixes - LOST_PREFIX) * self.largest
+
+    @property
+    def lost_prefixes(self) -> float:
+        """How many largest prompts ours is above the slack; below 0 is within the slack alone."""
+        return (self.cold - (1 + SLACK) * self.best_bill) / self.largest
+
+    @property
+    def above_bound_a(self) -> float:
+        """How far ours is above bound A without the stake of proven kinds; at most 0 where that is not needed."""
+        return self.cold - 1 - WASTE_SHARE - WASTE_WRITES * self.largest
 
     @property
     def over_best(self) -> float:
@@ -75,7 +89,7 @@ class Standing:
             return "ahead"
         if self.distance > 0:
             return "over"
-        return "listed" if self.cold > (1 + SLACK) * self.best_bill + LISTED * self.largest else "within"
+        return "listed" if self.lost_prefixes > LISTED else "within"
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,10 @@ class Match:
     def best(self) -> StaticBill:
         return min(self.statics, key=lambda bill: bill.ratio)
 
+    def static(self, plan: str) -> StaticBill:
+        """The bill of one plan; raises KeyError where it places the same as another, whose name it goes by."""
+        return {bill.plan: bill for bill in self.statics}[plan]
+
     @property
     def baseline(self) -> int:
         return sum(prompt.whole.total for prompt in self.prompts)
@@ -125,7 +143,7 @@ def standing(workload: Workload, knobs: Knobs, *, warm: bool = False) -> Standin
     match = Match.of(workload, knobs)
     ours = Cachepoint()
     cold = match.play(ours)
-    hinted = any(prompt.request.expect for prompt in match.prompts)
+    hinted = hasattr(cachepoint, "expect") and any(prompt.request.expect for prompt in match.prompts)
     largest = max(prompt.whole.total for prompt in match.prompts)
     return Standing(
         row=workload.name,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from capture_lib.measure import input_side
-from capture_lib.requests import Request, ToolResult
+from capture_lib.requests import Request
 from capture_lib.stage import rendered
 
 from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Point, Position
@@ -33,7 +33,7 @@ COMMON = "common prefix"
 TTLS: tuple[TTL, ...] = ("5m", "1h")
 PEERS: Mapping[TTL, str] = {"5m": "T+S+E+H 5m", "1h": "T+S+E+H 1h"}
 
-Habit = tuple[str, bool, bool, bool, bool]
+Habit = tuple[str, bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,8 @@ class Rendered:
 
     @property
     def habit(self) -> Habit:
-        """What requests of one kind share, by form alone."""
-        request = self.request
-        loop = any(isinstance(part, ToolResult) for part in request.messages[-1].content)
-        return request.scope, bool(request.tools), bool(request.system), len(request.messages) > 1, loop
+        """What requests of one kind share, by form alone: the second turn of a chat has the first for its last one."""
+        return self.request.scope, bool(self.request.tools), bool(self.request.system)
 
 
 @dataclass(frozen=True, slots=True)

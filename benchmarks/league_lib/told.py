@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from statistics import median
 from typing import Any
 
 from capture_lib.contenders import Cachepoint
@@ -34,21 +33,11 @@ def _bill(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.3f}"
 
 
-def summary(found: list[Standing]) -> str:
-    """How many rows stand how."""
-    counts = {
-        verdict: sum(each.verdict == verdict for each in found) for verdict in ("ahead", "within", "listed", "over")
-    }
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    middle = median(each.over_best for each in found)
-    return f"{len(found)} rows: {told}; the median row is at {middle:.3f} of its best static plan"
-
-
-def trace(match: Match) -> Iterator[str]:
-    """Call by call, what ours and the best static plan did, and how far ours is behind so far."""
+def trace(match: Match, against: str = "") -> Iterator[str]:
+    """Call by call, what ours and a static plan did (by default the best), and how far ours is behind so far."""
     ours = Cachepoint()
     outcome = match.play(ours)
-    best, price, behind = match.best, rates(), 0.0
+    best, price, behind = match.static(against) if against else match.best, rates(), 0.0
     yield f"{match.workload.name}: ours {outcome.bill / match.baseline:.4f}, {best.plan} {best.ratio:.4f}"
     yield f"{'':>5}{'time':>9}{'tokens':>8}  {'read/5m/1h/input':30}{best.plan + ': read/5m/1h/input':36}{'behind':>10}"
     for number, (prompt, static) in enumerate(zip(match.prompts, best.usages, strict=True)):
