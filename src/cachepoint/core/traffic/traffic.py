@@ -246,7 +246,7 @@ class Traffic:
             for index, (digest, role, _, _) in enumerate(steps)
             if index == parting
             or role in NAMED
-            or (digest not in view.seen and (role == "inner" or steps[index + 1].role in NAMED))
+            or (digest not in view.seen and (role == "inner" or _ends_a_string(steps, index)))
         }
         self.habits.observe(self._happened(steps, kinds, view, awaited), now)
         for digest, seen in revisited(steps, kinds, view.seen, awaited, now):
@@ -373,3 +373,8 @@ class Traffic:
             pool.unreadable += 1
             if pool.unreadable >= _UNREADABLE_BEFORE_LEARNING:
                 pool.learned_minimum, pool.unreadable = int(largest * (1 + LIKELY_TOLERANCE)), 0
+
+
+def _ends_a_string(steps: Sequence[Step], index: int) -> bool:
+    """Whether a cut is the last one in a text that ends at a named boundary: of hundreds, the one worth waiting for."""
+    return index + 1 < len(steps) and steps[index + 1].role in NAMED
