@@ -621,7 +621,7 @@ def sent_record(
         minimum=rule.minimum if rule else 0,
         rates=rates,
         shape=Shape(
-            tuple(prompt.boundaries[end].digest for end in prompt.ends), tuple(block.size for block in prompt.blocks),
+            tuple([prompt.boundaries[end][2] for end in prompt.ends]), tuple([block[3] for block in prompt.blocks]),
             (prompt.tools_end, prompt.system_end), prompt.settings, 0.0,
             plan.checkpoints[-1].ttl if plan.checkpoints else "5m", 0.0,
         ),

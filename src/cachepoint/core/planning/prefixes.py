@@ -104,12 +104,13 @@ class Prefixes:
     @cached_property
     def parting(self) -> tuple[int, ...]:
         """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
-        boundaries = self.prompt.boundaries
-        visits = self.view.visits([boundary.digest for boundary in boundaries])
+        boundaries, remembered = self.prompt.boundaries, self.view.seen.get
+        seen = [remembered(boundary[2]) for boundary in boundaries]
         found = [
-            ((here - after) * boundaries[index].tokens, index)
-            for index, (here, after) in enumerate(pairwise([*visits, 0]))
-            if here > after and index not in self.named
+            ((here.visits - (after.visits if after else 0)) * boundaries[index].tokens, index)
+            for index, (here, after) in enumerate(pairwise([*seen, None]))
+            # What always came together is the same value, and most of it did.
+            if here is not after and here and here.visits > (after.visits if after else 0) and index not in self.named
         ]
         return tuple(index for _, index in sorted(found, reverse=True))
 

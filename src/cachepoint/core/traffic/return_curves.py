@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -272,18 +273,18 @@ class Habits:
         for kind, begun in happened.superseded:
             if self.curve(kind).waits.remove(begun):
                 self._passed(rows, kind, self._weight(begun, at), N_BUCKETS)
-        for kind in happened.followed:
-            self._row(rows, kind)[FOLLOWED] += self._weight(now, at)
-        for kind in happened.waits:
+        for kind, times in Counter(happened.followed).items():
+            self._row(rows, kind)[FOLLOWED] += times * self._weight(now, at)
+        for kind, times in Counter(happened.waits).items():
             waits = self.curve(kind).waits
             for begun, count in waits.take_before(now - LONGEST_WAIT):
                 self._passed(rows, kind, count * self._weight(begun, at), N_BUCKETS)
-            waits.add(now)
-        for kind in happened.begun:
+            waits.add(now, times)
+        for kind, times in Counter(happened.begun).items():
             young = self.curve(kind).young
             for begun, count in young.take_before(now - LONGEST_WAIT):
                 self._row(rows, kind)[BEGUN] += count * self._weight(begun, at)
-            young.add(now)
+            young.add(now, times)
         self._learn(rows)
 
     def forgotten(self, waits: Iterable[tuple[CurveKey, float]], now: float) -> None:

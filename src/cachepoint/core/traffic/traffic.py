@@ -8,7 +8,7 @@ one per scope and guards it. What the planner gets is a frozen `View`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -42,6 +42,12 @@ class Latest(dict[bytes, _V]):
         """Put in what is latest now."""
         self.pop(digest, None)
         self[digest] = value
+
+    def put_all(self, latest: Iterable[tuple[bytes, _V]]) -> None:
+        """Put in many, one after the other."""
+        for digest, value in latest:
+            self.pop(digest, None)
+            self[digest] = value
 
     def take_oldest(self, count: int) -> list[tuple[bytes, _V]]:
         """Take out those put in longest ago."""
@@ -199,20 +205,11 @@ class Traffic:
             self.blocks -= len(self.recent.popleft().sizes)
 
     def _view(self, steps: Sequence[Step], now: float) -> tuple[View, list[CurveKey]]:
-        seen: dict[bytes, Seen] = {}
-        found: dict[bytes, Entry] = {}
-        reached = alive = 0.0
-        for digest, _, tokens, _ in steps:
-            known = self.seen.get(digest)
-            if known is not None:
-                seen[digest], reached = known, tokens
-                entry = self.entries.get(digest)
-                if entry is not None:
-                    found[digest] = entry
-        entries, lapsed = by_life(found, now) if found else ({}, {})
-        for digest, _, tokens, _ in steps:
-            if digest in entries:
-                alive = tokens
+        remembered, believed = self.seen.get, self.entries
+        seen = {step[0]: known for step in steps if (known := remembered(step[0])) is not None}
+        reached = next((step.tokens for step in reversed(steps) if step.digest in seen), 0.0)
+        entries, lapsed = by_life({digest: believed[digest] for digest in seen if digest in believed}, now)
+        alive = next((step.tokens for step in reversed(steps) if step.digest in entries), 0.0) if entries else 0.0
         kinds = kinds_of(steps, seen, reached)
         view = View(
             seen, entries, self.habits.forecasts(set(kinds), now), self.calibration, self.learned_minimum, self.waste,
@@ -224,15 +221,15 @@ class Traffic:
     def _remember(
         self, steps: Sequence[Step], kinds: Sequence[CurveKey], view: View, history: bytes | None, now: float
     ) -> None:
-        parting = max((i for i, step in enumerate(steps) if step.digest in view.seen), default=-1)
+        seen = view.seen
+        parting = next((i for i in range(len(steps) - 1, -1, -1) if steps[i].digest in seen), -1)
         awaited = {
             index
             for index, (digest, role, _, _) in enumerate(steps)
-            if index == parting or role in NAMED or (role == "inner" and digest not in view.seen)
+            if index == parting or (digest not in seen if role == "inner" else role in NAMED)
         }
         self.habits.observe(self._happened(steps, kinds, view, awaited), now)
-        for digest, seen in revisited(steps, kinds, view.seen, awaited, now):
-            self.seen.put(digest, seen)
+        self.seen.put_all(revisited(steps, kinds, seen, awaited, now))
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)
 
@@ -244,22 +241,25 @@ class Traffic:
         superseded: list[tuple[CurveKey, float]] = []
         begun: list[CurveKey] = []
         followed: list[CurveKey] = []
-        here = {step.digest for step in steps}
-        for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-            known = view.seen.get(step.digest)
+        here = {step[0] for step in steps}
+        tails, remembered = self.tails, view.seen.get
+        for index, (digest, role, _, _) in enumerate(steps):
+            known, kind = remembered(digest), kinds[index]
             if index in awaited:
                 waits.append(kind)
             if known is not None:
                 if known.waits_since is not None:
                     returned.append((known.kind, known.waits_since))
-                if (over := self._supersede(step.digest, here)) is not None:
+                if digest in tails and (over := self._supersede(digest, here)) is not None:
                     superseded.append(over)
-            if step.role == "cut":  # hundreds in a long text
+            if role == "cut":  # hundreds in a long text
                 continue
             if known is None or not known.kind[1]:
                 begun.append(kind)
             if known is not None:
-                followed += {known.born, known.kind}
+                followed.append(known.kind)
+                if known.born != known.kind:
+                    followed.append(known.born)
         return Happened(waits, returned, superseded, begun, followed)
 
     def _supersede(self, history: bytes, here: Container[bytes]) -> tuple[CurveKey, float] | None:

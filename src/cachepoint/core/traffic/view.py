@@ -126,15 +126,10 @@ class View:
             return outlook(forecast)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
 
-    def visits(self, digests: Sequence[bytes]) -> list[int]:
-        """How often each prefix was visited before, those of days ago counting for less; 0 where it never was."""
-        seen = self.seen
-        return [round(found.times) if (found := seen.get(digest)) else 0 for digest in digests]
-
     def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
         """The boundaries beyond what is believed alive."""
-        found = [step for step in steps if step.role in NAMED or step.digest in self.seen]
-        return tuple(self._cold(step) for step in found if step.tokens > self.alive)
+        beyond = [step for step in steps if step.tokens > self.alive]
+        return tuple(self._cold(step) for step in beyond if step.role in NAMED or step.digest in self.seen)
 
     def foreign(self, before: Turn | None) -> Cold | None:
         """The tail of the request before this one where another process made that: nothing of its turn was seen."""
@@ -161,15 +156,24 @@ def kinds_of(steps: Sequence[Step], seen: Container[bytes], known: float) -> lis
 def revisited(
     steps: Sequence[Step], kinds: Sequence[CurveKey], seen: Mapping[bytes, Seen], awaited: Container[int], now: float
 ) -> list[tuple[bytes, Seen]]:
-    """What is remembered of each boundary with the visit that comes now; `awaited` are indices of steps."""
-    result = []
+    """What is remembered of each boundary with the visit that comes now; `awaited` are indices of steps.
+
+    Boundaries that always came together share one value, which is worked out once: most of a long prompt does.
+    """
+    result: list[tuple[bytes, Seen]] = []
+    shared: dict[tuple[int, int, bool], Seen] = {}  # by identity, which is quicker to look up; all live meanwhile
     for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-        before, waits_since = seen.get(step.digest), now if index in awaited else None
-        if before is None:
-            after = Seen(1.0, now, kind, kind, (), waits_since)
-        else:
-            after = Seen(before.times_by(now), now, kind, before.born, before.gaps_by(now), waits_since)
-        result.append((step.digest, after))
+        before, waits = seen.get(step[0]), index in awaited
+        key = (id(before), id(kind), waits)
+        after = shared.get(key)
+        if after is None:
+            waits_since = now if waits else None
+            if before is None:
+                after = Seen(1.0, now, kind, kind, (), waits_since)
+            else:
+                after = Seen(before.times_by(now), now, kind, before.born, before.gaps_by(now), waits_since)
+            shared[key] = after
+        result.append((step[0], after))
     return result
 
 
