@@ -6,7 +6,7 @@ between the request given and the one returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point, is_cache_point
@@ -28,6 +28,7 @@ from cachepoint.bedrock.wire.edits import ListEdits, Rewrite, edits_of, rewritte
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
+from cachepoint.core.prompt.repeats import Trace, trace_of, trace_of_text
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
@@ -77,7 +78,9 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints =
         system_settings(fields, _FIELDS) | {f"{_FIELDS}system": more_system},
         fixed + (profile.output_schema if schema else 0.0),
     )
-    for item, block in enumerate(request.get("system") or ()):
+    system = request.get("system") or ()
+    _, done = builder.resume([*_traces(system, {where.item for where in hints if where.section == "system"})])
+    for item, block in enumerate(system[done:], done):
         _read_block(builder, Where("system", None, item), block, splittable=True)
     messages = request.get("messages") or ()
     builder.section(
@@ -150,20 +153,52 @@ def _tokens(value: Any, bytes_a_token: float) -> float:
 
 
 def _read_messages(builder: PromptBuilder, messages: Sequence[Mapping[str, Any]], *, guarded: bool) -> None:
-    for number, message in enumerate(messages):
+    begun, done = builder.resume([*_message_traces(messages, builder.hints)], cut=not guarded)
+    first = max(begun - 1, 0)
+    for number, message in enumerate(messages[first:], first):
         role = message.get("role", "")
-        builder.message(role)
-        for item, block in enumerate(message.get("content") or ()):
-            splittable = role == "user" and not guarded
-            _read_block(builder, Where("messages", number, item), block, splittable=splittable)
+        if number >= begun:
+            builder.message(role)
+            done = 0
+        for item, block in enumerate((message.get("content") or ())[done:], done):
+            _read_block(builder, Where("messages", number, item), block, splittable=role == "user" and not guarded)
+
+
+def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> Iterator[Trace]:
+    """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
+    hinted = {where.message for where in hints}
+    for number, message in enumerate(messages):
+        content = message.get("content") or ()
+        traces = [] if number in hinted else [*_traces(content, (), message.get("role", ""))]
+        yield from traces
+        if not traces or len(traces) < len(content):
+            return
+
+
+def _traces(blocks: Sequence[Any], hinted: Container[int], *before: object) -> Iterator[Trace]:
+    """The same of a list of blocks, up to one with a hint, or with a checkpoint of the user's, which is kept itself."""
+    for item, block in enumerate(blocks):
+        text = block.get("text") if type(block) is dict and len(block) == 1 else None
+        if item in hinted:
+            return
+        if type(text) is str:
+            trace = trace_of_text(text, *before)
+        elif is_cache_point(block) or any(is_cache_point(part) for part in _result_parts(block)):
+            return
+        else:
+            trace = trace_of(block, *before)
+        if trace is None:
+            return
+        yield trace
+        before = ()
 
 
 def _has_images(messages: Sequence[Mapping[str, Any]]) -> bool:
-    return any(
-        "image" in block or any("image" in part for part in _result_parts(block))
-        for message in messages
-        for block in message.get("content") or ()
-    )
+    for message in messages:
+        for block in message.get("content") or ():
+            if "image" in block or ("toolResult" in block and any("image" in part for part in _result_parts(block))):
+                return True
+    return False
 
 
 def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
