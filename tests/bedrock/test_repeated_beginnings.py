@@ -192,7 +192,7 @@ def test_no_text_is_kept() -> None:
 
 def test_without_a_secret_hash_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PYTHONHASHSEED is 0 anybody can work out two texts with one hash."""
-    monkeypatch.setattr("cachepoint.core.prompt.repeats._KEYED", False)
+    monkeypatch.setattr("cachepoint.core.prompt.repeats.KEYED", False)
     with readings() as kept:
         assert converse.read(chat(3), KEY, CLAUDE) == cold(converse, chat(3))
         assert not kept._kept

@@ -22,7 +22,7 @@ from cachepoint.bedrock.wire.edits import ListEdits, edits_of, rewritten
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
-from cachepoint.core.prompt.repeats import Trace, trace_of, trace_of_text
+from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
@@ -65,11 +65,11 @@ def read(
         _read_tool(builder, Where("tools", None, item), tool)
     builder.section("system", system_settings(body), profile.output_schema if schema else 0.0)
     system = body.get("system")
-    _, done = builder.resume([*_traces(system, {where.item for where in hints if where.section == "system"})])
+    _, done = builder.resume(_traces(system, {where.item for where in hints if where.section == "system"}))
     _read_content(builder, Where("system", None, 0), system, done, splittable=True)
     settings = messages_settings("tool_choice", body, forced=forced, images=_has_images(messages))
     builder.section("messages", settings, profile.forced_tool if forced else 0.0)
-    begun, done = builder.resume([*_message_traces(messages, hints)])
+    begun, done = builder.resume(_message_traces(messages, hints))
     first = max(begun - 1, 0)
     for number, message in enumerate(messages[first:], first):
         role = message.get("role", "")
@@ -156,33 +156,34 @@ def _read_content(builder: PromptBuilder, where: Where, content: Any, done: int,
         _read_block(builder, where._replace(item=item), block, splittable=splittable)
 
 
-def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> Iterator[Trace]:
+def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> list[Trace]:
     """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
     hinted = {where.message for where in hints}
+    traces: list[Trace] = []
     for number, message in enumerate(messages):
-        content = message.get("content")
-        traces = [] if number in hinted else [*_traces(content, (), message.get("role", ""))]
-        yield from traces
-        if not traces or len(traces) < (1 if isinstance(content, str) else len(content or ())):
-            return
+        content, before = message.get("content"), len(traces)
+        if number not in hinted:
+            traces += _traces(content, (), message.get("role", ""))
+        if not content or len(traces) - before < (1 if isinstance(content, str) else len(content)):
+            break
+    return traces
 
 
-def _traces(content: Any, hinted: Collection[int], *before: object) -> Iterator[Trace]:
+def _traces(content: Any, hinted: Collection[int], *before: object) -> list[Trace]:
     """The same of a `system` or `content`, up to a block with a hint, or with a mark of the user's, kept itself."""
     if isinstance(content, str):
-        trace = None if hinted else trace_of_text(content, *before, "plain")
-        if trace is not None:
-            yield trace
-        return
+        return [] if hinted else [(*before, len(content), hash(content), "plain")]
+    traces: list[Trace] = []
     for item, block in enumerate(content or ()):
         if item in hinted or _is_marked(block) or any(_is_marked(part) for part in _inner(block)):
-            return
+            break
         text = block.get("text") if type(block) is dict and len(block) == 2 and block.get("type") == "text" else None
-        trace = trace_of_text(text, *before) if type(text) is str else trace_of(block, *before)
+        trace = (*before, len(text), hash(text)) if type(text) is str else trace_of(block, *before)
         if trace is None:
-            return
-        yield trace
+            break
+        traces.append(trace)
         before = ()
+    return traces
 
 
 def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool) -> None:

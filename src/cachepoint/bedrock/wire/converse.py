@@ -28,7 +28,7 @@ from cachepoint.bedrock.wire.edits import ListEdits, Rewrite, edits_of, rewritte
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
-from cachepoint.core.prompt.repeats import Trace, trace_of, trace_of_text
+from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
@@ -79,7 +79,7 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints =
         fixed + (profile.output_schema if schema else 0.0),
     )
     system = request.get("system") or ()
-    _, done = builder.resume([*_traces(system, {where.item for where in hints if where.section == "system"})])
+    _, done = builder.resume(_traces(system, {where.item for where in hints if where.section == "system"}))
     for item, block in enumerate(system[done:], done):
         _read_block(builder, Where("system", None, item), block, splittable=True)
     messages = request.get("messages") or ()
@@ -153,7 +153,7 @@ def _tokens(value: Any, bytes_a_token: float) -> float:
 
 
 def _read_messages(builder: PromptBuilder, messages: Sequence[Mapping[str, Any]], *, guarded: bool) -> None:
-    begun, done = builder.resume([*_message_traces(messages, builder.hints)], cut=not guarded)
+    begun, done = builder.resume(_message_traces(messages, builder.hints), cut=not guarded)
     first = max(begun - 1, 0)
     for number, message in enumerate(messages[first:], first):
         role = message.get("role", "")
@@ -164,33 +164,37 @@ def _read_messages(builder: PromptBuilder, messages: Sequence[Mapping[str, Any]]
             _read_block(builder, Where("messages", number, item), block, splittable=role == "user" and not guarded)
 
 
-def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> Iterator[Trace]:
+def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> list[Trace]:
     """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
     hinted = {where.message for where in hints}
+    traces: list[Trace] = []
     for number, message in enumerate(messages):
         content = message.get("content") or ()
-        traces = [] if number in hinted else [*_traces(content, (), message.get("role", ""))]
-        yield from traces
-        if not traces or len(traces) < len(content):
-            return
+        before = len(traces)
+        if number not in hinted:
+            traces += _traces(content, (), message.get("role", ""))
+        if not content or len(traces) - before < len(content):
+            break
+    return traces
 
 
-def _traces(blocks: Sequence[Any], hinted: Container[int], *before: object) -> Iterator[Trace]:
+def _traces(blocks: Sequence[Any], hinted: Container[int], *before: object) -> list[Trace]:
     """The same of a list of blocks, up to one with a hint, or with a checkpoint of the user's, which is kept itself."""
+    traces: list[Trace] = []
     for item, block in enumerate(blocks):
         text = block.get("text") if type(block) is dict and len(block) == 1 else None
         if item in hinted:
-            return
+            break
         if type(text) is str:
-            trace = trace_of_text(text, *before)
+            traces.append((*before, len(text), hash(text)))
         elif is_cache_point(block) or any(is_cache_point(part) for part in _result_parts(block)):
-            return
+            break
+        elif (trace := trace_of(block, *before)) is not None:
+            traces.append(trace)
         else:
-            trace = trace_of(block, *before)
-        if trace is None:
-            return
-        yield trace
+            break
         before = ()
+    return traces
 
 
 def _has_images(messages: Sequence[Mapping[str, Any]]) -> bool:

@@ -74,7 +74,12 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     TTLs never grow along the prefix. The empty set is chosen when nothing pays.
     """
     best = NOTHING
-    savings = {(i, ttl): saving(each.outlook, rates, ttl) for i, each in enumerate(candidates) for ttl in ttls}
+    savings = {
+        (index, ttl): rate
+        for index, each in enumerate(candidates)
+        for ttl in ttls
+        if (rate := saving(each.outlook, rates, ttl)) > 0  # a set with one that costs is worth more without it
+    }
     ending: dict[tuple[int, TTL], Choice] = {}
     for _ in range(slots):
         longer: dict[tuple[int, TTL], Choice] = {}
@@ -82,6 +87,8 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
             found = longer[index, ttl] = _extend(candidates, ending, index, ttl, rate, start)
             if found.value > best.value:
                 best = found
+        if len(ending) == len(longer) and all(ending[end].value == found.value for end, found in longer.items()):
+            break  # one more pick improved nothing, so another will not either
         ending = longer
     return best
 
@@ -95,15 +102,14 @@ def _extend(
     start: float,
 ) -> Choice:
     candidate = candidates[index]
-    worth = (candidate.tokens - start) * rate
-    best = Choice(worth, (Pick(candidate, ttl, worth),))
+    best, after, worth = (candidate.tokens - start) * rate, NOTHING, (candidate.tokens - start) * rate
     for (earlier, before), choice in ending.items():
         if earlier >= index or (before == "5m" and ttl == "1h"):
             continue
-        worth = (candidate.tokens - candidates[earlier].tokens) * rate
-        if choice.value + worth > best.value:
-            best = Choice(choice.value + worth, (*choice.picks, Pick(candidate, ttl, worth)))
-    return best
+        further = (candidate.tokens - candidates[earlier].tokens) * rate
+        if choice.value + further > best:
+            best, after, worth = choice.value + further, choice, further
+    return Choice(best, (*after.picks, Pick(candidate, ttl, worth)))
 
 
 def surcharge(picks: Sequence[Pick], start: float, rates: Rates) -> float:

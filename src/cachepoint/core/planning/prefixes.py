@@ -106,12 +106,13 @@ class Prefixes:
         """Boundaries past which fewer requests went, those first where most tokens of most requests end."""
         boundaries, remembered = self.prompt.boundaries, self.view.seen.get
         seen = [remembered(boundary[2]) for boundary in boundaries]
-        found = [
-            ((here.visits - (after.visits if after else 0)) * boundaries[index].tokens, index)
-            for index, (here, after) in enumerate(pairwise([*seen, None]))
-            # What always came together is the same value, and most of it did.
-            if here is not after and here and here.visits > (after.visits if after else 0) and index not in self.named
-        ]
+        found = []
+        for index, (here, after) in enumerate(pairwise([*seen, None])):
+            if here is after or here is None:  # what always came together is the same value, and most of it did
+                continue
+            fewer = here.visits - (after.visits if after is not None else 0)
+            if fewer > 0 and index not in self.named:
+                found.append((fewer * boundaries[index].tokens, index))
         return tuple(index for _, index in sorted(found, reverse=True))
 
     def _can_split_at(self, cuts: tuple[bytes, ...]) -> bool:

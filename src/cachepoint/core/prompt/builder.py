@@ -81,6 +81,16 @@ def _at_default(section: Section, path: str) -> Setting:
     return Setting(section, path, b"")
 
 
+@lru_cache(maxsize=256)
+def _plain_setting(key: bytes, section: Section, path: str, value: str) -> Setting:
+    """A setting that is a word, such as the API, which every request has."""
+    return Setting(section, path, _digest_of(key, wire_bytes(value)))
+
+
+def _digest_of(key: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, key=key, digest_size=DIGEST_BYTES).digest()
+
+
 @dataclass
 class _Run:
     """Blocks that are read in a row: where they began, their traces, and the points among them that are kept.
@@ -134,11 +144,16 @@ class PromptBuilder:
     def section(self, section: Section, settings: Mapping[str, Any], fixed_tokens: float = 0.0) -> None:
         """Open a section; `settings` are what invalidates it without being a block, each by its path."""
         self._keep()
-        digests = [b"\x02" + section.encode()]
+        digests = [b"\x02", section.encode()]
         for path, value in settings.items():
-            digest = self._digest_of(wire_bytes(value)) if value else b""
-            digests.append(len(digest).to_bytes() + digest)
-            self._settings.append(Setting(section, path, digest) if digest else _at_default(section, path))
+            if not value:
+                setting = _at_default(section, path)
+            elif isinstance(value, str):
+                setting = _plain_setting(self.key, section, path, str(value))
+            else:
+                setting = Setting(section, path, _digest_of(self.key, wire_bytes(value)))
+            digests += (len(setting.digest).to_bytes(), setting.digest)
+            self._settings.append(setting)
         self._hash.update(b"".join(digests))
         self._section_starts[section] = len(self._blocks)
         self._tokens += fixed_tokens
@@ -235,9 +250,6 @@ class PromptBuilder:
             settings=tuple(self._settings),
         )
 
-    def _digest_of(self, content: bytes) -> bytes:
-        return hashlib.blake2b(content, key=self.key, digest_size=DIGEST_BYTES).digest()
-
     def _add(self, block: Block) -> None:
         self._hash.update(b"\x06" + block.size.to_bytes(6, "big"))
         self._tokens += block.tokens
@@ -258,11 +270,10 @@ class PromptBuilder:
         were taken over, and how many blocks of the last of them or of the section: the next block is the one after
         these. What is read from here on is kept in its turn.
         """
+        alone = len(traces) < 2 and "messages" in self._section_starts  # such a question seldom comes again
+        if not traces or alone or not repeats.KEYED:
+            return 0, 0
         first = next((i for i in range(len(traces) - 1, -1, -1) if isinstance(traces[i][0], str)), 0)
-        if len(traces) < 2 and "messages" in self._section_starts:  # a question alone seldom comes again
-            return 0, 0
-        if not traces:
-            return 0, 0
         start = self._point()
         origin: Trace = (
             self.key, self.tokenizer, self.cut_text and cut, self.attached, self._hash.digest(), *start[1:], traces[0],

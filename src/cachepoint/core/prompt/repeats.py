@@ -21,26 +21,19 @@ if TYPE_CHECKING:
     from hashlib import blake2b
 
 Trace = tuple[object, ...]
-"""What a block is known again by, within one process only."""
+"""What a block is known again by, within one process: its length and hash, behind what else makes it what it is."""
 
 READ_BOUNDARIES_KEPT = 16_384
 """In all readings together; one takes some 500 bytes with its block and its mark, so that these stay below 8 MiB."""
 POINTS_APART = 16
 """Blocks between two points, besides those near the end: a point is a hash's state of some 400 bytes."""
 
-_KEYED = bool(sys.flags.hash_randomization) and sys.hash_info.hash_bits >= 64
+KEYED = bool(sys.flags.hash_randomization) and sys.hash_info.hash_bits >= 64
 """Without a secret, as with PYTHONHASHSEED=0, two texts could be made to have one hash: all is digested then."""
 
 
-def trace_of_text(text: str, *before: object) -> Trace | None:
-    """What a text is known again by; `before` is what else makes the block what it is."""
-    return (*before, len(text), hash(text)) if _KEYED else None
-
-
 def trace_of(value: Any, *before: object) -> Trace | None:
-    """The same for a JSON value with bytes in it; None where it has something else in it, such as an open file."""
-    if not _KEYED:
-        return None
+    """What a JSON value with bytes in it is known again by; None where it has something else in it, as an open file."""
     try:
         # The quickest way to all of a value: exact in types and order. Version 2 has no references in it, which would
         # tell equal values apart.

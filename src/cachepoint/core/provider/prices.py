@@ -113,21 +113,20 @@ class TokenPrices:
 
     def amount(self, usage: Usage) -> Decimal | None:
         """What the tokens cost in USD; None when a class with tokens has no price."""
-        total = Decimal(0)
         with localcontext(_EXACT):
-            for tokens, price in (
-                (usage.input, self.input),
-                (usage.cache_read, self.cache_read),
-                (usage.cache_write_5m, self.cache_write_5m),
-                (usage.cache_write_1h, self.cache_write_1h),
-                (usage.output, self.output),
-            ):
-                if not tokens:
-                    continue
-                if price is None:
-                    return None
-                total += tokens * price
-            return total.scaleb(-_TOKENS_PER_PRICE)
+            return self._amount(usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output)
+
+    def _amount(self, *tokens: int) -> Decimal | None:
+        """The same in an exact context, for tokens of each class."""
+        total = Decimal(0)
+        prices = (self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h, self.output)
+        for count, price in zip(tokens, prices, strict=True):
+            if not count:
+                continue
+            if price is None:
+                return None
+            total += count * price
+        return total.scaleb(-_TOKENS_PER_PRICE)
 
 
 def _price(value: object, where: str) -> Decimal:
@@ -166,13 +165,13 @@ class ModelPrices:
     def cost(self, usage: Usage, prices_as_of: str = "") -> Cost | None:
         """The cost of a call; None when a class with tokens has no price."""
         prices = self.for_prompt(usage.prompt)
-        usd = prices.amount(usage)
-        uncached = prices.amount(Usage(input=usage.prompt, output=usage.output))
-        writes = Usage(cache_write_5m=usage.cache_write_5m, cache_write_1h=usage.cache_write_1h)
-        written = prices.amount(writes)
-        if usd is None or uncached is None or written is None:
-            return None
+        writes = usage.cache_write_5m, usage.cache_write_1h
         with localcontext(_EXACT):
+            usd = prices._amount(usage.input, usage.cache_read, *writes, usage.output)
+            uncached = prices._amount(usage.prompt, 0, 0, 0, usage.output)
+            written = prices._amount(0, 0, *writes, 0)
+            if usd is None or uncached is None or written is None:
+                return None
             return Cost(usd, uncached, uncached - usd, prices_as_of, written)
 
 

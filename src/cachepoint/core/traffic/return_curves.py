@@ -165,13 +165,14 @@ class ReturnCurve:
     def counted(self, epoch: int, now: float) -> list[float]:
         """The counters with what is under way as far as it has come, in the numbers of an epoch."""
         counts = list(self.counts)
-        reached = [0.0] * N_BUCKETS
-        for begun, count in self.waits.slots():
-            reached[bisect_right(BUCKETS, now - begun)] += count * weight(begun, epoch)
-        further = 0.0
-        for index in range(N_BUCKETS - 1, -1, -1):
-            counts[AT_RISK + index] += further + HALFWAY * reached[index]
-            further += reached[index]
+        waits = self.waits.slots()
+        if waits:
+            reached, further = [0.0] * N_BUCKETS, 0.0
+            for begun, count in waits:
+                reached[bisect_right(BUCKETS, now - begun)] += count * weight(begun, epoch)
+            for index in range(N_BUCKETS - 1, -1, -1):
+                counts[AT_RISK + index] += further + HALFWAY * reached[index]
+                further += reached[index]
         for begun, count in self.young.slots():
             had = min(max((now - begun) / LONGEST_WAIT, 0.0), 1.0)
             counts[BEGUN] += count * had * weight(begun, epoch)
@@ -195,6 +196,8 @@ def as_they_came(counts: Sequence[float]) -> list[float]:
     result = list(counts)
     for late in range(UNTIL_5M, N_BUCKETS):
         moved = min(counts[SOONER + late - UNTIL_5M], counts[EVENTS + late])
+        if not moved:
+            continue
         result[EVENTS + late] -= moved
         result[EVENTS + UNTIL_5M - 1] += moved
         for index in range(AT_RISK + UNTIL_5M, AT_RISK + late + 1):
@@ -273,8 +276,9 @@ class Habits:
         for kind, begun in happened.superseded:
             if self.curve(kind).waits.remove(begun):
                 self._passed(rows, kind, self._weight(begun, at), N_BUCKETS)
+        each = self._weight(now, at)
         for kind, times in Counter(happened.followed).items():
-            self._row(rows, kind)[FOLLOWED] += times * self._weight(now, at)
+            self._row(rows, kind)[FOLLOWED] += times * each
         for kind, times in Counter(happened.waits).items():
             waits = self.curve(kind).waits
             for begun, count in waits.take_before(now - LONGEST_WAIT):

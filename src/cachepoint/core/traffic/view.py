@@ -53,9 +53,9 @@ class Seen(NamedTuple):
         """Its gaps with the one that ends now."""
         return self.gaps if self.last is None else with_gap(self.gaps, now - self.last)
 
-    def times_by(self, now: float) -> float:
-        """Its visits with the one now."""
-        return self.times * (1.0 if self.last is None else _faded(now - self.last)) + 1
+    def faded_by(self, now: float) -> float:
+        """What is left of a visit up to the last by now."""
+        return 1.0 if self.last is None else _faded(now - self.last)
 
 
 class Step(NamedTuple):
@@ -162,16 +162,24 @@ def revisited(
     """
     result: list[tuple[bytes, Seen]] = []
     shared: dict[tuple[int, int, bool], Seen] = {}  # by identity, which is quicker to look up; all live meanwhile
+    passed: dict[tuple[tuple[float, ...], float | None], tuple[float, tuple[float, ...]]] = {}
+    key, after = (0, 0, False), None
     for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-        before, waits = seen.get(step[0]), index in awaited
-        key = (id(before), id(kind), waits)
-        after = shared.get(key)
+        before = seen.get(step[0])
+        here = (id(before), id(kind), index in awaited)
+        if here != key or after is None:
+            key, after = here, shared.get(here)
         if after is None:
-            waits_since = now if waits else None
+            waits_since = now if key[2] else None
             if before is None:
                 after = Seen(1.0, now, kind, kind, (), waits_since)
             else:
-                after = Seen(before.times_by(now), now, kind, before.born, before.gaps_by(now), waits_since)
+                since = before[4], before[1]
+                fades_gaps = passed.get(since)
+                if fades_gaps is None:
+                    fades_gaps = passed[since] = before.faded_by(now), before.gaps_by(now)
+                times = before.times * fades_gaps[0] + 1
+                after = Seen(times, now, kind, before.born, fades_gaps[1], waits_since)
             shared[key] = after
         result.append((step[0], after))
     return result
