@@ -145,8 +145,7 @@ class Question(NamedTuple):
     remember: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(NamedTuple):
     """One thing for the store to learn, by the name of the method that takes it."""
 
     what: Literal["sent", "began", "failed", "settled", "refuse"]
@@ -172,13 +171,15 @@ class Fault(NamedTuple):
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
+class Effects(NamedTuple):
     """What a step leaves to do."""
 
     lessons: tuple[Lesson, ...] = ()
     warnings: tuple[Warn, ...] = ()
     faults: tuple[Fault, ...] = ()
+
+
+NO_EFFECTS = Effects()
 
 
 # -- the protocol ---------------------------------------------------------------------------------
@@ -538,7 +539,7 @@ class Exchange:
             return PrefixUse()
         sent = [point.digest for point in self.sent.points]
         known = {*sent, *self.view.entries}
-        ends = {boundary.digest: boundary.tokens for boundary in self.prompt.boundaries if boundary.digest in known}
+        ends = {digest: tokens for _, _, digest, tokens in self.prompt.boundaries if digest in known}
         return prefix_use(self.target.scope, ends, sent, usage, self.prompt.tokens)
 
     # -- steps and effects ------------------------------------------------------------------------
@@ -570,6 +571,8 @@ class Exchange:
         self._warnings.append(Warn(key, message))
 
     def _effects(self) -> Effects:
+        if not (self._lessons or self._warnings or self._faults):
+            return NO_EFFECTS
         effects = Effects(tuple(self._lessons), tuple(self._warnings), tuple(self._faults))
         self._lessons, self._warnings, self._faults = [], [], []
         return effects
