@@ -45,8 +45,12 @@ def cuts_of(text: str, before: int = 0) -> Iterator[int]:
     last = len(text.rstrip()) - 1
     position = len(text) - len(text.lstrip())
     while True:
-        spacing = max(CUT_SPACING_BYTES, (before + position) // CUT_RESOLUTION)
-        start, stop = position + spacing, min(position + 3 * spacing, last)
+        spacing = (before + position) // CUT_RESOLUTION
+        if spacing < CUT_SPACING_BYTES:
+            spacing = CUT_SPACING_BYTES
+        start, stop = position + spacing, position + 3 * spacing
+        if stop > last:
+            stop = last
         for separator in ("\n\n", "\n", ". "):
             found = text.find(separator, start, stop)
             if found >= 0:
@@ -81,10 +85,19 @@ def _at_default(section: Section, path: str) -> Setting:
     return Setting(section, path, b"")
 
 
-@lru_cache(maxsize=256)
-def _plain_setting(key: bytes, section: Section, path: str, value: str) -> Setting:
-    """A setting that is a word, such as the API, which every request has."""
-    return Setting(section, path, _digest_of(key, wire_bytes(value)))
+def _settings(key: bytes, section: Section, values: tuple[tuple[str, Any], ...]) -> tuple[bytes, tuple[Setting, ...]]:
+    """What opens a section in the digest, and its settings."""
+    digests = [_digest_of(key, wire_bytes(value)) if value else b"" for _, value in values]
+    content = b"\x02" + section.encode() + b"".join([len(digest).to_bytes() + digest for digest in digests])
+    return content, tuple(
+        Setting(section, path, digest) if digest else _at_default(section, path)
+        for (path, _), digest in zip(values, digests, strict=True)
+    )
+
+
+_USUAL = frozenset({str, bool, type(None)})
+"""Values of settings such as most requests have and that none changes in place: worked out once for all of them."""
+_usual_settings = lru_cache(maxsize=256)(_settings)
 
 
 def _digest_of(key: bytes, content: bytes) -> bytes:
@@ -147,17 +160,11 @@ class PromptBuilder:
     def section(self, section: Section, settings: Mapping[str, Any], fixed_tokens: float = 0.0) -> None:
         """Open a section; `settings` are what invalidates it without being a block, each by its path."""
         self._keep()
-        digests = [b"\x02", section.encode()]
-        for path, value in settings.items():
-            if not value:
-                setting = _at_default(section, path)
-            elif isinstance(value, str):
-                setting = _plain_setting(self.key, section, path, str(value))
-            else:
-                setting = Setting(section, path, _digest_of(self.key, wire_bytes(value)))
-            digests += (len(setting.digest).to_bytes(), setting.digest)
-            self._settings.append(setting)
-        self._hash.update(b"".join(digests))
+        values = tuple([(path, value or None) for path, value in settings.items()])
+        usual = _USUAL.issuperset([type(value) for _, value in values])
+        content, found = (_usual_settings if usual else _settings)(self.key, section, values)
+        self._hash.update(content)
+        self._settings += found
         self._section_starts[section] = len(self._blocks)
         self._tokens += fixed_tokens
         self._role = None
