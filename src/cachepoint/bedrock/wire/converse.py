@@ -30,7 +30,7 @@ from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
 from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
-from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.provider.rules import TTL, ModelFacts, ModelRule
 from cachepoint.core.provider.usage import Usage
 
 API = "converse"
@@ -59,10 +59,10 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints =
     forced = "any" in choice or "tool" in choice
     fields = mapping(request.get("additionalModelRequestFields"))
     variables = dict(sorted(mapping(request.get("promptVariables")).items()))
-    output, schema = output_settings(fields, rule.facts, _FIELDS, request.get("outputConfig") or NOTHING)
+    output = request.get("outputConfig") or NOTHING
     more_tools, more_system = fields.get("tools"), fields.get("system")
-    whole = whole_settings(API, fields, rule.facts, _FIELDS) | output
-    whole |= {"promptVariables": variables, f"{_FIELDS}tools": more_tools}
+    whole, schema = _whole(fields, output, rule.facts) if fields or output else _PLAIN
+    whole = {**whole, "promptVariables": variables}
     if rule.tokenizer == "nova":  # there another tool choice misses altogether (C9)
         whole[_TOOL_CHOICE] = choice
     builder.section("tools", whole, (profile.tools if tools else 0.0) + _tokens(variables, profile.likely))
@@ -150,6 +150,17 @@ def reporter(answered: Answered, heard: Heard) -> Reporter:  # noqa: ARG001 - Co
 def _tokens(value: Any, bytes_a_token: float) -> float:
     """The likely tokens of what is part of the prompt without being one of its blocks."""
     return len(wire_bytes(value)) / bytes_a_token if value else 0.0
+
+
+def _whole(fields: Mapping[str, Any], output: Mapping[str, Any], facts: ModelFacts) -> tuple[Mapping[str, Any], bool]:
+    """What changes the whole prompt, by its path; and whether the answer has a format."""
+    answer, schema = output_settings(fields, facts, _FIELDS, output)
+    settings = whole_settings(API, fields, facts, _FIELDS) | answer
+    return settings | {"promptVariables": None, f"{_FIELDS}tools": fields.get("tools")}, schema
+
+
+_PLAIN = _whole(NOTHING, NOTHING, ModelFacts())
+"""Of a request that says nothing of it, whatever the model's defaults are."""
 
 
 def _read_messages(builder: PromptBuilder, messages: Sequence[Mapping[str, Any]], *, guarded: bool) -> None:

@@ -23,12 +23,23 @@ ROLE_NAMES: dict[Role, str] = {
 
 
 _OF_TURNS = ("history_end", "tail_turns", "tail_stuffed", "tail_tools")
+_NAMED_BOUNDARIES = "named_boundaries"
 STUFFED = 4
 """A last user message this many times larger than any before it looks like one with documents put in."""
 
 
 def roles(prompt: Prompt) -> dict[int, Role]:
-    """The named boundaries of a prompt, by index; all others are inner block ends or cuts."""
+    """The named boundaries of a prompt, by index; all others are inner block ends or cuts.
+
+    Worked out once for a prompt and kept with it, as a cached property is.
+    """
+    found: dict[int, Role] | None = vars(prompt).get(_NAMED_BOUNDARIES)
+    if found is None:
+        found = vars(prompt)[_NAMED_BOUNDARIES] = _roles(prompt)
+    return found
+
+
+def _roles(prompt: Prompt) -> dict[int, Role]:
     found: dict[int, Role] = {}
     ends = prompt.ends
     if prompt.tools_end >= 0:
