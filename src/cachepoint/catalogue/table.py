@@ -45,6 +45,8 @@ _TYPE_NAMES: Mapping[type, str] = {
     int: "a whole number",
     tuple: "a list of strings",
 }
+_REMEMBERED = 4096
+"""Model ids whose rates are kept at hand: more than an application calls."""
 # The file's name and time of change, so that a changed file is read again.
 _UsersFile = tuple[str, int]
 _PRICE_FIELDS = ("prices", "long_prompt", "service_tiers")
@@ -133,7 +135,13 @@ def model_prices(
 
 def rates_of(model_id: str) -> Rates:
     """Prices of a model relative to its input price, from the table; the usual ones when unknown."""
-    found = model_prices(model_id)
+    return _rates(_users_file(None), model_id)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _rates(users_file: _UsersFile | None, model_id: str) -> Rates:
+    row = _table(users_file).row(model_id)
+    found = None if row is None else row.prices_in(price_zone(parse_model_id(model_id)))
     if found is None or not found.standard.input:
         return Rates()
     prices = found.standard

@@ -151,8 +151,7 @@ class Question(NamedTuple):
     habit: Habit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(NamedTuple):
     """One thing for the store to learn, by the name of the method that takes it."""
 
     what: Literal["sent", "began", "failed", "settled", "refuse"]
@@ -178,13 +177,15 @@ class Fault(NamedTuple):
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
+class Effects(NamedTuple):
     """What a step leaves to do."""
 
     lessons: tuple[Lesson, ...] = ()
     warnings: tuple[Warn, ...] = ()
     faults: tuple[Fault, ...] = ()
+
+
+NO_EFFECTS = Effects()
 
 
 # -- the protocol ---------------------------------------------------------------------------------
@@ -203,16 +204,16 @@ class Exchange:
     policy: CachePolicy = field(default_factory=CachePolicy)
     tags: Mapping[str, str] = field(default_factory=dict)
     state: State = field(default="new", init=False)
-    target: Target = field(init=False, default_factory=lambda: Target(""))
+    target: Target = field(init=False, default=Target(""))
     prompt: Prompt | None = field(default=None, init=False)
-    view: View = field(init=False, default_factory=View)
-    plan: Plan = field(init=False, default_factory=Plan)
-    sent: Sent = field(init=False, default_factory=Sent)
+    view: View = field(init=False, default=View())
+    plan: Plan = field(init=False, default=Plan())
+    sent: Sent = field(init=False, default=Sent())
     request: dict[str, Any] = field(init=False, default_factory=dict)
     record: CallRecord | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
     question: Question | None = field(default=None, init=False)
-    _observed: Plan = field(init=False, default_factory=Plan)
+    _observed: Plan = field(init=False, default=Plan())
     _refusal: Refusal | None = field(default=None, init=False)
     _left: Sequence[Checkpoint] | None = field(default=None, init=False)
     _refused_before: bool = field(default=False, init=False)
@@ -353,8 +354,9 @@ class Exchange:
         self.sent = sent_record(
             prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
         )
-        if rule is not None and self.question is not None and self.question.habit is not None:
-            self.sent = replace(self.sent, shadowed=self._shadowed(prompt, rule, self.question.habit))
+        habit = self.question.habit if self.question else None
+        if rule is not None and habit is not None and self.view.followed is not None:
+            self.sent = replace(self.sent, shadowed=self._shadowed(prompt, rule, habit))
         if self.policy.learn:
             self._in_flight = True
             self._learn("sent", self.sent, self.started)
@@ -555,7 +557,7 @@ class Exchange:
             return PrefixUse()
         sent = [point.digest for point in self.sent.points]
         known = {*sent, *self.view.entries}
-        ends = {boundary.digest: boundary.tokens for boundary in self.prompt.boundaries if boundary.digest in known}
+        ends = {digest: tokens for _, _, digest, tokens in self.prompt.boundaries if digest in known}
         return prefix_use(self.target.scope.name, ends, sent, usage, self.prompt.tokens)
 
     # -- steps and effects ------------------------------------------------------------------------
@@ -587,6 +589,8 @@ class Exchange:
         self._warnings.append(Warn(key, message))
 
     def _effects(self) -> Effects:
+        if not (self._lessons or self._warnings or self._faults):
+            return NO_EFFECTS
         effects = Effects(tuple(self._lessons), tuple(self._warnings), tuple(self._faults))
         self._lessons, self._warnings, self._faults = [], [], []
         return effects
@@ -638,7 +642,7 @@ def sent_record(
         minimum=rule.minimum if rule else 0,
         rates=rates,
         shape=Shape(
-            tuple(prompt.boundaries[end].digest for end in prompt.ends), tuple(block.size for block in prompt.blocks),
+            tuple([prompt.boundaries[end][2] for end in prompt.ends]), tuple([block[3] for block in prompt.blocks]),
             (prompt.tools_end, prompt.system_end), prompt.settings, 0.0,
             plan.checkpoints[-1].ttl if plan.checkpoints else "5m", 0.0,
         ),

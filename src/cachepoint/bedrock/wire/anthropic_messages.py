@@ -7,7 +7,7 @@ between the body given and the one returned. A checkpoint is an attribute of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cachepoint.bedrock.wire.dialect import (
@@ -22,6 +22,7 @@ from cachepoint.bedrock.wire.edits import ListEdits, edits_of, rewritten
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
+from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.provider.usage import Usage
@@ -63,14 +64,19 @@ def read(
     for item, tool in enumerate(tools):
         _read_tool(builder, Where("tools", None, item), tool)
     builder.section("system", system_settings(body), profile.output_schema if schema else 0.0)
-    _read_content(builder, Where("system", None, 0), body.get("system"), splittable=True)
+    system = body.get("system")
+    _, done = builder.resume(_traces(system, {where.item for where in hints if where.section == "system"}))
+    _read_content(builder, Where("system", None, 0), system, done, splittable=True)
     settings = messages_settings("tool_choice", body, forced=forced, images=_has_images(messages))
     builder.section("messages", settings, profile.forced_tool if forced else 0.0)
-    for number, message in enumerate(messages):
+    begun, done = builder.resume(_message_traces(messages, hints))
+    first = max(begun - 1, 0)
+    for number, message in enumerate(messages[first:], first):
         role = message.get("role", "")
-        builder.message(role)
-        where = Where("messages", number, 0)
-        _read_content(builder, where, message.get("content"), splittable=role == "user")
+        if number >= begun:
+            builder.message(role)
+            done = 0
+        _read_content(builder, Where("messages", number, 0), message.get("content"), done, splittable=role == "user")
     _read_mark(builder, AUTOMATIC, body)
     return builder.build()
 
@@ -108,16 +114,20 @@ def usage(reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usa
 
 
 def _has_images(messages: Iterable[Mapping[str, Any]]) -> bool:
-    blocks = [block for message in messages for block in _blocks(message.get("content"))]
-    return any(part.get("type") == "image" for block in blocks for part in (block, *_inner(block)))
+    for message in messages:
+        for block in _blocks(message.get("content")):
+            if block.get("type") == "image" or any(part.get("type") == "image" for part in _inner(block)):
+                return True
+    return False
 
 
 def _blocks(content: Any) -> list[Mapping[str, Any]]:
     return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
 
 
-def _inner(block: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return _blocks(block.get("content")) if block.get("type") == "tool_result" else []
+def _inner(block: Any) -> list[Mapping[str, Any]]:
+    found = isinstance(block, Mapping) and block.get("type") == "tool_result"
+    return _blocks(block.get("content")) if found else []
 
 
 def _is_marked(block: Any) -> bool:
@@ -136,13 +146,44 @@ def _read_tool(builder: PromptBuilder, where: Where, tool: Any) -> None:
     _read_mark(builder, where, tool)
 
 
-def _read_content(builder: PromptBuilder, where: Where, content: Any, *, splittable: bool) -> None:
-    """Read a `system` or `content` whose first block is at `where`."""
+def _read_content(builder: PromptBuilder, where: Where, content: Any, done: int, *, splittable: bool) -> None:
+    """Read a `system` or `content` whose first block is at `where`, after the blocks that are done."""
     if isinstance(content, str):
-        builder.text(where, content, splittable=splittable, plain=True)
+        if not done:
+            builder.text(where, content, splittable=splittable, plain=True)
         return
-    for item, block in enumerate(content or ()):
+    for item, block in enumerate((content or ())[done:], done):
         _read_block(builder, where._replace(item=item), block, splittable=splittable)
+
+
+def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> list[Trace]:
+    """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
+    hinted = {where.message for where in hints}
+    traces: list[Trace] = []
+    for number, message in enumerate(messages):
+        content, before = message.get("content"), len(traces)
+        if number not in hinted:
+            traces += _traces(content, (), message.get("role", ""))
+        if not content or len(traces) - before < (1 if isinstance(content, str) else len(content)):
+            break
+    return traces
+
+
+def _traces(content: Any, hinted: Collection[int], *before: object) -> list[Trace]:
+    """The same of a `system` or `content`, up to a block with a hint, or with a mark of the user's, kept itself."""
+    if isinstance(content, str):
+        return [] if hinted else [(*before, len(content), hash(content), "plain")]
+    traces: list[Trace] = []
+    for item, block in enumerate(content or ()):
+        if item in hinted or _is_marked(block) or any(_is_marked(part) for part in _inner(block)):
+            break
+        text = block.get("text") if type(block) is dict and len(block) == 2 and block.get("type") == "text" else None
+        trace = (*before, len(text), hash(text)) if type(text) is str else trace_of(block, *before)
+        if trace is None:
+            break
+        traces.append(trace)
+        before = ()
+    return traces
 
 
 def _read_block(builder: PromptBuilder, where: Where, block: Any, *, splittable: bool) -> None:

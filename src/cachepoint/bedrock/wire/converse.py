@@ -6,7 +6,7 @@ between the request given and the one returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point, is_cache_point
@@ -28,8 +28,9 @@ from cachepoint.bedrock.wire.edits import ListEdits, Rewrite, edits_of, rewritte
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
+from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
-from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.provider.rules import TTL, ModelFacts, ModelRule
 from cachepoint.core.provider.usage import Usage
 
 API = "converse"
@@ -58,10 +59,10 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints =
     forced = "any" in choice or "tool" in choice
     fields = mapping(request.get("additionalModelRequestFields"))
     variables = dict(sorted(mapping(request.get("promptVariables")).items()))
-    output, schema = output_settings(fields, rule.facts, _FIELDS, request.get("outputConfig") or NOTHING)
+    output = request.get("outputConfig") or NOTHING
     more_tools, more_system = fields.get("tools"), fields.get("system")
-    whole = whole_settings(API, fields, rule.facts, _FIELDS) | output
-    whole |= {"promptVariables": variables, f"{_FIELDS}tools": more_tools}
+    whole, schema = _whole(fields, output, rule.facts) if fields or output else _PLAIN
+    whole = {**whole, "promptVariables": variables}
     if rule.tokenizer == "nova":  # there another tool choice misses altogether (C9)
         whole[_TOOL_CHOICE] = choice
     builder.section("tools", whole, (profile.tools if tools else 0.0) + _tokens(variables, profile.likely))
@@ -77,7 +78,9 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints =
         system_settings(fields, _FIELDS) | {f"{_FIELDS}system": more_system},
         fixed + (profile.output_schema if schema else 0.0),
     )
-    for item, block in enumerate(request.get("system") or ()):
+    system = request.get("system") or ()
+    _, done = builder.resume(_traces(system, {where.item for where in hints if where.section == "system"}))
+    for item, block in enumerate(system[done:], done):
         _read_block(builder, Where("system", None, item), block, splittable=True)
     messages = request.get("messages") or ()
     builder.section(
@@ -149,21 +152,68 @@ def _tokens(value: Any, bytes_a_token: float) -> float:
     return len(wire_bytes(value)) / bytes_a_token if value else 0.0
 
 
+def _whole(fields: Mapping[str, Any], output: Mapping[str, Any], facts: ModelFacts) -> tuple[Mapping[str, Any], bool]:
+    """What changes the whole prompt, by its path; and whether the answer has a format."""
+    answer, schema = output_settings(fields, facts, _FIELDS, output)
+    settings = whole_settings(API, fields, facts, _FIELDS) | answer
+    return settings | {"promptVariables": None, f"{_FIELDS}tools": fields.get("tools")}, schema
+
+
+_PLAIN = _whole(NOTHING, NOTHING, ModelFacts())
+"""Of a request that says nothing of it, whatever the model's defaults are."""
+
+
 def _read_messages(builder: PromptBuilder, messages: Sequence[Mapping[str, Any]], *, guarded: bool) -> None:
-    for number, message in enumerate(messages):
+    begun, done = builder.resume(_message_traces(messages, builder.hints), cut=not guarded)
+    first = max(begun - 1, 0)
+    for number, message in enumerate(messages[first:], first):
         role = message.get("role", "")
-        builder.message(role)
-        for item, block in enumerate(message.get("content") or ()):
-            splittable = role == "user" and not guarded
-            _read_block(builder, Where("messages", number, item), block, splittable=splittable)
+        if number >= begun:
+            builder.message(role)
+            done = 0
+        for item, block in enumerate((message.get("content") or ())[done:], done):
+            _read_block(builder, Where("messages", number, item), block, splittable=role == "user" and not guarded)
+
+
+def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> list[Trace]:
+    """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
+    hinted = {where.message for where in hints}
+    traces: list[Trace] = []
+    for number, message in enumerate(messages):
+        content = message.get("content") or ()
+        before = len(traces)
+        if number not in hinted:
+            traces += _traces(content, (), message.get("role", ""))
+        if not content or len(traces) - before < len(content):
+            break
+    return traces
+
+
+def _traces(blocks: Sequence[Any], hinted: Container[int], *before: object) -> list[Trace]:
+    """The same of a list of blocks, up to one with a hint, or with a checkpoint of the user's, which is kept itself."""
+    traces: list[Trace] = []
+    for item, block in enumerate(blocks):
+        text = block.get("text") if type(block) is dict and len(block) == 1 else None
+        if item in hinted:
+            break
+        if type(text) is str:
+            traces.append((*before, len(text), hash(text)))
+        elif is_cache_point(block) or any(is_cache_point(part) for part in _result_parts(block)):
+            break
+        elif (trace := trace_of(block, *before)) is not None:
+            traces.append(trace)
+        else:
+            break
+        before = ()
+    return traces
 
 
 def _has_images(messages: Sequence[Mapping[str, Any]]) -> bool:
-    return any(
-        "image" in block or any("image" in part for part in _result_parts(block))
-        for message in messages
-        for block in message.get("content") or ()
-    )
+    for message in messages:
+        for block in message.get("content") or ():
+            if "image" in block or ("toolResult" in block and any("image" in part for part in _result_parts(block))):
+                return True
+    return False
 
 
 def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:

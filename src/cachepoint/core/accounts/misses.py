@@ -99,6 +99,8 @@ def _other_scope(prompt: Prompt, view: View) -> Miss | None:
 def _changed(prompt: Prompt, plan: Plan, view: View, rule: ModelRule, now: float, read: int) -> Miss | None:
     """Compare with the newest request of the same kind whose entry must still be alive; `read` tokens are not lost."""
     factor, read_boundary = view.calibration.factor, plan.expected.read_boundary
+    if read and max([shape.cached for shape in view.recent], default=0.0) - read < rule.minimum:
+        return None  # as much was read as any of them had cached
     for shape in reversed(view.recent):
         if not 0 <= now - shape.used_at < TTL_SECONDS[shape.ttl] or not shape.cached:
             continue

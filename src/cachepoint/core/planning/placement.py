@@ -78,7 +78,12 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     """
     best = NOTHING
     program = _Program(candidates, start, rates)
-    rates_of = {(i, ttl): saving(each.outlook, rates, ttl) for i, each in enumerate(candidates) for ttl in ttls}
+    rates_of = {
+        (index, ttl): rate
+        for index, each in enumerate(candidates)
+        for ttl in ttls
+        if (rate := saving(each.outlook, rates, ttl)) > 0 or ttl == "1h"  # others may pay for an hour
+    }
     ending: dict[tuple[int, TTL], Choice] = {}
     for _ in range(slots):
         longer: dict[tuple[int, TTL], Choice] = {}
@@ -87,6 +92,8 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
             found = longer[index, ttl] = program.ending_at(index, ttl, rate, gain, ending)
             if found.value > best.value:
                 best = found
+        if len(ending) == len(longer) and all(ending[end].value == found.value for end, found in longer.items()):
+            break  # one more pick improved nothing, so another will not either
         ending = longer
     return best
 

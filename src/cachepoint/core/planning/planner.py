@@ -50,7 +50,7 @@ def plan(prompt: Prompt, rule: ModelRule | None, policy: CachePolicy, view: View
         rule = replace(rule, ttls=("5m",))
     guarded = _planner(prompt, rule, policy, view, rates, now)
     followed = view.followed
-    if followed.plan == OURS or (static := guarded.following(followed)) is None:
+    if followed is None or followed.plan == OURS or (static := guarded.following(followed)) is None:
         return guarded.plan()
     entries = {
         digest: Entry("1h" if plans >> OURS_1H & 1 else "5m", now, tokens=_exact(view, digest))
@@ -92,9 +92,10 @@ class _Planner:
         bill = self.shadow_bill
         places = places_of(followed.plan, bill.places())
         base = self._readable[-1] if self._readable else None
-        ttl = FAMILY[followed.plan].ttl
-        reads = max((found.tokens for found in self._readable if found.entry.ttl == ttl), default=0.0)
-        charge = (self.rates.write(ttl) - self.rates.read) * max(bill.read_by(followed.plan) - reads, 0.0)
+        ttl, reads = FAMILY[followed.plan].ttl, bill.read_by(followed.plan)
+        if base is not None and base.entry.ttl != ttl and places and base.boundary >= places[0][0]:
+            return None  # what lives goes on being read as it is, and is not written anew for another lifetime
+        charge = (self.rates.write(ttl) - self.rates.read) * max(reads - (base.tokens if base else 0.0), 0.0)
         if charge > followed.credit:
             return None
         return replace(self._legal(lambda slots: self._static(followed.plan, places, base, slots)), charge=charge)

@@ -115,13 +115,15 @@ class Prefixes:
     @cached_property
     def parted(self) -> tuple[int, ...]:
         """The same with the boundaries that the prompt's structure names."""
-        boundaries = self.prompt.boundaries
-        visits = self.view.visits([boundary.digest for boundary in boundaries])
-        found = [
-            ((here - after) * boundaries[index].tokens, index)
-            for index, (here, after) in enumerate(pairwise([*visits, 0]))
-            if here > after
-        ]
+        boundaries, remembered = self.prompt.boundaries, self.view.seen.get
+        seen = [remembered(boundary[2]) for boundary in boundaries]
+        found = []
+        for index, (here, after) in enumerate(pairwise([*seen, None])):
+            if here is after or here is None:  # what always came together is the same value, and most of it did
+                continue
+            fewer = here.visits - (after.visits if after is not None else 0)
+            if fewer > 0:
+                found.append((fewer * boundaries[index].tokens, index))
         return tuple(index for _, index in sorted(found, reverse=True))
 
     def _can_split_at(self, cuts: tuple[bytes, ...]) -> bool:

@@ -63,9 +63,9 @@ class ShadowBill:
         points = [self._point(boundary, at_boundary[boundary]) for boundary in sorted(at_boundary, reverse=True)]
         reads, touched = self._reads(points)
         total = self.factor * self.prompt.tokens
-        costs = self._costs(points, reads, total)
+        costs, longer = self._costs(points, reads, total)
         stamps = [Stamp(point.digest, point.plans) for point in points]
-        return Shadowed(habit, at, costs, (*touched, *stamps), charge, total)
+        return Shadowed(habit, at, costs, longer, (*touched, *stamps), charge, total)
 
     def _point(self, boundary: int, plans: int) -> _Point:
         here = self.prompt.boundaries[boundary]
@@ -116,7 +116,10 @@ class ShadowBill:
                 if boundaries[index].digest in self.alive:
                     yield boundaries[index]
 
-    def _costs(self, points: Sequence[_Point], reads: Mapping[int, float], total: float) -> list[float]:
+    def _costs(
+        self, points: Sequence[_Point], reads: Mapping[int, float], total: float
+    ) -> tuple[list[float], list[float]]:
+        """What each plan would pay, and how much of that for a life longer than five minutes."""
         rates = self.rates
         last = [0.0] * (OURS_1H + 1)
         done = 0
@@ -124,21 +127,16 @@ class ShadowBill:
             for plan in bits(point.plans & ~done):
                 last[plan] = point.tokens
             done |= point.plans
-        costs = []
-        for plan in range(OURS):
+        last[OURS] = max(last[OURS], last[OURS_1H])
+        costs, longer = [], []
+        for plan in range(OURS + 1):
             read = reads.get(plan, 0.0)
             end = max(last[plan], read)
-            write = rates.write_1h if LONG >> plan & 1 else rates.write_5m
-            costs.append(total + (rates.read - 1) * read + (write - 1) * (end - read))
-        read = reads.get(OURS, 0.0)
-        end, long_end = max(last[OURS], last[OURS_1H], read), max(last[OURS_1H], read)
-        costs.append(
-            total
-            + (rates.read - 1) * read
-            + (rates.write_1h - 1) * (long_end - read)
-            + (rates.write_5m - 1) * (end - long_end)
-        )
-        return costs
+            long_end = end if LONG >> plan & 1 else max(last[OURS_1H], read) if plan == OURS else read
+            more = (rates.write_1h - rates.write_5m) * (long_end - read)
+            costs.append(total + (rates.read - 1) * read + (rates.write_5m - 1) * (end - read) + more)
+            longer.append(more)
+        return costs, longer
 
 
 def places_of(plan: int, at_boundary: Mapping[int, int]) -> list[tuple[int, TTL]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from cachepoint.core.prompt import repeats
 from cachepoint.core.prompt.prompt import (
     DIGEST_BYTES,
     Block,
@@ -22,6 +23,7 @@ from cachepoint.core.prompt.prompt import (
     Setting,
     Where,
 )
+from cachepoint.core.prompt.repeats import POINTS_APART, Point, Reading, Trace
 from cachepoint.core.prompt.tokens import IMAGE_TOKENS, MEDIA_BYTES_PER_TOKEN, PROFILES
 from cachepoint.core.prompt.volatile import looks_volatile
 from cachepoint.core.provider.rules import TTL, Section, Tokenizer
@@ -43,8 +45,12 @@ def cuts_of(text: str, before: int = 0) -> Iterator[int]:
     last = len(text.rstrip()) - 1
     position = len(text) - len(text.lstrip())
     while True:
-        spacing = max(CUT_SPACING_BYTES, (before + position) // CUT_RESOLUTION)
-        start, stop = position + spacing, min(position + 3 * spacing, last)
+        spacing = (before + position) // CUT_RESOLUTION
+        if spacing < CUT_SPACING_BYTES:
+            spacing = CUT_SPACING_BYTES
+        start, stop = position + spacing, position + 3 * spacing
+        if stop > last:
+            stop = last
         for separator in ("\n\n", "\n", ". "):
             found = text.find(separator, start, stop)
             if found >= 0:
@@ -79,6 +85,47 @@ def _at_default(section: Section, path: str) -> Setting:
     return Setting(section, path, b"")
 
 
+def _settings(key: bytes, section: Section, values: tuple[tuple[str, Any], ...]) -> tuple[bytes, tuple[Setting, ...]]:
+    """What opens a section in the digest, and its settings."""
+    digests = [_digest_of(key, wire_bytes(value)) if value else b"" for _, value in values]
+    content = b"\x02" + section.encode() + b"".join([len(digest).to_bytes() + digest for digest in digests])
+    return content, tuple(
+        Setting(section, path, digest) if digest else _at_default(section, path)
+        for (path, _), digest in zip(values, digests, strict=True)
+    )
+
+
+_USUAL = frozenset({str, bool, type(None)})
+"""Values of settings such as most requests have and that none changes in place: worked out once for all of them."""
+_usual_settings = lru_cache(maxsize=256)(_settings)
+
+
+def _digest_of(key: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, key=key, digest_size=DIGEST_BYTES).digest()
+
+
+@dataclass
+class _Run:
+    """Blocks that are read in a row: where they began, their traces, and the points among them that are kept.
+
+    `stops` are the numbers of blocks at which there is to be one.
+    """
+
+    origin: Trace
+    traces: Sequence[Trace]
+    start: Point
+    points: dict[int, Point]
+    stops: Container[int]
+
+
+def _last(values: Sequence[str], value: str) -> int:
+    """Where a value stands last, -1 where it does not."""
+    for index in range(len(values) - 1, -1, -1):
+        if values[index] == value:
+            return index
+    return -1
+
+
 @dataclass
 class PromptBuilder:
     """Collects the blocks of a request in wire order; a dialect feeds it, `build` freezes it.
@@ -104,6 +151,7 @@ class PromptBuilder:
     _message_starts: list[int] = field(default_factory=list)
     _plain: set[ListKey] = field(default_factory=set)
     _settings: list[Setting] = field(default_factory=list)
+    _run: _Run | None = None
 
     def __post_init__(self) -> None:
         self._hash = hashlib.blake2b(key=self.key, digest_size=DIGEST_BYTES)
@@ -111,11 +159,12 @@ class PromptBuilder:
 
     def section(self, section: Section, settings: Mapping[str, Any], fixed_tokens: float = 0.0) -> None:
         """Open a section; `settings` are what invalidates it without being a block, each by its path."""
-        self._hash.update(b"\x02" + section.encode())
-        for path, value in settings.items():
-            digest = self._digest_of(wire_bytes(value)) if value else b""
-            self._hash.update(len(digest).to_bytes() + digest)
-            self._settings.append(Setting(section, path, digest) if digest else _at_default(section, path))
+        self._keep()
+        values = tuple([(path, value or None) for path, value in settings.items()])
+        usual = _USUAL.issuperset([type(value) for _, value in values])
+        content, found = (_usual_settings if usual else _settings)(self.key, section, values)
+        self._hash.update(content)
+        self._settings += found
         self._section_starts[section] = len(self._blocks)
         self._tokens += fixed_tokens
         self._role = None
@@ -141,25 +190,37 @@ class PromptBuilder:
         """Add a block whose content is text, or a `plain` string; only a splittable one gets cuts inside."""
         if plain:
             self._plain.add(where.list_key)
-        self._hash.update(b"\x04" + kind.encode() + header)
-        before, done, sent = self._tokens, 0, 0
-        index = len(self._blocks)
+        head = b"\x04" + kind.encode() + header
         if self.cut_text and splittable and len(text) > CUT_AFTER_BYTES:
-            for cut in cuts_of(text, self._size):
-                piece = text[done:cut].encode("utf-8", "surrogatepass")
-                self._hash.update(piece)
-                done, sent = cut, sent + len(piece)
-                digest = self._hash.digest()
-                self._boundaries.append(Boundary(index, done, digest, before + sent / self._profile.likely))
-        rest = (text[done:] if done else text).encode("utf-8", "surrogatepass")
-        self._hash.update(rest)
-        size = sent + len(rest)
-        blank = not text or text.isspace()
-        hint = self.hints.get(where)
+            self._hash.update(head)
+            size = self._cut(text)
+        else:
+            content = text.encode("utf-8", "surrogatepass")
+            self._hash.update(head + content)
+            size = len(content)
+        hint = self.hints.get(where) if self.hints else None
         volatile = hint == "volatile" or (where.section == "system" and looks_volatile(text))
+        blank = not text or text.isspace()
         tokens = size / self._profile.likely
         context = hint == "context_end"
-        self._add(Block(where, kind, self._role, size, tokens, blank=blank, context=context, volatile=volatile))
+        known = hash(text) if self._role else 0
+        self._add(Block(where, kind, self._role, size, tokens, blank, True, context, volatile, known))  # noqa: FBT003
+
+    def _cut(self, text: str) -> int:
+        """Digest a text with a boundary at each of its cuts; how many bytes it has."""
+        index, before, likely = len(self._blocks), self._tokens, self._profile.likely
+        update, digest, add = self._hash.update, self._hash.digest, self._boundaries.append
+        new = tuple.__new__  # a named tuple's own makes this twice as slow, and a long text has hundreds
+        plain = text.encode("ascii") if text.isascii() else b""  # one byte a character: encoded once
+        done = sent = 0
+        for cut in cuts_of(text, self._size):
+            piece = plain[done:cut] if plain else text[done:cut].encode("utf-8", "surrogatepass")
+            update(piece)
+            done, sent = cut, sent + len(piece)
+            add(new(Boundary, (index, done, digest(), before + sent / likely)))
+        rest = text[done:].encode("utf-8", "surrogatepass")
+        update(rest)
+        return sent + len(rest)
 
     def data(self, where: Where, value: Any, kind: Kind, *, textual: bool = True, media: Sequence[Media] = ()) -> None:
         """Add a block that is not plain text, with the media in it."""
@@ -171,7 +232,9 @@ class PromptBuilder:
             IMAGE_TOKENS if each.kind == "image" else each.size * per_byte[each.kind] for each in media
         )
         size = shown + sum(each.size for each in media)
-        self._add(Block(where, kind, self._role, size, tokens, textual=textual))
+        self._add(
+            Block(where, kind, self._role, size, tokens, textual=textual, content=hash(content) if self._role else 0)
+        )
 
     def mark(self, where: Where, ttl: TTL | None, raw: Any, *, leading: bool = False) -> None:
         """Add a checkpoint the user wrote; it belongs to the block before it."""
@@ -180,10 +243,10 @@ class PromptBuilder:
 
     def build(self) -> Prompt:
         """Freeze what was collected."""
-        last_user = max((i for i, role in enumerate(self._roles) if role == "user"), default=-1)
+        self._keep()
+        last_user = _last(self._roles, "user")
         # What the assistant says behind the last question is the beginning of the answer to it.
-        before = self._roles[: max(last_user, 0)]
-        last_answer = max((i for i, role in enumerate(before) if role == "assistant"), default=-1)
+        last_answer = _last(self._roles[: max(last_user, 0)], "assistant")
         return Prompt(
             blocks=tuple(self._blocks),
             boundaries=tuple(self._boundaries),
@@ -202,16 +265,75 @@ class PromptBuilder:
             settings=tuple(self._settings),
         )
 
-    def _digest_of(self, content: bytes) -> bytes:
-        return hashlib.blake2b(content, key=self.key, digest_size=DIGEST_BYTES).digest()
-
     def _add(self, block: Block) -> None:
         self._hash.update(b"\x06" + block.size.to_bytes(6, "big"))
         self._tokens += block.tokens
         self._size += block.size
-        self._blocks.append(block)
+        blocks = self._blocks
+        blocks.append(block)
         self._ends.append(len(self._boundaries))
-        self._boundaries.append(Boundary(len(self._blocks) - 1, None, self._hash.digest(), self._tokens))
+        self._boundaries.append(Boundary(len(blocks) - 1, None, self._hash.digest(), self._tokens))
+        if self._run is not None and len(blocks) - self._run.start.blocks in self._run.stops:
+            self._run.points[len(blocks) - self._run.start.blocks] = self._point()
+
+    # -- what was read before ---------------------------------------------------------------------
+
+    def resume(self, traces: Sequence[Trace], *, cut: bool = True) -> tuple[int, int]:
+        """Take over what was read before of the blocks to come, of which these are the traces, from the first on.
+
+        A message's first trace begins with its role. `cut` says whether text is splittable. Returns how many messages
+        were taken over, and how many blocks of the last of them or of the section: the next block is the one after
+        these. What is read from here on is kept in its turn.
+        """
+        alone = len(traces) < 2 and "messages" in self._section_starts  # such a question seldom comes again
+        if not traces or alone or not repeats.KEYED:
+            return 0, 0
+        first = next((i for i in range(len(traces) - 1, -1, -1) if isinstance(traces[i][0], str)), 0)
+        start = self._point()
+        origin: Trace = (
+            self.key, self.tokenizer, self.cut_text and cut, self.attached, self._hash.digest(), *start[1:], traces[0],
+        )  # fmt: skip
+        before = repeats.READINGS.get(origin)
+        done = before.point(traces) if before is not None else 0
+        points = dict[int, Point]()
+        if before is not None and done:
+            points = {count: point for count, point in before.points.items() if count <= done}
+            self._take_over(before, points[done], start)
+        near = {first, len(traces) - 1, len(traces)} - {0}
+        self._run = _Run(origin, traces, start, points, near | {*range(POINTS_APART, len(traces), POINTS_APART)})
+        return (points[done].messages, points[done].items) if done else (0, 0)
+
+    def _point(self) -> Point:
+        start = self._message_starts[-1] if self._message_starts else next(reversed(self._section_starts.values()), 0)
+        blocks = len(self._blocks)
+        counts = (blocks, len(self._boundaries), self._tokens, self._size, len(self._message_starts), blocks - start)
+        return Point(self._hash.copy(), *counts)
+
+    def _take_over(self, before: Reading, point: Point, start: Point) -> None:
+        self._hash = point.state.copy()
+        self._tokens, self._size = point.tokens, point.size
+        self._blocks += before.blocks[: point.blocks - start.blocks]
+        self._ends += before.ends[: point.blocks - start.blocks]
+        self._boundaries += before.boundaries[: point.boundaries - start.boundaries]
+        self._roles += before.roles[: point.messages]
+        self._message_starts += before.starts[: point.messages]
+        self._role = self._roles[-1] if self._roles else None
+        self._plain |= {key for key in before.plain if key[1] is None or key[1] < point.messages}
+
+    def _keep(self) -> None:
+        """Keep what was read since `resume`, as far as it has points."""
+        run, self._run = self._run, None
+        if run is None or not run.points:
+            return
+        count = max(run.points)
+        end, section = run.points[count], next(reversed(self._section_starts))
+        blocks, boundaries = slice(run.start.blocks, end.blocks), slice(run.start.boundaries, end.boundaries)
+        reading = Reading(
+            run.traces[:count], run.points, self._blocks[blocks], self._boundaries[boundaries], self._ends[blocks],
+            self._roles[: end.messages], self._message_starts[: end.messages],
+            {key for key in self._plain if key[0] == section},
+        )  # fmt: skip
+        repeats.READINGS.put(run.origin, reading)
 
     def _end_before(self, section: Section, end: int | None) -> int:
         """The last block of a section before block `end`, -1 where there is none."""

@@ -82,7 +82,11 @@ class Mark:
 
 
 class Block(NamedTuple):
-    """One block in wire order; `size` is in UTF-8 bytes, `tokens` the likely count."""
+    """One block in wire order; `size` is in UTF-8 bytes, `tokens` the likely count.
+
+    `content` is Python's hash of it alone, by which this process knows a block again behind another prefix; 0 outside
+    of messages.
+    """
 
     where: Where
     kind: Kind
@@ -93,6 +97,7 @@ class Block(NamedTuple):
     textual: bool = True
     context: bool = False
     volatile: bool = False
+    content: int = 0
 
 
 class Setting(NamedTuple):

@@ -43,14 +43,14 @@ class Cost:
     write_usd: Decimal = field(default=Decimal(0), compare=False)
 
     def __add__(self, other: Cost) -> Cost:
-        with localcontext(_EXACT):
-            return Cost(
-                self.usd + other.usd,
-                self.uncached_usd + other.uncached_usd,
-                self.saved_usd + other.saved_usd,
-                max(self.prices_as_of, other.prices_as_of),
-                self.write_usd + other.write_usd,
-            )
+        add = _EXACT.add
+        return Cost(
+            add(self.usd, other.usd),
+            add(self.uncached_usd, other.uncached_usd),
+            add(self.saved_usd, other.saved_usd),
+            max(self.prices_as_of, other.prices_as_of),
+            add(self.write_usd, other.write_usd),
+        )
 
     def moved(self, usd: Decimal) -> Cost:
         """This cost with an amount more, taken from the saving."""
@@ -113,21 +113,19 @@ class TokenPrices:
 
     def amount(self, usage: Usage) -> Decimal | None:
         """What the tokens cost in USD; None when a class with tokens has no price."""
+        return self._amount(usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output)
+
+    def _amount(self, *tokens: int) -> Decimal | None:
+        """The same for tokens of each class."""
         total = Decimal(0)
-        with localcontext(_EXACT):
-            for tokens, price in (
-                (usage.input, self.input),
-                (usage.cache_read, self.cache_read),
-                (usage.cache_write_5m, self.cache_write_5m),
-                (usage.cache_write_1h, self.cache_write_1h),
-                (usage.output, self.output),
-            ):
-                if not tokens:
-                    continue
-                if price is None:
-                    return None
-                total += tokens * price
-            return total.scaleb(-_TOKENS_PER_PRICE)
+        prices = (self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h, self.output)
+        for count, price in zip(tokens, prices, strict=True):
+            if not count:
+                continue
+            if price is None:
+                return None
+            total = _EXACT.add(total, _EXACT.multiply(price, count))
+        return _EXACT.scaleb(total, -_TOKENS_PER_PRICE)
 
 
 def _price(value: object, where: str) -> Decimal:
@@ -166,14 +164,13 @@ class ModelPrices:
     def cost(self, usage: Usage, prices_as_of: str = "") -> Cost | None:
         """The cost of a call; None when a class with tokens has no price."""
         prices = self.for_prompt(usage.prompt)
-        usd = prices.amount(usage)
-        uncached = prices.amount(Usage(input=usage.prompt, output=usage.output))
-        writes = Usage(cache_write_5m=usage.cache_write_5m, cache_write_1h=usage.cache_write_1h)
-        written = prices.amount(writes)
+        writes = usage.cache_write_5m, usage.cache_write_1h
+        usd = prices._amount(usage.input, usage.cache_read, *writes, usage.output)
+        uncached = prices._amount(usage.prompt, 0, 0, 0, usage.output)
+        written = prices._amount(0, 0, *writes, 0)
         if usd is None or uncached is None or written is None:
             return None
-        with localcontext(_EXACT):
-            return Cost(usd, uncached, uncached - usd, prices_as_of, written)
+        return Cost(usd, uncached, _EXACT.subtract(uncached, usd), prices_as_of, written)
 
 
 class Prices(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 from cachepoint.errors import RulesError
@@ -46,6 +46,7 @@ class ModelRef:
     region: str | None = None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_model_id(model_id: str) -> ModelRef:
     """Take a Bedrock model id, inference-profile id or ARN apart."""
     name, region = model_id, None

@@ -24,58 +24,84 @@ ROLE_NAMES: dict[Role, str] = {
 
 
 _OF_TURNS = ("history_end", "tail_turns", "tail_stuffed", "tail_tools")
+_NAMED_BOUNDARIES = "named_boundaries"
 STUFFED = 4
 """A last user message this many times larger than any before it looks like one with documents put in."""
 
 
 def roles(prompt: Prompt) -> dict[int, Role]:
-    """The named boundaries of a prompt, by index; all others are inner block ends or cuts."""
+    """The named boundaries of a prompt, by index; all others are inner block ends or cuts.
+
+    Worked out once for a prompt and kept with it, as a cached property is.
+    """
+    found: dict[int, Role] | None = vars(prompt).get(_NAMED_BOUNDARIES)
+    if found is None:
+        found = vars(prompt)[_NAMED_BOUNDARIES] = _roles(prompt)
+    return found
+
+
+def _roles(prompt: Prompt) -> dict[int, Role]:
     found: dict[int, Role] = {}
     ends = prompt.ends
     if prompt.tools_end >= 0:
         found[ends[prompt.tools_end]] = "tools_end"
     if prompt.system_end >= 0:
         found[ends[prompt.system_end]] = "system_end"
-    found.update((ends[index], "context_end") for index, block in enumerate(prompt.blocks) if block.context)
+    contexts = [index for index, block in enumerate(prompt.blocks) if block.context]
+    found.update((ends[index], "context_end") for index in contexts)
     if prompt.history_end >= 0 and prompt.has_turns:
         found[ends[prompt.history_end]] = "history_end"
     if prompt.blocks and prompt.blocks[-1].where.section == "messages":
-        found[ends[-1]] = _tail(prompt.blocks)
+        found[ends[-1]] = _tail(prompt.blocks, len(prompt.blocks) - 1)
     return found
 
 
 def turn_before(prompt: Prompt) -> Turn | None:
     """The request before this one; None where it was the first of its conversation, or there was none."""
-    blocks = prompt.blocks[: prompt.previous_end + 1]
-    answer = max((block.where.message or 0 for block in blocks if block.role == "assistant"), default=0)
-    first = sum(1 for block in blocks if block.where.message is None or block.where.message < answer)
-    if not answer or not first:
+    blocks, last = prompt.blocks, prompt.previous_end
+    while last >= 0 and blocks[last].role != "assistant":  # found near the end, however long the conversation
+        last -= 1
+    answer = blocks[last].where.message if last >= 0 else None
+    if not answer:
         return None
-    end, history = prompt.end(prompt.previous_end), sum(1 for block in blocks if (block.where.message or 0) <= answer)
-    tail = Step(end.digest, _tail(blocks), end.tokens, prompt.end(first - 1).tokens)
-    return Turn(tail, prompt.end(history - 1).digest)
+    first = last
+    while first and blocks[first - 1].where.message == answer:
+        first -= 1
+    end = prompt.end(prompt.previous_end)
+    tail = Step(end.digest, _tail(blocks, prompt.previous_end), end.tokens, prompt.end(first - 1).tokens)
+    return Turn(tail, prompt.end(last).digest) if first else None
 
 
 def ending(prompt: Prompt, last: int) -> Ending | None:
     """How a request that ends with a block ends, None where it is too short to be told from others."""
-    sizes = tuple(
-        block.size for block in prompt.blocks[max(last - 1, 0) : last + 1] if block.where.section == "messages"
-    )
-    return sizes if len(sizes) > 1 else None
+    ends = tuple(block.content for block in prompt.blocks[max(last - 1, 0) : last + 1] if block.content)
+    return ends if len(ends) > 1 else None
 
 
-def _tail(blocks: Sequence[Block]) -> Role:
-    if blocks[-1].kind == "tool_result":
+def _tail(blocks: Sequence[Block], last: int) -> Role:
+    """What the end of a prompt is that ends with block `last`; it looks back no further than it has to."""
+    if blocks[last].kind == "tool_result":
         return "tail_tools"
-    sizes: dict[int, float] = {}
-    for block in blocks:
-        if block.role == "user" and block.where.message is not None:
-            sizes[block.where.message] = sizes.get(block.where.message, 0.0) + block.tokens
-    last_user = max(sizes, default=0)
-    if not any(block.role == "assistant" and (block.where.message or 0) < last_user for block in blocks):
+    sizes, answered = list[float](), False  # of user messages, the last one first
+    message = None
+    for index in range(last, -1, -1):
+        block = blocks[index]
+        if block.where.message is None:
+            break
+        if block.role == "assistant":
+            answered = answered or bool(sizes)
+        if block.role != "user":
+            continue
+        if block.where.message == message:
+            sizes[-1] += block.tokens
+            continue
+        if answered and len(sizes) > 1 and sizes[0] <= STUFFED * sizes[-1]:
+            return "tail_turns"
+        message = block.where.message
+        sizes.append(block.tokens)
+    if not answered:
         return "tail_single"
-    last = sizes.pop(last_user)
-    return "tail_stuffed" if sizes and last > STUFFED * max(sizes.values()) else "tail_turns"
+    return "tail_stuffed" if len(sizes) > 1 and sizes[0] > STUFFED * max(sizes[1:]) else "tail_turns"
 
 
 def role(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Role:
@@ -85,8 +111,15 @@ def role(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Role:
 
 def steps(prompt: Prompt) -> list[Step]:
     """The boundaries of a prompt for the store, in wire order, with what each is."""
+    new = tuple.__new__  # a named tuple's own makes this twice as slow, and a long prompt has many
+    found = [
+        new(Step, (digest, "inner" if offset is None else "cut", tokens, 0.0))
+        for _, offset, digest, tokens in prompt.boundaries
+    ]
     named = roles(prompt)
-    return [step(named, prompt, boundary) for boundary in range(len(prompt.boundaries))]
+    for boundary in named:
+        found[boundary] = step(named, prompt, boundary)
+    return found
 
 
 def step(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Step:

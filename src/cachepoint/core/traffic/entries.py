@@ -126,7 +126,7 @@ class SentPoint(NamedTuple):
 
 
 Ending = tuple[int, ...]
-"""How a request ends, as far as the sizes in bytes of its last blocks tell: enough to know one's own again."""
+"""How a request ends: the contents of its last blocks as hashes of this process, which knows its own again by them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ PERTURBED_LEAST = 0.25
 PRIOR = 0.5
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
+COUNTED_BY_HALF = 1_800.0
+"""Seconds in which half of the price of an hour counts."""
 SPENT_ON_CHANGING = 0.5
 """The share of a lead that may be spent on going over: the rest stays won, however many prefixes live."""
 
@@ -44,9 +46,14 @@ class Followed(NamedTuple):
 
 @dataclass(slots=True)
 class Standing:
-    """How the plans of one habit stand: costs, squared differences to the plan followed, and charges paid."""
+    """How the plans of one habit stand: costs, squared differences to the plan followed, and charges paid.
+
+    What was paid for an hour of life counts as that hour goes by; `owed` is what has not counted yet. Otherwise a plan
+    would look dear for what it has just laid out.
+    """
 
     costs: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
+    owed: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
     squares: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
     followed: int = OURS
     charged: float = 0.0
@@ -76,11 +83,15 @@ class Guard:
         if standing is None:
             known = len(self.standings) < HABITS_KEPT
             standing = self.standings[shadowed.habit if known else _OTHERS] = Standing()
-        faded = math.exp2(min((standing.at - shadowed.at) / HALF_LIFE, 0.0)) if standing.at > -math.inf else 1.0
-        ours = shadowed.costs[standing.followed]
-        for plan, cost in enumerate(shadowed.costs):
+        apart = max(shadowed.at - standing.at, 0.0) if standing.at > -math.inf else 0.0
+        faded, left = math.exp2(-apart / HALF_LIFE), math.exp2(-apart / COUNTED_BY_HALF)
+        owed, longer = standing.owed, shadowed.longer
+        costs = [cost - longer[plan] + owed[plan] * (1 - left) for plan, cost in enumerate(shadowed.costs)]
+        ours = costs[standing.followed]
+        for plan, cost in enumerate(costs):
             standing.costs[plan] = standing.costs[plan] * faded + cost
             standing.squares[plan] = standing.squares[plan] * faded + (ours - cost) ** 2
+            owed[plan] = owed[plan] * left + longer[plan]
         standing.charged = standing.charged * faded + shadowed.charge
         standing.largest = max(standing.largest, shadowed.largest)
         standing.at = max(standing.at, shadowed.at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +18,12 @@ class Latest(dict[bytes, _V]):
         """Put in what is latest now."""
         self.pop(digest, None)
         self[digest] = value
+
+    def put_all(self, latest: Iterable[tuple[bytes, _V]]) -> None:
+        """Put in many, one after the other."""
+        for digest, value in latest:
+            self.pop(digest, None)
+            self[digest] = value
 
     def take_oldest(self, count: int) -> list[tuple[bytes, _V]]:
         """Take out those put in longest ago."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -54,8 +55,8 @@ OWN_VISITS_WEIGHT = 8.0
 """How often a boundary came back speaks as loud as its kind's curve from this many visits on."""
 SOON = tuple(float(index >= UNTIL_5M - 1) for index in range(N_BUCKETS))
 """The spread of a return within five minutes, as a read tells."""
-LATE = tuple(float(index >= UNTIL_5M) for index in range(N_BUCKETS))
-"""The spread of a return after five minutes, as a read tells that did not come."""
+LATE_SEEN = 0.5
+"""Returns between five minutes and an hour from which on a kind is known to have such: one of yesterday is."""
 HALFWAY = 0.5
 """A visit whose age is inside a bucket has been at risk in it for half of it, on average."""
 UNPROVEN = 8
@@ -80,10 +81,14 @@ class Outlook(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """What a kind of boundary promises: the chance of a return by the end of each bucket, and visits that follow."""
+    """What a kind of boundary promises: the chance of a return by the end of each bucket, and visits that follow.
+
+    `late` says that returns after five minutes and within an hour were seen: an hour is never bought on a prior.
+    """
 
     returns: Sequence[float]
     visits: float = math.inf
+    late: bool = False
 
 
 class Prior(NamedTuple):
@@ -164,13 +169,14 @@ class ReturnCurve:
     def counted(self, epoch: int, now: float) -> list[float]:
         """The counters with what is under way as far as it has come, in the numbers of an epoch."""
         counts = list(self.counts)
-        reached = [0.0] * N_BUCKETS
-        for begun, count in self.waits.slots():
-            reached[bisect_right(BUCKETS, now - begun)] += count * weight(begun, epoch)
-        further = 0.0
-        for index in range(N_BUCKETS - 1, -1, -1):
-            counts[AT_RISK + index] += further + HALFWAY * reached[index]
-            further += reached[index]
+        waits = self.waits.slots()
+        if waits:
+            reached, further = [0.0] * N_BUCKETS, 0.0
+            for begun, count in waits:
+                reached[bisect_right(BUCKETS, now - begun)] += count * weight(begun, epoch)
+            for index in range(N_BUCKETS - 1, -1, -1):
+                counts[AT_RISK + index] += further + HALFWAY * reached[index]
+                further += reached[index]
         for begun, count in self.young.slots():
             had = min(max((now - begun) / LONGEST_WAIT, 0.0), 1.0)
             counts[BEGUN] += count * had * weight(begun, epoch)
@@ -180,10 +186,11 @@ class ReturnCurve:
         """What the kind promises at `now`, given what is assumed without evidence; evidence fades until `at`."""
         counts, believed = as_they_came(self.counted(epoch, now)), PRIOR_WEIGHT * weight(at, epoch)
         returns = _product_limit(prior.returns, believed, counts)
+        late = sum(counts[EVENTS + UNTIL_5M : EVENTS + UNTIL_1H]) >= LATE_SEEN * weight(at, epoch)
         if counts[ELSEWHERE] * PRIOR_WEIGHT >= PART_SEEN * believed:
-            return Forecast(returns)  # other processes visit them too: what follows here says nothing
+            return Forecast(returns, late=late)  # other processes visit them too: what follows here says nothing
         visits = (counts[FOLLOWED] + believed * _for_ever(returns)) / (counts[BEGUN] + believed)
-        return Forecast(returns, max(visits, 0.0))
+        return Forecast(returns, max(visits, 0.0), late)
 
 
 def as_they_came(counts: Sequence[float]) -> list[float]:
@@ -194,6 +201,8 @@ def as_they_came(counts: Sequence[float]) -> list[float]:
     result = list(counts)
     for late in range(UNTIL_5M, N_BUCKETS):
         moved = min(counts[SOONER + late - UNTIL_5M], counts[EVENTS + late])
+        if not moved:
+            continue
         result[EVENTS + late] -= moved
         result[EVENTS + UNTIL_5M - 1] += moved
         for index in range(AT_RISK + UNTIL_5M, AT_RISK + late + 1):
@@ -256,6 +265,14 @@ class Habits:
         at = self._at(now)
         return {kind: self._forecast(kind, now, at, withdrawn=withdrawn) for kind in kinds}
 
+    def shared(self, kinds: Iterable[CurveKey], now: float) -> bool:
+        """Whether other processes are known to visit boundaries of any of these kinds."""
+        least = PART_SEEN * weight(self._at(now), self.epoch)
+        curves = (self.curves.get(kind) for kind in kinds)
+        return any(
+            curve is not None and curve.unproven <= UNPROVEN and curve.counts[ELSEWHERE] >= least for curve in curves
+        )
+
     def observe(self, happened: Happened, now: float) -> None:
         """One request came."""
         at = self._at(now)
@@ -272,18 +289,19 @@ class Habits:
         for kind, begun in happened.superseded:
             if self.curve(kind).waits.remove(begun):
                 self._passed(rows, kind, self._weight(begun, at), N_BUCKETS)
-        for kind in happened.followed:
-            self._row(rows, kind)[FOLLOWED] += self._weight(now, at)
-        for kind in happened.waits:
+        each = self._weight(now, at)
+        for kind, times in Counter(happened.followed).items():
+            self._row(rows, kind)[FOLLOWED] += times * each
+        for kind, times in Counter(happened.waits).items():
             waits = self.curve(kind).waits
             for begun, count in waits.take_before(now - LONGEST_WAIT):
                 self._passed(rows, kind, count * self._weight(begun, at), N_BUCKETS)
-            waits.add(now)
-        for kind in happened.begun:
+            waits.add(now, times)
+        for kind, times in Counter(happened.begun).items():
             young = self.curve(kind).young
             for begun, count in young.take_before(now - LONGEST_WAIT):
                 self._row(rows, kind)[BEGUN] += count * self._weight(begun, at)
-            young.add(now)
+            young.add(now, times)
         self._learn(rows)
 
     def forgotten(self, waits: Iterable[tuple[CurveKey, float]], now: float) -> None:
@@ -297,7 +315,8 @@ class Habits:
     def returned_elsewhere(self, kind: CurveKey, spread: Sequence[float] | None, now: float, *, read: bool) -> None:
         """A visit like these came back to another process: one fewer is waited for here.
 
-        `spread` is the chance that it had come by the end of each bucket, by default that of the kind. `read` says
+        `spread` is the chance that it had come by the end of each bucket, by default that of the kind, and within five
+        minutes where nothing else was seen of it. `read` says
         that a read shows it, without which only some are believed.
         """
         curve, at = self.curve(kind), self._at(now)
@@ -305,8 +324,9 @@ class Habits:
         if curve.unproven > UNPROVEN:
             return
         if spread is None:
-            returns = self._forecast(kind, now, at).returns
-            spread = [by / returns[-1] if returns[-1] else 1.0 for by in returns]
+            forecast = self._forecast(kind, now, at)
+            whole = forecast.returns[-1 if forecast.late else UNTIL_5M - 1]
+            spread = [min(by / whole, 1.0) if whole else 1.0 for by in forecast.returns]
         begun = curve.waits.remove_oldest()
         rows: dict[CurveKey, list[float]] = {}
         row, each, before = self._row(rows, kind), self._weight(now if begun is None else begun, at), 0.0
@@ -425,7 +445,8 @@ def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[float] = ()) -> 
     returns = min(max(cumulative[-1], 1e-6), 1 - 1e-6)
     total = sum(gaps)
     by_5m = (sum(gaps[:UNTIL_5M]) + OWN_PRIOR_WEIGHT * cumulative[UNTIL_5M - 1] / returns) / (total + OWN_PRIOR_WEIGHT)
-    by_1h = (sum(gaps[:UNTIL_1H]) + OWN_PRIOR_WEIGHT * cumulative[UNTIL_1H - 1] / returns) / (total + OWN_PRIOR_WEIGHT)
+    kept = cumulative[(UNTIL_1H if forecast.late else UNTIL_5M) - 1]
+    by_1h = (sum(gaps[:UNTIL_1H]) + OWN_PRIOR_WEIGHT * kept / returns) / (total + OWN_PRIOR_WEIGHT)
     promised = _for_ever(cumulative) + seen / (OWN_VISITS_WEIGHT * (1 - returns))
     return Outlook(min(promised, max(forecast.visits, seen)), min(by_5m, 1.0), min(by_1h, 1.0))
 

@@ -28,13 +28,15 @@ class Stamp(NamedTuple):
 class Shadowed(NamedTuple):
     """What one request would have cost by each plan, in input tokens, and what each would have in the cache after it.
 
-    The last of `costs` is that of the planner unguarded. `charge` is what the plan followed cost beyond what it costs
+    The last of `costs` is that of the planner unguarded; `longer` is how much of each was paid for an hour of life
+    instead of five minutes. `charge` is what the plan followed cost beyond what it costs
     in its shadow, because its entries were not there; `largest` is the prompt in tokens.
     """
 
     habit: Habit
     at: float
     costs: Sequence[float]
+    longer: Sequence[float]
     stamps: Sequence[Stamp]
     charge: float = 0.0
     largest: float = 0.0

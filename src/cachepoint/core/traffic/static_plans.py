@@ -47,7 +47,7 @@ class StaticPlan(NamedTuple):
         return " + ".join(self.places).replace("_", " ") + f" at {self.ttl}" if self.places else "nothing"
 
 
-FAMILY = (StaticPlan(()), *(StaticPlan(places, ttl) for ttl in ("5m", "1h") for places in SETS))  # type: ignore[arg-type]
+FAMILY = (StaticPlan(()), *(StaticPlan(places, ttl) for ttl in ("5m", "1h") for places in SETS))
 """Every static plan; its index is its bit."""
 NOTHING = 0
 OURS = len(FAMILY)

@@ -28,7 +28,7 @@ from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.pool import Pool
-from cachepoint.core.traffic.return_curves import LATE, SOON, Habits, Happened
+from cachepoint.core.traffic.return_curves import SOON, Habits, Happened
 from cachepoint.core.traffic.shadows import Shadows
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
@@ -179,40 +179,36 @@ class Traffic:
             self.blocks -= len(self.recent.popleft().sizes)
 
     def _view(self, steps: Sequence[Step], now: float, habit: Habit | None) -> tuple[View, list[CurveKey]]:
-        seen: dict[bytes, Seen] = {}
-        found: dict[bytes, Entry] = {}
-        shadows: dict[bytes, int] = {}
-        reached = alive = 0.0
-        for digest, _, tokens, _ in steps:
-            known = self.seen.get(digest) or self.pool.told.get(digest)
-            if known is not None:
-                seen[digest], reached = known, tokens
-                entry = self.entries.get(digest)
-                if entry is not None:
-                    found[digest] = entry
-                if alive_in := self.shadows.alive(digest, now):
-                    shadows[digest] = alive_in
-        entries, lapsed = by_life(found, now) if found else ({}, {})
-        for digest, _, tokens, _ in steps:
-            if digest in entries:
-                alive = tokens
+        remembered, told, believed = self.seen.get, self.pool.told.get, self.entries
+        seen = {step[0]: known for step in steps if (known := remembered(step[0]) or told(step[0])) is not None}
+        reached = next((step.tokens for step in reversed(steps) if step.digest in seen), 0.0)
+        entries, lapsed = by_life({digest: believed[digest] for digest in seen if digest in believed}, now)
+        alive = next((step.tokens for step in reversed(steps) if step.digest in entries), 0.0) if entries else 0.0
+        shadowed = self.shadows.slots
+        shadows = {digest: self.shadows.alive(digest, now) for digest in seen if digest in shadowed}
         kinds = kinds_of(steps, seen, reached)
         common, changed = self._since_the_last(steps, seen, habit)
-        behind = (
-            set()
-            if changed is None
-            else {k for k, s in zip(kinds[changed:], steps[changed:], strict=True) if s.digest not in seen}
-        )
+        new = set() if changed is None else {
+            kind for kind, step in zip(kinds[changed:], steps[changed:], strict=True) if step.digest not in seen
+        }  # fmt: skip
         view = View(
-            seen, entries, self.habits.forecasts(set(kinds), now), self.pool.calibration,
-            self.pool.learned_minimum, self.waste,
-            tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now, known=reached,
-            alive=alive, shadows=shadows, followed=self.pool.guard.followed(habit) if habit else Followed(), common=common,
-            changed=changed, withdrawn=self.habits.forecasts(behind, now, withdrawn=True) if behind else {},
+            seen, entries, self.habits.forecasts(set(kinds), now), self.pool.calibration, self.pool.learned_minimum,
+            self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now,
+            known=reached, alive=alive, shadows=shadows, followed=self._followed(steps, kinds, habit, now),
+            common=common, changed=changed, withdrawn=self.habits.forecasts(new, now, withdrawn=True),
         )  # fmt: skip
         if habit is not None:
             self.opened[habit] = now
         return view, kinds
+
+    def _followed(
+        self, steps: Sequence[Step], kinds: Sequence[CurveKey], habit: Habit | None, now: float
+    ) -> Followed | None:
+        """The plan to follow; None where other processes read what this one writes, which no shadow of it knows."""
+        named = {kind for kind, step in zip(kinds, steps, strict=True) if step.role in NAMED}
+        if habit is None or self.habits.shared(named, now):
+            return None
+        return self.pool.guard.followed(habit)
 
     def _since_the_last(
         self, steps: Sequence[Step], seen: Mapping[bytes, Seen], habit: Habit | None
@@ -240,17 +236,17 @@ class Traffic:
     def _remember(
         self, steps: Sequence[Step], kinds: Sequence[CurveKey], view: View, history: bytes | None, now: float
     ) -> None:
-        parting = max((i for i, step in enumerate(steps) if step.digest in view.seen), default=-1)
+        seen = view.seen
+        parting = next((i for i in range(len(steps) - 1, -1, -1) if steps[i].digest in seen), -1)
         awaited = {
             index
             for index, (digest, role, _, _) in enumerate(steps)
             if index == parting
+            or (digest not in seen and (role == "inner" or (role == "cut" and _ends_a_string(steps, index))))
             or role in NAMED
-            or (digest not in view.seen and (role == "inner" or _ends_a_string(steps, index)))
         }
         self.habits.observe(self._happened(steps, kinds, view, awaited), now)
-        for digest, seen in revisited(steps, kinds, view.seen, awaited, now):
-            self.seen.put(digest, seen)
+        self.seen.put_all(revisited(steps, kinds, seen, awaited, now))
         if history is not None and steps:
             self.tails.put(history, steps[-1].digest)
 
@@ -262,22 +258,25 @@ class Traffic:
         superseded: list[tuple[CurveKey, float]] = []
         begun: list[CurveKey] = []
         followed: list[CurveKey] = []
-        here = {step.digest for step in steps}
-        for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-            known = view.seen.get(step.digest)
+        here = {step[0] for step in steps}
+        tails, remembered = self.tails, view.seen.get
+        for index, (digest, role, _, _) in enumerate(steps):
+            known, kind = remembered(digest), kinds[index]
             if index in awaited:
                 waits.append(kind)
             if known is not None:
                 if known.waits_since is not None:
                     returned.append((known.kind, known.waits_since))
-                if (over := self._supersede(step.digest, here)) is not None:
+                if digest in tails and (over := self._supersede(digest, here)) is not None:
                     superseded.append(over)
-            if step.role == "cut":  # hundreds in a long text
+            if role == "cut":  # hundreds in a long text
                 continue
             if known is None or not known.kind[1]:
                 begun.append(kind)
             if known is not None:
-                followed += {known.born, known.kind}
+                followed.append(known.kind)
+                if known.born != known.kind:
+                    followed.append(known.born)
         return Happened(waits, returned, superseded, begun, followed)
 
     def _supersede(self, history: bytes, here: Container[bytes]) -> tuple[CurveKey, float] | None:
@@ -301,8 +300,7 @@ class Traffic:
             if found is not None and abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
                 self._kept_warm(found)
         elif sent.foreign is not None and sent.before_ends_like not in self.endings:
-            reached = any(point.tokens >= sent.foreign.tokens for point in sent.points)
-            self.habits.returned_elsewhere(sent.foreign.kind, LATE if reached else None, self.latest, read=False)
+            self.habits.returned_elsewhere(sent.foreign.kind, None, self.latest, read=False)
 
     def _kept_warm(self, found: Cold) -> None:
         """Others keep this prefix warm, so it came back within minutes."""

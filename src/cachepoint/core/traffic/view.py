@@ -56,9 +56,9 @@ class Seen(NamedTuple):
         """Its gaps with the one that ends now."""
         return self.gaps if self.last is None else with_gap(self.gaps, now - self.last)
 
-    def times_by(self, now: float) -> float:
-        """Its visits with the one now."""
-        return self.times * (1.0 if self.last is None else _faded(now - self.last)) + 1
+    def faded_by(self, now: float) -> float:
+        """What is left of a visit up to the last by now."""
+        return 1.0 if self.last is None else _faded(now - self.last)
 
 
 class Step(NamedTuple):
@@ -85,7 +85,8 @@ class View:
     """What the traffic knows about one request's boundaries, before that request.
 
     `known` and `alive` are how far, in likely tokens, boundaries were seen before and entries live. `shadows` are the
-    plans that could read a prefix, `followed` the one to follow. `common` is the last boundary shared with the last
+    plans that could read a prefix, `followed` the one to follow, None where
+    the request is not guarded. `common` is the last boundary shared with the last
     request of the same habit. From boundary `changed` on stands what is another text than in that request, by
     convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts.
     """
@@ -105,7 +106,7 @@ class View:
     known: float = 0.0
     alive: float = 0.0
     shadows: Mapping[bytes, int] = field(default_factory=dict)
-    followed: Followed = Followed()
+    followed: Followed | None = None
     common: int = -1
     changed: int | None = None
     withdrawn: Mapping[CurveKey, Forecast] = field(default_factory=dict)
@@ -146,15 +147,10 @@ class View:
         forecast = self.forecasts.get(kind)
         return forecast is not None and forecast.returns[-1] > prior_forecast(kind).returns[-1]
 
-    def visits(self, digests: Sequence[bytes]) -> list[int]:
-        """How often each prefix was visited before, those of days ago counting for less; 0 where it never was."""
-        seen = self.seen
-        return [round(found.times) if (found := seen.get(digest)) else 0 for digest in digests]
-
     def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
         """The boundaries beyond what is believed alive."""
-        found = [step for step in steps if step.role in NAMED or step.digest in self.seen]
-        return tuple(self._cold(step) for step in found if step.tokens > self.alive)
+        beyond = [step for step in steps if step.tokens > self.alive]
+        return tuple(self._cold(step) for step in beyond if step.role in NAMED or step.digest in self.seen)
 
     def foreign(self, steps: Sequence[Step], before: Turn | None) -> Cold | None:
         """The tail of the request before this one where another process made that.
@@ -189,15 +185,32 @@ def kinds_of(steps: Sequence[Step], seen: Container[bytes], known: float) -> lis
 def revisited(
     steps: Sequence[Step], kinds: Sequence[CurveKey], seen: Mapping[bytes, Seen], awaited: Container[int], now: float
 ) -> list[tuple[bytes, Seen]]:
-    """What is remembered of each boundary with the visit that comes now; `awaited` are indices of steps."""
-    result = []
+    """What is remembered of each boundary with the visit that comes now; `awaited` are indices of steps.
+
+    Boundaries that always came together share one value, which is worked out once: most of a long prompt does.
+    """
+    result: list[tuple[bytes, Seen]] = []
+    shared: dict[tuple[int, int, bool], Seen] = {}  # by identity, which is quicker to look up; all live meanwhile
+    passed: dict[tuple[tuple[float, ...], float | None], tuple[float, tuple[float, ...]]] = {}
+    key, after = (0, 0, False), None
     for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-        before, waits_since = seen.get(step.digest), now if index in awaited else None
-        if before is None:
-            after = Seen(1.0, now, kind, kind, (), waits_since)
-        else:
-            after = Seen(before.times_by(now), now, kind, before.born, before.gaps_by(now), waits_since)
-        result.append((step.digest, after))
+        before = seen.get(step[0])
+        here = (id(before), id(kind), index in awaited)
+        if here != key or after is None:
+            key, after = here, shared.get(here)
+        if after is None:
+            waits_since = now if key[2] else None
+            if before is None:
+                after = Seen(1.0, now, kind, kind, (), waits_since)
+            else:
+                since = before[4], before[1]
+                fades_gaps = passed.get(since)
+                if fades_gaps is None:
+                    fades_gaps = passed[since] = before.faded_by(now), before.gaps_by(now)
+                times = before.times * fades_gaps[0] + 1
+                after = Seen(times, now, kind, before.born, fades_gaps[1], waits_since)
+            shared[key] = after
+        result.append((step[0], after))
     return result
 
 
