@@ -1,0 +1,95 @@
+"""Where a program runs: the embedded emulator on a virtual clock, and the models by which the variants differ.
+
+A program asks its stage for models and middleware and is otherwise the same in every variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cachepoint.emulator import BedrockEmulator, Clock, Question, ServedCall
+
+MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+REGION = "us-east-1"
+START = 1_780_000_000.0
+MAX_TOKENS = 4096
+SECONDS_A_CALL = 3.0
+"""How long a call takes: what `emulator.Latency` makes of a cached prompt of 7,800 tokens and 300 of output."""
+
+Variant = Literal["no caching", "ours", "ours 5m", "ours 1h", "peer"]
+VARIANTS: tuple[Variant, ...] = ("no caching", "ours", "ours 5m", "peer")
+
+
+@dataclass
+class Stage:
+    """One run of one program."""
+
+    variant: Variant
+    answers: Callable[[Question], Any]
+    seconds_a_call: float = SECONDS_A_CALL
+    turn_ends: list[int] = field(default_factory=list)
+    """How many requests had come at the end of each turn."""
+
+    def __post_init__(self) -> None:
+        self.emulator = BedrockEmulator(clock=Clock(lambda: START), replies=self.answers, keep_text=True)
+        self._client = self.emulator.local_client(region=REGION)
+        self._client.meta.events.register("after-call.bedrock-runtime", self._took_its_time)
+
+    def _took_its_time(self, **_: Any) -> None:
+        self.emulator.clock.advance(self.seconds_a_call)
+
+    @property
+    def served(self) -> list[ServedCall]:
+        return self.emulator.requests
+
+    def turn_ended(self, seconds: float) -> None:
+        """The user reads, thinks and types for so long."""
+        self.turn_ends.append(len(self.served))
+        self.emulator.clock.advance(seconds)
+
+    def close(self) -> None:
+        self._client.close()
+
+    # -- LangChain ---------------------------------------------------------------------------------
+
+    def chat_model(self) -> Any:
+        """The chat model, as agents take it."""
+        from langchain_aws import ChatBedrockConverse
+
+        from cachepoint.langchain import CacheAwareChatBedrockConverse
+
+        given: dict[str, Any] = {"model": MODEL, "client": self._client, "max_tokens": MAX_TOKENS}
+        if self.variant in ("no caching", "peer"):
+            return ChatBedrockConverse(**given)
+        return CacheAwareChatBedrockConverse(**given, clock=self.emulator.clock, prompt_cache=self._policy())
+
+    def chain_model(self, tools: list[Any] | None = None) -> Any:
+        """The chat model, as chains take it: langchain-aws is asked by an argument of the call."""
+        model = self.chat_model()
+        bound = model.bind_tools(tools) if tools else model
+        return bound.bind(cache_control={"type": "ephemeral"}) if self.variant == "peer" else bound
+
+    def middleware(self) -> list[Any]:
+        """What an agent needs to cache: for langchain-aws its own."""
+        from langchain_aws.middleware.prompt_caching import BedrockPromptCachingMiddleware
+
+        return [BedrockPromptCachingMiddleware()] if self.variant == "peer" else []
+
+    # -- LlamaIndex --------------------------------------------------------------------------------
+
+    def llm(self) -> Any:
+        """The LLM; LlamaIndex's own is asked to cache by its two switches."""
+        from llama_index.llms.bedrock_converse import BedrockConverse
+
+        from cachepoint.llama_index import CacheAwareBedrockConverse
+
+        given: dict[str, Any] = {"model": MODEL, "client": self._client, "region_name": REGION, "max_tokens": 512}
+        if self.variant in ("no caching", "peer"):
+            asks = self.variant == "peer"
+            return BedrockConverse(**given, system_prompt_caching=asks, tool_caching=asks)
+        return CacheAwareBedrockConverse(**given, clock=self.emulator.clock, prompt_cache=self._policy())
+
+    def _policy(self) -> dict[str, Any]:
+        return {"ttl": self.variant.removeprefix("ours ")} if self.variant != "ours" else {}
