@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from llama_index.core import VectorStoreIndex
-from llama_index.core.agent.workflow import FunctionAgent
+from capture_lib.prose import prose
+from llama_index.core import Document, VectorStoreIndex
+from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.extractors import (
+    DocumentContextExtractor,
+    QuestionsAnsweredExtractor,
+    SummaryExtractor,
+    TitleExtractor,
+)
+from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.memory import Memory
 from llama_index.core.memory.memory import BaseMemoryBlock
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.tools import FunctionTool
+from llama_index.core.workflow import Context
+
 from programs_lib import texts
-from programs_lib.langchain_programs import looping
-from programs_lib.program import Program, converse
+from programs_lib.answers import calling, reasoning_and_acting
+from programs_lib.program import SECONDS_A_TURN, SECONDS_BETWEEN_SESSIONS, Program, converse
 from programs_lib.stage import Stage
 from programs_lib.texts import GUIDE, Session
 
 RETRIEVED = 5
 SYSTEM = f"You are an expert of our products.\n\n{GUIDE}"
+NODE_TOKENS = 1_024
+"""What LlamaIndex's splitter makes by default."""
+
+Run = Callable[[Stage, Sequence[Session]], None]
 
 
 class WordEmbedding(BaseEmbedding):
@@ -43,37 +61,32 @@ def index() -> VectorStoreIndex:
     return VectorStoreIndex(nodes, embed_model=WordEmbedding())
 
 
-# -- chat engines ----------------------------------------------------------------------------------
+# -- questions over an index -----------------------------------------------------------------------
 
 
-def chat_engine(mode: str, **settings: Any) -> Callable[[Stage, Sequence[Session]], None]:
-    """The index as a chat engine."""
+def chat_engine(mode: str, *, of_llm: str | None = SYSTEM, of_engine: str | None = None) -> Run:
+    """The index as a chat engine, with a system prompt of the LLM's or of the engine's."""
 
     def run(stage: Stage, sessions: Sequence[Session]) -> None:
-        llm = stage.llm()
+        llm = stage.llm(of_llm)
+        settings = {"system_prompt": of_engine} if of_engine else {}
 
         def start() -> Callable[[str], object]:
-            engine = index().as_chat_engine(chat_mode=mode, llm=llm, similarity_top_k=RETRIEVED, **settings)
-            return engine.chat
+            engine: Any = index().as_chat_engine(mode, llm=llm, similarity_top_k=RETRIEVED, **settings)  # type: ignore[arg-type]
+            return engine.chat  # type: ignore[no-any-return]
 
         converse(stage, sessions, start)
 
     return run
 
 
-def _chat(mode: str, title: str, **settings: Any) -> Program:
-    return Program(f"chat_{mode}", title, chat_engine(mode, **settings), static=(SYSTEM,) if settings else ())
+def query_engine(stage: Stage, sessions: Sequence[Session]) -> None:
+    """Each question by itself."""
+    engine = RetrieverQueryEngine.from_args(index().as_retriever(similarity_top_k=RETRIEVED), llm=stage.llm())
+    converse(stage, sessions, lambda: engine.query)
 
 
-CHAT_ENGINES = (
-    _chat("context", "as_chat_engine(context) with a system prompt", system_prompt=SYSTEM),
-    _chat("condense_plus_context", "as_chat_engine(condense_plus_context) with a system prompt", system_prompt=SYSTEM),
-    _chat("condense_question", "as_chat_engine(condense_question)"),
-    _chat("best", "as_chat_engine() as it comes"),
-)
-
-
-# -- an agent with a memory that changes -----------------------------------------------------------
+# -- agents ----------------------------------------------------------------------------------------
 
 
 class Recall(BaseMemoryBlock[str]):
@@ -82,40 +95,130 @@ class Recall(BaseMemoryBlock[str]):
     name: str = "recall"
     times: int = 0
 
-    async def _aget(self, messages: Any = None, **_: Any) -> str:
+    async def _aget(self, *_: Any, **__: Any) -> str:
         self.times += 1
-        return texts.prose(700, "recalled", self.times)
+        return prose(600, "recalled", self.times)
 
-    async def _aput(self, messages: Any) -> None:
+    async def _aput(self, *_: Any, **__: Any) -> None:
         return None
 
 
 def look_up(topic: str) -> str:
     """Look up a topic."""
-    return texts.prose(400, "looked up", topic)
+    return prose(300, "looked up", topic)
+
+
+TOOL = FunctionTool.from_defaults(look_up)
 
 
 def memory_agent(stage: Stage, sessions: Sequence[Session]) -> None:
-    llm = stage.llm()
-    agent = FunctionAgent(tools=[FunctionTool.from_defaults(look_up)], llm=llm, system_prompt=SYSTEM)
+    agent = FunctionAgent(tools=[TOOL], llm=stage.llm(), system_prompt=SYSTEM)
+    numbers = itertools.count()
 
     def start() -> Callable[[str], object]:
-        memory = Memory.from_defaults(session_id="session", token_limit=40_000, memory_blocks=[Recall()])
-
-        async def answered(question: str) -> object:
-            return await agent.run(question, memory=memory)
-
-        return lambda question: asyncio.run(answered(question))
+        name = f"s{next(numbers)}"
+        memory = Memory.from_defaults(session_id=name, token_limit=40_000, memory_blocks=[Recall()])
+        return lambda question: _finished(lambda: agent.run(question, memory=memory))
 
     converse(stage, sessions, start)
 
 
-MEMORY_AGENT = Program(
-    "memory_agent",
-    "FunctionAgent with a Memory block that changes",
-    memory_agent,
-    static=(SYSTEM,),
-    answers=looping(1),
-)
+def react_agent(stage: Stage, sessions: Sequence[Session]) -> None:
+    agent = ReActAgent(tools=[TOOL], llm=stage.llm(), system_prompt=SYSTEM)
 
-PROGRAMS: tuple[Program, ...] = (*CHAT_ENGINES, MEMORY_AGENT)
+    def start() -> Callable[[str], object]:
+        context = Context(agent)
+        return lambda question: _finished(lambda: agent.run(question, ctx=context))
+
+    converse(stage, sessions, start)
+
+
+def _finished(begin: Callable[[], Any]) -> object:
+    """The result of a workflow, which wants an event loop to begin in."""
+
+    async def finished() -> object:
+        return await begin()
+
+    return asyncio.run(finished())
+
+
+# -- ingestion -------------------------------------------------------------------------------------
+
+
+def collections(stage: Stage, sessions: Sequence[Session], ingest: Callable[[list[Document]], object]) -> None:
+    """A collection of documents a session, as many as it has turns."""
+    numbered = itertools.cycle(enumerate(texts.documents()))
+    for session in sessions:
+        ingest([Document(text=text, doc_id=f"d{number}") for number, text in itertools.islice(numbered, len(session))])
+        stage.turn_ended(SECONDS_A_TURN + SECONDS_BETWEEN_SESSIONS)
+
+
+def ingestion(stage: Stage, sessions: Sequence[Session]) -> None:
+    """Metadata for every node: a title, questions that it answers, summaries."""
+    llm = stage.llm()
+    pipeline = IngestionPipeline(
+        transformations=[
+            SentenceSplitter(chunk_size=NODE_TOKENS),
+            TitleExtractor(llm=llm, show_progress=False),
+            QuestionsAnsweredExtractor(llm=llm, questions=3, show_progress=False),
+            SummaryExtractor(llm=llm, summaries=["prev", "self"], show_progress=False),
+        ]
+    )
+    collections(stage, sessions, lambda documents: pipeline.run(documents=documents))
+
+
+def contextual_nodes(stage: Stage, sessions: Sequence[Session]) -> None:
+    """For every node its place in its document, which is sent whole.
+
+    LlamaIndex's own class fails on an argument that this extractor passes (`extra_headers`), so ours does without too.
+    """
+    llm = stage.llm(upstream=False)
+
+    def ingest(documents: list[Document]) -> None:
+        store = SimpleDocumentStore()
+        store.add_documents(documents)
+        settings: dict[str, Any] = {"max_context_length": 200_000, "max_output_tokens": 100, "show_progress": False}
+        extractor = DocumentContextExtractor(docstore=store, llm=llm, **settings)
+        nodes = SentenceSplitter(chunk_size=NODE_TOKENS // 2).get_nodes_from_documents(documents)
+        extractor.extract(nodes)
+
+    collections(stage, sessions, ingest)
+
+
+def _chat(name: str, title: str, run: Run, *, is_static: bool = True) -> Program:
+    return Program(f"chat_{name}", title, run, static=(SYSTEM,) if is_static else ())
+
+
+PROGRAMS: tuple[Program, ...] = (
+    _chat("context", "as_chat_engine(context), system prompt of the LLM", chat_engine("context")),
+    _chat("condense_question", "as_chat_engine(condense_question), the same", chat_engine("condense_question")),
+    _chat("condense_context", "as_chat_engine(condense_plus_context), the same", chat_engine("condense_plus_context")),
+    _chat("best", "as_chat_engine() as it comes, the same", chat_engine("best")),
+    _chat(
+        "context_first",
+        "as_chat_engine(context), system prompt of the engine, which puts it behind the context",
+        chat_engine("context", of_llm=None, of_engine=SYSTEM),
+        is_static=False,
+    ),
+    _chat("bare", "as_chat_engine() without a system prompt", chat_engine("best", of_llm=None), is_static=False),
+    Program(
+        "memory_agent",
+        "FunctionAgent with a Memory block that changes",
+        memory_agent,
+        static=(SYSTEM,),
+        answers=calling(1),
+    ),
+    Program(
+        "react_agent", "ReActAgent", react_agent, static=(SYSTEM,), answers=reasoning_and_acting("look_up", "topic", 2)
+    ),
+    Program("query_engine", "RetrieverQueryEngine", query_engine),
+    Program("ingestion", "IngestionPipeline with three extractors", ingestion, seconds_a_call=0.75),
+    Program(
+        "contextual_nodes",
+        "DocumentContextExtractor",
+        contextual_nodes,
+        static=texts.documents(),
+        has_peer=False,
+        seconds_a_call=0.75,
+    ),
+)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
+from cachepoint.catalogue.table import model_prices
 from programs_lib import texts
 from programs_lib.plans import PLANS, replay, total
 from programs_lib.program import Form, Program
 from programs_lib.stage import MODEL, VARIANTS, Stage, Variant
-
-from cachepoint.catalogue.table import model_prices
 
 _FROM_TURN = 5
 """The turn from which caching must have stopped to cost more than none."""
@@ -45,28 +45,37 @@ def play(program: Program, form: Form, variant: Variant, seed: int = 0) -> Playe
 
 def measure(program: Program, form: Form, seed: int = 0) -> dict[str, Any]:
     """A row of the table, all amounts in USD; without caching, by hand and best are the whole bill too."""
-    played = {variant: play(program, form, variant, seed) for variant in VARIANTS}
+    played = {
+        variant: play(program, form, variant, seed) for variant in VARIANTS if program.has_peer or variant != "peer"
+    }
     plain, ours = played["no caching"], played["ours"]
     served = plain.stage.served
     assert len(ours.stage.served) == len(served), f"{program.name}: caching changed the course of the program"
     plans = {plan: total(replay(served, plan, program.static, program.answers)) for plan in PLANS}
-    by_hand = min((usd, plan.name) for plan, usd in plans.items() if plan.is_by_hand and plan.ttl == "5m")
-    best = min((plain.usd, "nothing"), (played["peer"].usd, "peer"), *((usd, plan.name) for plan, usd in plans.items()))
+    by_hand = _cheapest({plan.name: usd for plan, usd in plans.items() if plan.is_by_hand and plan.ttl == "5m"})
+    peer = played["peer"].usd if program.has_peer else None
+    others = {"nothing": plain.usd} | ({} if peer is None else {"peer": peer})
+    best = _cheapest({**others, **{plan.name: usd for plan, usd in plans.items()}})
     return {
         "row": f"{program.name} {form.name}",
         "title": program.title,
         "requests": len(served),
         "largest": float(_largest(plain)),
-        "by_hand": float(by_hand[0]),
-        "by_hand_plan": by_hand[1],
+        "by_hand": float(by_hand[1]),
+        "by_hand_plan": by_hand[0],
         "ours": float(ours.usd),
         "ours_5m": float(played["ours 5m"].usd),
-        "peer": float(played["peer"].usd),
+        "peer": None if peer is None else float(peer),
         "no_caching": float(plain.usd),
-        "best": float(best[0]),
-        "best_plan": best[1],
+        "best": float(best[1]),
+        "best_plan": best[0],
         "dearest_from_fifth_turn": _dearest(ours, plain),
     }
+
+
+def _cheapest(bills: Mapping[str, Decimal]) -> tuple[str, Decimal]:
+    """The cheapest and its bill; of equal ones the first."""
+    return min(bills.items(), key=lambda bill: bill[1])
 
 
 def _largest(plain: Played) -> Decimal:

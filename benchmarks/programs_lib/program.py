@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from programs_lib import texts
+from programs_lib.answers import Answers, answering
 from programs_lib.stage import SECONDS_A_CALL, Stage
 from programs_lib.texts import Session
-
-from cachepoint.emulator import Question
 
 SECONDS_A_TURN = 20.0
 SECONDS_BETWEEN_SESSIONS = 60.0
@@ -31,7 +28,7 @@ class Program:
 
     `static`: the texts that stand still in its prompts, for whoever places checkpoints by hand.
     `short` and `long` are the turns of a session; `answers` is the emulated model, which must depend on the
-    question alone.
+    question alone. `has_peer`: the framework's own caching can run it.
     """
 
     name: str
@@ -40,7 +37,8 @@ class Program:
     static: tuple[str, ...] = ()
     short: int = 5
     long: int = 15
-    answers: Callable[[Question], Any] = texts.answer
+    answers: Answers = field(default_factory=answering)
+    has_peer: bool = True
     seconds_a_call: float = SECONDS_A_CALL
 
     @property

@@ -6,13 +6,25 @@ from typing import Any
 
 _FORMAT = "{:28} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7}  {}"
 HEADER = _FORMAT.format(
-    "program", "calls", "none", "by hand", "ours", "ours 5m", "peer", "best", "/none", "/hand", "turn 5+", "best static plan"
+    "program",
+    "calls",
+    "none",
+    "by hand",
+    "ours",
+    "ours 5m",
+    "peer",
+    "best",
+    "/none",
+    "/hand",
+    "turn 5+",
+    "best static plan",
 )
 
 
 def line(row: dict[str, Any]) -> str:
     """One row for the terminal, in USD."""
-    amounts = [f"{row[name]:.4f}" for name in ("no_caching", "by_hand", "ours", "ours_5m", "peer", "best")]
+    names = ("no_caching", "by_hand", "ours", "ours_5m", "peer", "best")
+    amounts = ["" if row[name] is None else f"{row[name]:.4f}" for name in names]
     dearest = row["dearest_from_fifth_turn"]
     return _FORMAT.format(
         row["row"],

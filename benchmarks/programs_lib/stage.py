@@ -5,11 +5,12 @@ A program asks its stage for models and middleware and is otherwise the same in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cachepoint.emulator import BedrockEmulator, Clock, Question, ServedCall
+from cachepoint import CachePolicy
+from cachepoint.emulator import BedrockEmulator, Clock, ServedCall
+from programs_lib.answers import Answers
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 REGION = "us-east-1"
@@ -18,8 +19,13 @@ MAX_TOKENS = 4096
 SECONDS_A_CALL = 3.0
 """How long a call takes: what `emulator.Latency` makes of a cached prompt of 7,800 tokens and 300 of output."""
 
-Variant = Literal["no caching", "ours", "ours 5m", "ours 1h", "peer"]
+Variant = Literal["no caching", "ours", "ours 5m", "peer"]
 VARIANTS: tuple[Variant, ...] = ("no caching", "ours", "ours 5m", "peer")
+_POLICIES: dict[Variant, CachePolicy] = {
+    "no caching": CachePolicy(mode="off"),
+    "ours": CachePolicy(),
+    "ours 5m": CachePolicy(ttl="5m"),
+}
 
 
 @dataclass
@@ -27,7 +33,7 @@ class Stage:
     """One run of one program."""
 
     variant: Variant
-    answers: Callable[[Question], Any]
+    answers: Answers
     seconds_a_call: float = SECONDS_A_CALL
     turn_ends: list[int] = field(default_factory=list)
     """How many requests had come at the end of each turn."""
@@ -79,17 +85,26 @@ class Stage:
 
     # -- LlamaIndex --------------------------------------------------------------------------------
 
-    def llm(self) -> Any:
-        """The LLM; LlamaIndex's own is asked to cache by its two switches."""
+    def llm(self, system_prompt: str | None = None, *, upstream: bool = True) -> Any:
+        """The LLM; LlamaIndex's own is asked to cache by its two switches.
+
+        Without `upstream` ours stands in for it where nothing is to be cached.
+        """
         from llama_index.llms.bedrock_converse import BedrockConverse
 
         from cachepoint.llama_index import CacheAwareBedrockConverse
 
-        given: dict[str, Any] = {"model": MODEL, "client": self._client, "region_name": REGION, "max_tokens": 512}
-        if self.variant in ("no caching", "peer"):
+        given: dict[str, Any] = {
+            "model": MODEL,
+            "client": self._client,
+            "region_name": REGION,
+            "max_tokens": MAX_TOKENS,
+            "system_prompt": system_prompt,
+        }
+        if upstream and self.variant in ("no caching", "peer"):
             asks = self.variant == "peer"
             return BedrockConverse(**given, system_prompt_caching=asks, tool_caching=asks)
         return CacheAwareBedrockConverse(**given, clock=self.emulator.clock, prompt_cache=self._policy())
 
-    def _policy(self) -> dict[str, Any]:
-        return {"ttl": self.variant.removeprefix("ours ")} if self.variant != "ours" else {}
+    def _policy(self) -> CachePolicy:
+        return _POLICIES[self.variant]

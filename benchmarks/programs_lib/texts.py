@@ -1,4 +1,4 @@
-"""What the programs read: a handbook, a library of passages, and questions that name words of it."""
+"""What the programs read: a handbook, a library of passages, documents, and questions that name words of passages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from itertools import count
 
 from capture_lib.prose import prose
 
-from cachepoint.emulator import Question, Text
-
 HANDBOOK = prose(13_000, "handbook")
 GUIDE = prose(3_500, "guide")
-ANSWER_TOKENS = 40
 PASSAGES = 120
-PASSAGE_TOKENS = 375
-ASKED_WORDS = 3
-DIMENSIONS = 256
+PASSAGE_TOKENS = 300
+DOCUMENTS = 50
+DOCUMENT_TOKENS = 4_000
+_ASKED_WORDS = 3
+_DIMENSIONS = 256
 _QUOTED = re.compile(r'"(\w+)"')
 _WORD = re.compile(r"\w+")
 
@@ -28,20 +27,26 @@ Session = Sequence[str]
 
 @cache
 def passages() -> tuple[str, ...]:
-    """The library, in passages of the length that text splitters make by default or so."""
+    """The library, in passages of about the length that text splitters make."""
     return tuple(prose(PASSAGE_TOKENS, "passage", number) for number in range(PASSAGES))
+
+
+@cache
+def documents() -> tuple[str, ...]:
+    """Documents that are read whole."""
+    return tuple(prose(DOCUMENT_TOKENS, "document", number) for number in range(DOCUMENTS))
 
 
 def asked(text: str) -> tuple[str, ...]:
     """The words that the last question in a text asks about: a question quotes them, and so does a rephrased one."""
-    return tuple(_QUOTED.findall(text)[-ASKED_WORDS:])
+    return tuple(_QUOTED.findall(text)[-_ASKED_WORDS:])
 
 
 def question(key: object) -> str:
     """A question about words of one passage, another one for each key."""
     rng = random.Random(repr(key))
     words = sorted(set(_WORD.findall(rng.choice(passages()).lower())))
-    first, second, third = rng.sample(words, ASKED_WORDS)
+    first, second, third = rng.sample(words, _ASKED_WORDS)
     return f'What do we know about "{first}", "{second}" and "{third}"?'
 
 
@@ -54,28 +59,9 @@ def sessions(seed: int, number: int, turns: int) -> list[Session]:
 @lru_cache(maxsize=4096)
 def embedding(text: str) -> tuple[float, ...]:
     """Words hashed into a vector, of a question those that it asks about: close texts share words."""
-    vector = [0.0] * DIMENSIONS
+    vector = [0.0] * _DIMENSIONS
     for word in asked(text) or sorted(set(_WORD.findall(text.lower()))):
-        digest = blake2b(word.encode(), digest_size=3).digest()
-        vector[digest[0]] += 1.0 if digest[1] % 2 else -1.0
-        vector[digest[2]] += 1.0 if digest[1] // 2 % 2 else -1.0
+        first, second, signs = blake2b(word.encode(), digest_size=3).digest()
+        vector[first] += 1.0 if signs & 1 else -1.0
+        vector[second] += 1.0 if signs & 2 else -1.0
     return tuple(vector)
-
-
-def answer(asked_of: Question) -> Text:
-    """Some words on what the last question asks about; for whoever asks to rephrase it, the same question again."""
-    words = asked(asked_of.text)
-    named = " and ".join(f'"{word}"' for word in words)
-    return Text(f"On {named}: " + prose(ANSWER_TOKENS, "answer", asked_of.digest))
-
-
-def tool_results(asked_of: Question) -> int:
-    """How many messages of tool results came since the user's last words."""
-    found = 0
-    for message in reversed(asked_of.messages):
-        if message["role"] != "user":
-            continue
-        if not any("toolResult" in block for block in message["content"]):
-            break
-        found += 1
-    return found
