@@ -93,11 +93,12 @@ class Recall(BaseMemoryBlock[str]):
     """What is remembered of earlier talks: other things each time."""
 
     name: str = "recall"
+    of: str
     times: int = 0
 
     async def _aget(self, *_: Any, **__: Any) -> str:
         self.times += 1
-        return prose(600, "recalled", self.times)
+        return prose(600, "recalled", self.of, self.times)
 
     async def _aput(self, *_: Any, **__: Any) -> None:
         return None
@@ -117,7 +118,7 @@ def memory_agent(stage: Stage, sessions: Sequence[Session]) -> None:
 
     def start() -> Callable[[str], object]:
         name = f"s{next(numbers)}"
-        memory = Memory.from_defaults(session_id=name, token_limit=40_000, memory_blocks=[Recall()])
+        memory = Memory.from_defaults(session_id=name, token_limit=40_000, memory_blocks=[Recall(of=name)])
         return lambda question: _finished(lambda: agent.run(question, memory=memory))
 
     converse(stage, sessions, start)
@@ -218,7 +219,7 @@ PROGRAMS: tuple[Program, ...] = (
         "DocumentContextExtractor",
         contextual_nodes,
         static=texts.documents(),
-        has_peer=False,
+        marks_itself=True,
         seconds_a_call=0.75,
     ),
 )

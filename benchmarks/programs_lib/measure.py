@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
 from cachepoint.catalogue.table import model_prices
+from cachepoint.emulator import Bill
 from programs_lib import texts
-from programs_lib.plans import PLANS, replay, total
+from programs_lib.plans import NOTHING, PLANS, replay
 from programs_lib.program import Form, Program
-from programs_lib.stage import MODEL, VARIANTS, Stage, Variant
+from programs_lib.stage import MODEL, Stage, Variant, total
 
 _FROM_TURN = 5
 """The turn from which caching must have stopped to cost more than none."""
 
 
-@dataclass(frozen=True)
-class Played:
-    """A run: its stage when all is over, and the bill so far in USD at the end of each turn."""
-
-    stage: Stage
-    usd: Decimal
-    by_turn: tuple[Decimal, ...]
-
-
-def play(program: Program, form: Form, variant: Variant, seed: int = 0) -> Played:
+def play(program: Program, form: Form, variant: Variant, seed: int = 0) -> Stage:
     """Run a program; raises AssertionError where a request of it was refused."""
     stage = Stage(variant, program.answers, program.seconds_a_call)
     with warnings.catch_warnings():
@@ -38,38 +29,34 @@ def play(program: Program, form: Form, variant: Variant, seed: int = 0) -> Playe
     stage.close()
     refused = [call.error for call in stage.served if call.status != 200]
     assert not refused, f"{program.name}: {refused[0]}"
-    bill = stage.emulator.bill()
-    so_far = [Decimal(0), *accumulate(line.usd or Decimal(0) for line in bill.lines)]
-    return Played(stage, total(bill), tuple(so_far[ended] for ended in stage.turn_ends))
+    return stage
 
 
 def measure(program: Program, form: Form, seed: int = 0) -> dict[str, Any]:
-    """A row of the table, all amounts in USD; without caching, by hand and best are the whole bill too."""
-    played = {
-        variant: play(program, form, variant, seed) for variant in VARIANTS if program.has_peer or variant != "peer"
-    }
-    plain, ours = played["no caching"], played["ours"]
-    served = plain.stage.served
-    assert len(ours.stage.served) == len(served), f"{program.name}: caching changed the course of the program"
-    plans = {plan: total(replay(served, plan, program.static, program.answers)) for plan in PLANS}
-    by_hand = _cheapest({plan.name: usd for plan, usd in plans.items() if plan.is_by_hand and plan.ttl == "5m"})
-    peer = played["peer"].usd if program.has_peer else None
-    others = {"nothing": plain.usd} | ({} if peer is None else {"peer": peer})
-    best = _cheapest({**others, **{plan.name: usd for plan, usd in plans.items()}})
+    """A row of the table; amounts are in USD and those of the whole bill, `largest` that of one uncached prompt."""
+    recorded = play(program, form, "no caching", seed)
+    bills = {plan: replay(recorded.served, plan, program.static, program.answers) for plan in PLANS}
+    nothing = bills[NOTHING]
+    peer = recorded if program.marks_itself else play(program, form, "peer", seed)
+    ours = play(program, form, "ours", seed)
+    assert len(ours.served) == len(recorded.served), f"{program.name}: caching changed the course of the program"
+    usd = {plan.name: total(bill) for plan, bill in bills.items()}
+    by_hand = _cheapest({plan.name: usd[plan.name] for plan in PLANS if plan.is_by_hand and plan.ttl == "5m"})
+    best = _cheapest({**usd, "peer": peer.usd})
     return {
         "row": f"{program.name} {form.name}",
         "title": program.title,
-        "requests": len(served),
-        "largest": float(_largest(plain)),
+        "requests": len(recorded.served),
+        "largest": float(_largest(nothing)),
         "by_hand": float(by_hand[1]),
         "by_hand_plan": by_hand[0],
         "ours": float(ours.usd),
-        "ours_5m": float(played["ours 5m"].usd),
-        "peer": None if peer is None else float(peer),
-        "no_caching": float(plain.usd),
+        "ours_5m": float(play(program, form, "ours 5m", seed).usd),
+        "peer": float(peer.usd),
+        "no_caching": float(usd[NOTHING.name]),
         "best": float(best[1]),
         "best_plan": best[0],
-        "dearest_from_fifth_turn": _dearest(ours, plain),
+        "dearest_from_fifth_turn": _dearest(ours, nothing),
     }
 
 
@@ -78,15 +65,20 @@ def _cheapest(bills: Mapping[str, Decimal]) -> tuple[str, Decimal]:
     return min(bills.items(), key=lambda bill: bill[1])
 
 
-def _largest(plain: Played) -> Decimal:
+def _largest(nothing: Bill) -> Decimal:
     """The largest prompt at the price of uncached input."""
     prices = model_prices(MODEL)
     assert prices is not None
-    usages = [call.usage for call in plain.stage.served if call.usage is not None]
-    return max(usage.prompt for usage in usages) * prices.standard.input / 1_000_000
+    return max(line.usage.prompt for line in nothing.lines) * prices.standard.input / 1_000_000
 
 
-def _dearest(ours: Played, plain: Played) -> float | None:
+def _dearest(ours: Stage, nothing: Bill) -> float | None:
     """Ours over no caching, each up to a turn: the highest ratio at the end of the fifth turn or a later one."""
-    turns = list(zip(ours.by_turn, plain.by_turn, strict=True))[_FROM_TURN - 1 :]
-    return float(max(cached / uncached for cached, uncached in turns)) if turns else None
+    ended = ours.turn_ends[_FROM_TURN - 1 :]
+    cached, uncached = _so_far(ours.emulator.bill()), _so_far(nothing)
+    return float(max(cached[requests] / uncached[requests] for requests in ended)) if ended else None
+
+
+def _so_far(bill: Bill) -> list[Decimal]:
+    """What the first so many requests came to."""
+    return [Decimal(0), *accumulate(line.usd or Decimal(0) for line in bill.lines)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal
 
 from cachepoint.emulator import BedrockEmulator, Bill, Clock, ServedCall
@@ -40,12 +39,15 @@ class Plan:
         return "static" in self.places
 
     def applied(self, body: Body, static: Sequence[str]) -> Body:
-        """The request with this plan's checkpoints."""
-        body = {**body, "messages": [{**message, "content": [*message["content"]]} for message in body["messages"]]}
+        """The request with this plan's checkpoints, and no others."""
+        body = {
+            **body,
+            "messages": [{**message, "content": _unmarked(message["content"])} for message in body["messages"]],
+        }
         if body.get("system"):
-            body["system"] = [*body["system"]]
+            body["system"] = _unmarked(body["system"])
         if body.get("toolConfig"):
-            body["toolConfig"] = {**body["toolConfig"], "tools": [*body["toolConfig"]["tools"]]}
+            body["toolConfig"] = {**body["toolConfig"], "tools": _unmarked(body["toolConfig"]["tools"])}
         for blocks, at in _targets(body, self.places, static):
             _insert(blocks, at, self.ttl)
         return body
@@ -58,10 +60,14 @@ _BY_HAND: dict[str, tuple[Place, ...]] = {
     "static text + history + end": ("static", "history", "end"),
 }
 LANGCHAIN_AWS: tuple[Place, ...] = ("tools", "system", "history", "end")
-PLANS = tuple(
-    Plan(f"{name}, {ttl}", places, ttl)
-    for ttl in ("5m", "1h")
-    for name, places in {**_BY_HAND, "as langchain-aws": LANGCHAIN_AWS}.items()
+NOTHING = Plan("nothing", ())
+PLANS = (
+    NOTHING,
+    *(
+        Plan(f"{name}, {ttl}", places, ttl)
+        for ttl in ("5m", "1h")
+        for name, places in {**_BY_HAND, "as langchain-aws": LANGCHAIN_AWS}.items()
+    ),
 )
 
 
@@ -78,12 +84,6 @@ def replay(served: Iterable[ServedCall], plan: Plan, static: Sequence[str], answ
         assert delivery.written.status == 200, delivery.written.body
         delivery.begin()
     return service.bill()
-
-
-def total(bill: Bill) -> Decimal:
-    """What a bill comes to, every call of it priced."""
-    assert all(line.usd is not None for line in bill.lines)
-    return bill.total
 
 
 def _targets(body: Body, places: Sequence[Place], static: Sequence[str]) -> list[tuple[list[Body], int]]:
@@ -119,8 +119,11 @@ def _split(blocks: list[Body], static: Sequence[str]) -> tuple[list[Body], int] 
     return None
 
 
+def _unmarked(blocks: list[Body]) -> list[Body]:
+    return [block for block in blocks if "cachePoint" not in block]
+
+
 def _insert(blocks: list[Body], at: int, ttl: TTL) -> None:
-    at = min(at, len(blocks)) if at else at
     if not blocks or at == 0 or "cachePoint" in blocks[at - 1]:
         return
     point = {"type": "default"} | ({"ttl": ttl} if ttl != "5m" else {})

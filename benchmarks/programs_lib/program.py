@@ -28,7 +28,8 @@ class Program:
 
     `static`: the texts that stand still in its prompts, for whoever places checkpoints by hand.
     `short` and `long` are the turns of a session; `answers` is the emulated model, which must depend on the
-    question alone. `has_peer`: the framework's own caching can run it.
+    question alone. `marks_itself`: the framework asks for checkpoints in it without being
+    told, and what it asks for is the peer.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Program:
     short: int = 5
     long: int = 15
     answers: Answers = field(default_factory=answering)
-    has_peer: bool = True
+    marks_itself: bool = False
     seconds_a_call: float = SECONDS_A_CALL
 
     @property

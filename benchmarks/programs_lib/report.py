@@ -24,7 +24,7 @@ HEADER = _FORMAT.format(
 def line(row: dict[str, Any]) -> str:
     """One row for the terminal, in USD."""
     names = ("no_caching", "by_hand", "ours", "ours_5m", "peer", "best")
-    amounts = ["" if row[name] is None else f"{row[name]:.4f}" for name in names]
+    amounts = [f"{row[name]:.4f}" for name in names]
     dearest = row["dearest_from_fifth_turn"]
     return _FORMAT.format(
         row["row"],

@@ -6,10 +6,11 @@ A program asks its stage for models and middleware and is otherwise the same in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
 from cachepoint import CachePolicy
-from cachepoint.emulator import BedrockEmulator, Clock, ServedCall
+from cachepoint.emulator import BedrockEmulator, Bill, Clock, ServedCall
 from programs_lib.answers import Answers
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -20,12 +21,17 @@ SECONDS_A_CALL = 3.0
 """How long a call takes: what `emulator.Latency` makes of a cached prompt of 7,800 tokens and 300 of output."""
 
 Variant = Literal["no caching", "ours", "ours 5m", "peer"]
-VARIANTS: tuple[Variant, ...] = ("no caching", "ours", "ours 5m", "peer")
 _POLICIES: dict[Variant, CachePolicy] = {
     "no caching": CachePolicy(mode="off"),
     "ours": CachePolicy(),
     "ours 5m": CachePolicy(ttl="5m"),
 }
+
+
+def total(bill: Bill) -> Decimal:
+    """What a bill comes to, in USD; raises AssertionError where a call has no price."""
+    assert all(line.usd is not None for line in bill.lines)
+    return bill.total
 
 
 @dataclass
@@ -49,6 +55,10 @@ class Stage:
     @property
     def served(self) -> list[ServedCall]:
         return self.emulator.requests
+
+    @property
+    def usd(self) -> Decimal:
+        return total(self.emulator.bill())
 
     def turn_ended(self, seconds: float) -> None:
         """The user reads, thinks and types for so long."""
