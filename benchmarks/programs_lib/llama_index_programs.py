@@ -38,6 +38,8 @@ RETRIEVED = 5
 SYSTEM = f"You are an expert of our products.\n\n{GUIDE}"
 NODE_TOKENS = 1_024
 """What LlamaIndex's splitter makes by default."""
+ONE_BY_ONE: dict[str, Any] = {"num_workers": 1, "show_progress": False}
+"""Where an answer takes no time, which of an extractor's calls overlap would be chance."""
 
 Run = Callable[[Stage, Sequence[Session]], None]
 
@@ -160,9 +162,9 @@ def ingestion(stage: Stage, sessions: Sequence[Session]) -> None:
     pipeline = IngestionPipeline(
         transformations=[
             SentenceSplitter(chunk_size=NODE_TOKENS),
-            TitleExtractor(llm=llm, show_progress=False),
-            QuestionsAnsweredExtractor(llm=llm, questions=3, show_progress=False),
-            SummaryExtractor(llm=llm, summaries=["prev", "self"], show_progress=False),
+            TitleExtractor(llm=llm, **ONE_BY_ONE),
+            QuestionsAnsweredExtractor(llm=llm, questions=3, **ONE_BY_ONE),
+            SummaryExtractor(llm=llm, summaries=["prev", "self"], **ONE_BY_ONE),
         ]
     )
     collections(stage, sessions, lambda documents: pipeline.run(documents=documents))
@@ -178,7 +180,7 @@ def contextual_nodes(stage: Stage, sessions: Sequence[Session]) -> None:
     def ingest(documents: list[Document]) -> None:
         store = SimpleDocumentStore()
         store.add_documents(documents)
-        settings: dict[str, Any] = {"max_context_length": 200_000, "max_output_tokens": 100, "show_progress": False}
+        settings: dict[str, Any] = {"max_context_length": 200_000, "max_output_tokens": 100, **ONE_BY_ONE}
         extractor = DocumentContextExtractor(docstore=store, llm=llm, **settings)
         nodes = SentenceSplitter(chunk_size=NODE_TOKENS // 2).get_nodes_from_documents(documents)
         extractor.extract(nodes)
