@@ -17,6 +17,7 @@ from programs_lib.langchain_programs import PROGRAMS as LANGCHAIN
 from programs_lib.llama_index_programs import PROGRAMS as LLAMA_INDEX
 from programs_lib.measure import measure
 from programs_lib.report import HEADER, line
+from programs_lib.targets import QUICK, told
 
 PROGRAMS = {program.name: program for program in (*LANGCHAIN, *LLAMA_INDEX)}
 
@@ -24,11 +25,13 @@ PROGRAMS = {program.name: program for program in (*LANGCHAIN, *LLAMA_INDEX)}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", default="", metavar="A,B", help=f"these alone, of {', '.join(PROGRAMS)}")
+    parser.add_argument("--quick", action="store_true", help="those that have something to reach, short and long")
     parser.add_argument("--forms", default="short,long,ten", metavar="A,B", help="these alone, of short, long, ten")
     parser.add_argument("--seed", type=int, default=0, help="other questions, and so other passages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     given = parser.parse_args(arguments)
-    names = given.programs.split(",") if given.programs else list(PROGRAMS)
+    names = given.programs.split(",") if given.programs else list(QUICK if given.quick else PROGRAMS)
+    forms = ("short", "long") if given.quick else given.forms.split(",")
     if unknown := [name for name in names if name not in PROGRAMS]:
         parser.error(f"no program is called {', '.join(unknown)}; there are {', '.join(PROGRAMS)}")
     rows = []
@@ -36,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(HEADER)
     for program in (PROGRAMS[name] for name in names):
         for form in program.forms:
-            if form.name in given.forms.split(","):
+            if form.name in forms:
                 rows.append(measure(program, form, given.seed))
                 print(line(rows[-1]), flush=True)
+    print(*told(rows), sep="\n")
     print(f"{time.monotonic() - began:.0f} seconds")
     if given.json:
         given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -196,14 +196,18 @@ PROGRAMS: tuple[Program, ...] = (
     _chat("context", "as_chat_engine(context), system prompt of the LLM", chat_engine("context")),
     _chat("condense_question", "as_chat_engine(condense_question), the same", chat_engine("condense_question")),
     _chat("condense_context", "as_chat_engine(condense_plus_context), the same", chat_engine("condense_plus_context")),
-    _chat("best", "as_chat_engine() as it comes, the same", chat_engine("best")),
     _chat(
         "context_first",
         "as_chat_engine(context), system prompt of the engine, which puts it behind the context",
         chat_engine("context", of_llm=None, of_engine=SYSTEM),
         is_static=False,
     ),
-    _chat("bare", "as_chat_engine() without a system prompt", chat_engine("best", of_llm=None), is_static=False),
+    _chat(
+        "best",
+        "as_chat_engine() as it comes, without a system prompt",
+        chat_engine("best", of_llm=None),
+        is_static=False,
+    ),
     Program(
         "memory_agent",
         "FunctionAgent with a Memory block that changes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_FORMAT = "{:28} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7}  {}"
+_FORMAT = "{:28} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>7} {:>7} {:>8}  {}"
 HEADER = _FORMAT.format(
     "program",
     "calls",
@@ -17,6 +17,7 @@ HEADER = _FORMAT.format(
     "/none",
     "/hand",
     "turn 5+",
+    "distance",
     "best static plan",
 )
 
@@ -33,5 +34,6 @@ def line(row: dict[str, Any]) -> str:
         f"{row['ours'] / row['no_caching']:.3f}",
         f"{row['ours'] / row['by_hand']:.3f}",
         "" if dearest is None else f"{dearest:.3f}",
+        f"{row['distance']:+.4f}",
         row["best_plan"],
     )
