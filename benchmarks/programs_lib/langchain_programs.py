@@ -27,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from cachepoint.langchain import cached_context_prompt
 from programs_lib import texts
 from programs_lib.answers import answering, calling
-from programs_lib.program import SECONDS_A_TURN, SECONDS_BETWEEN_SESSIONS, Program, converse
+from programs_lib.program import SECONDS_A_TURN, SECONDS_BETWEEN_SESSIONS, SECONDS_IN_PARALLEL, Program, converse
 from programs_lib.stage import Stage
 from programs_lib.supervisor import SUPERVISOR
 from programs_lib.texts import GUIDE, HANDBOOK, Session
@@ -266,7 +266,7 @@ PROGRAMS: tuple[Program, ...] = (
         short=8,
         long=40,
         answers=answering(100),
-        seconds_a_call=0.75,  # as if four were under way
+        seconds_a_call=SECONDS_IN_PARALLEL,
     ),
     Program("chat_history", "RunnableWithMessageHistory", chat, long=30, answers=answering(250)),
     Program("agent", "create_agent with four tools", agent, static=(AGENT_TEXT,), answers=calling(3)),

@@ -30,7 +30,7 @@ from llama_index.core.workflow import Context
 
 from programs_lib import texts
 from programs_lib.answers import calling, reasoning_and_acting
-from programs_lib.program import SECONDS_A_TURN, SECONDS_BETWEEN_SESSIONS, Program, converse
+from programs_lib.program import SECONDS_A_TURN, SECONDS_BETWEEN_SESSIONS, SECONDS_IN_PARALLEL, Program, converse
 from programs_lib.stage import Stage
 from programs_lib.texts import GUIDE, Session
 
@@ -171,11 +171,8 @@ def ingestion(stage: Stage, sessions: Sequence[Session]) -> None:
 
 
 def contextual_nodes(stage: Stage, sessions: Sequence[Session]) -> None:
-    """For every node its place in its document, which is sent whole.
-
-    LlamaIndex's own class fails on an argument that this extractor passes (`extra_headers`), so ours does without too.
-    """
-    llm = stage.llm(upstream=False)
+    """For every node its place in its document, which is sent whole."""
+    llm = stage.llm()
 
     def ingest(documents: list[Document]) -> None:
         store = SimpleDocumentStore()
@@ -219,13 +216,22 @@ PROGRAMS: tuple[Program, ...] = (
         "react_agent", "ReActAgent", react_agent, static=(SYSTEM,), answers=reasoning_and_acting("look_up", "topic", 2)
     ),
     Program("query_engine", "RetrieverQueryEngine", query_engine),
-    Program("ingestion", "IngestionPipeline with three extractors", ingestion, seconds_a_call=0.75),
+    Program(
+        "ingestion",
+        "IngestionPipeline with three extractors",
+        ingestion,
+        short=2,
+        long=6,
+        seconds_a_call=SECONDS_IN_PARALLEL,
+    ),
     Program(
         "contextual_nodes",
         "DocumentContextExtractor",
         contextual_nodes,
         static=texts.documents(),
-        marks_itself=True,
-        seconds_a_call=0.75,
+        short=2,
+        long=6,
+        marks_itself=True,  # and LlamaIndex's own class fails on an argument that it passes, `extra_headers`
+        seconds_a_call=SECONDS_IN_PARALLEL,
     ),
 )

@@ -11,6 +11,8 @@ from programs_lib.texts import Session
 
 SECONDS_A_TURN = 20.0
 SECONDS_BETWEEN_SESSIONS = 60.0
+SECONDS_IN_PARALLEL = SECONDS_A_CALL / 4
+"""From call to call where four are under way, LlamaIndex's number of workers."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Program:
     `static`: the texts that stand still in its prompts, for whoever places checkpoints by hand.
     `short` and `long` are the turns of a session; `answers` is the emulated model, which must depend on the
     question alone. `marks_itself`: the framework asks for checkpoints in it without being
-    told, and what it asks for is the peer.
+    told; what it asks for is the peer, and no caching is the same requests without.
     """
 
     name: str

@@ -20,9 +20,10 @@ MAX_TOKENS = 4096
 SECONDS_A_CALL = 3.0
 """How long a call takes: what `emulator.Latency` makes of a cached prompt of 7,800 tokens and 300 of output."""
 
-Variant = Literal["no caching", "ours", "ours 5m", "peer"]
+Variant = Literal["no caching", "off", "ours", "ours 5m", "peer"]
+"""The framework's own class without caching, ours without, ours, ours with a TTL, the framework's own with caching."""
 _POLICIES: dict[Variant, CachePolicy] = {
-    "no caching": CachePolicy(mode="off"),
+    "off": CachePolicy(mode="off"),
     "ours": CachePolicy(),
     "ours 5m": CachePolicy(ttl="5m"),
 }
@@ -95,11 +96,8 @@ class Stage:
 
     # -- LlamaIndex --------------------------------------------------------------------------------
 
-    def llm(self, system_prompt: str | None = None, *, upstream: bool = True) -> Any:
-        """The LLM; LlamaIndex's own is asked to cache by its two switches.
-
-        Without `upstream` ours stands in for it where nothing is to be cached.
-        """
+    def llm(self, system_prompt: str | None = None) -> Any:
+        """The LLM; LlamaIndex's own is asked to cache by its two switches."""
         from llama_index.llms.bedrock_converse import BedrockConverse
 
         from cachepoint.llama_index import CacheAwareBedrockConverse
@@ -111,7 +109,7 @@ class Stage:
             "max_tokens": MAX_TOKENS,
             "system_prompt": system_prompt,
         }
-        if upstream and self.variant in ("no caching", "peer"):
+        if self.variant in ("no caching", "peer"):
             asks = self.variant == "peer"
             return BedrockConverse(**given, system_prompt_caching=asks, tool_caching=asks)
         return CacheAwareBedrockConverse(**given, clock=self.emulator.clock, prompt_cache=self._policy())

@@ -63,7 +63,7 @@ def agent_node(agent: Any, name: str) -> Callable[[MessagesState], dict[str, Any
 
     def call(state: MessagesState) -> dict[str, Any]:
         messages = agent.invoke({"messages": state["messages"]})["messages"]
-        back = f"back_{messages[-1].id}"
+        back = f"back_{len(messages)}"
         name_back = "transfer_back_to_supervisor"
         calls: Any = [{"name": name_back, "args": {}, "id": back}]
         told = ToolMessage("Back at the supervisor.", name=name_back, tool_call_id=back)
