@@ -47,7 +47,7 @@ def measure(program: Program, form: Form, seed: int = 0) -> dict[str, Any]:
     if program.marks_itself:
         peer, nothing = off, bills[NOTHING]
     else:
-        # LlamaIndex's own class leaves the LLM's system prompt out of some calls, ours out of none: docs/llama-index.md.
+        # LlamaIndex's own class leaves the LLM's system prompt out of some calls, ours of none: docs/llama-index.md.
         peer, nothing = play(program, form, "peer", seed), play(program, form, "no caching", seed).emulator.bill()
     requests = len(nothing.lines)
     assert len(ours.served) == len(off.served) == requests, f"{program.name}: caching changed the course of the program"
