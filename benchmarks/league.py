@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="rows", choices=("rows", "steady", "report"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures in a file, beside earlier ones")
+    parser.add_argument("--before", type=Path, metavar="FILE", help="say which rows moved since that file was written")
     parser.add_argument("--rows", default="", metavar="A,B", help="rows whose names begin so")
     parser.add_argument("--trace", default="", metavar="ROW", help="one row, call by call")
     parser.add_argument("--against", default="", metavar="PLAN", help="trace beside this plan, such as 'S+E 1h'")
@@ -80,10 +81,12 @@ def named(names: str, among: Sequence[Workload]) -> list[Workload]:
 
 def _play(workloads: Sequence[Workload], knobs: Knobs, variant: str, given: argparse.Namespace) -> None:
     found = []
+    earlier = load(given.before)[given.what] if given.before else []
+    before = {result["row"]: result["cold"] for result in earlier if result.get("variant", "") == variant}
     print(told.HEADER if not variant else f"{variant}\n{told.HEADER}")
     for each in _standings(workloads, partial(standing, knobs=knobs, warm=given.warm), given.jobs):
         found.append(each)
-        print(told.line(each), flush=True)
+        print(told.line(each, before.get(each.row)), flush=True)
         if given.json:
             merge(given.json, given.what, [report.plain(each, variant)])
     print(report.summary(found))

@@ -1,0 +1,1 @@
+"""What `league.py` is made of: static plans, rows, standings, and the report."""

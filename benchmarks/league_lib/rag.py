@@ -153,12 +153,18 @@ ROWS: tuple[Workload, ...] = (
     _sessions("rag-string-6", "static and retrieved text in one system string, 6 turns", 1, 6, one_string),
     _sessions("rag-string-15", "static and retrieved text in one system string, 15 turns", 1, 15, one_string),
     _sessions("rag-string-30", "static and retrieved text in one system string, 30 turns", 1, 30, one_string),
-    _sessions("rag-string-10x8", "the same, ten sessions of 8 turns", 10, 8, one_string),
+    _sessions(
+        "rag-string-10x8", "static and retrieved text in one system string, ten sessions of 8 turns", 10, 8, one_string
+    ),
     _sessions("rag-blocks-20", "static and retrieved text as two system blocks, 20 turns", 1, 20, two_blocks),
-    _sessions("rag-blocks-10x8", "the same, ten sessions of 8 turns", 10, 8, two_blocks),
+    _sessions(
+        "rag-blocks-10x8", "static and retrieved text as two system blocks, ten sessions of 8 turns", 10, 8, two_blocks
+    ),
     _sessions("rag-first-12", "retrieved text before the static text, 12 turns", 1, 12, documents_first),
     _sessions("rag-nothing-8", "retrieved text alone in the system prompt, 8 turns", 1, 8, documents_only),
-    _sessions("rag-nothing-10x8", "the same, ten sessions of 8 turns", 10, 8, documents_only),
+    _sessions(
+        "rag-nothing-10x8", "retrieved text alone in the system prompt, ten sessions of 8 turns", 10, 8, documents_only
+    ),
     _sessions(
         "rag-slow-20", "retrieved text in one system string, changed every 4th turn, 20 turns", 1, 20, one_string, 4
     ),

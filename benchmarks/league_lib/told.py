@@ -12,16 +12,20 @@ from capture_lib.stage import rates
 from cachepoint.core.provider.usage import Usage
 from league_lib.standing import Match, Standing, peers, usage_of
 
+_SEEN = 0.0005
+"""What shows in three digits."""
 HEADER = (
     f"{'row':24}{'calls':>6}{'largest':>9}{'bound':>7}{'cold':>7}{'warm':>7}{'hints':>7}{'peer5m':>8}{'peer1h':>8}"
     f"{'best':>7} {'static plan':18}{'ours/best':>10}{'distance':>10}  verdict"
 )
 
 
-def line(found: Standing) -> str:
-    """One row."""
+def line(found: Standing, before: float | None = None) -> str:
+    """One row; `before` is what ours cold was in an earlier run."""
     five, hour = peers(found.plans)
     extra = [f"{found.refused} refused"] * bool(found.refused) + [f"{found.withheld} withheld"] * bool(found.withheld)
+    if before is not None and abs(found.cold - before) >= _SEEN:
+        extra.append(f"cold was {before:.3f}")
     return (
         f"{found.row:24}{found.requests:6}{found.largest_tokens:9,}{found.bound:7.3f}{found.cold:7.3f}"
         f"{_bill(found.warm):>7}{_bill(found.hinted):>7}{five:8.3f}{hour:8.3f}{found.best_bill:7.3f} {found.best:18}"

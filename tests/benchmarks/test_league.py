@@ -194,6 +194,11 @@ def test_variants_stand_beside_each_other() -> None:
     assert "| first | 1.000 | 1.000 |" in report.steady_table(results)
 
 
+def test_a_line_says_what_ours_was_before_where_it_moved() -> None:
+    assert "cold was 0.600" in told.line(FOUND[0], 0.6)
+    assert "cold was" not in told.line(FOUND[0], 0.5001)
+
+
 def test_the_picture_has_every_row_and_both_edges() -> None:
     far = (*FOUND, stands("far", 0.1, 0.5), stands("dear", 1.5, 0.5))
 
