@@ -11,6 +11,7 @@ from cachepoint._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cachepoint.bedrock.client import wrap, wrap_async
+    from cachepoint.bedrock.expectations import expect
     from cachepoint.bedrock.fan_out import fan_out
     from cachepoint.bedrock.tags import tags
     from cachepoint.core.accounts.ledger import CacheLedger
@@ -29,6 +30,7 @@ _HOMES = {
     "CallRecord": "cachepoint.core.accounts.record",
     "MemoryStore": "cachepoint.store._memory",
     "Usage": "cachepoint.core.provider.usage",
+    "expect": "cachepoint.bedrock.expectations",
     "fan_out": "cachepoint.bedrock.fan_out",
     "tags": "cachepoint.bedrock.tags",
     "wrap": "cachepoint.bedrock.client",
@@ -42,6 +44,7 @@ __all__ = [
     "CallRecord",
     "MemoryStore",
     "Usage",
+    "expect",
     "fan_out",
     "tags",
     "wrap",

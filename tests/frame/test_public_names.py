@@ -18,6 +18,7 @@ PUBLIC = {
     "CallRecord",
     "MemoryStore",
     "Usage",
+    "expect",
     "fan_out",
     "tags",
     "wrap",

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.settings import Settings, scope_of
@@ -85,6 +86,7 @@ class Call:
         self._client = client
         self._dialect = dialect
         tags, policy = dict(current_tags()), settings.policy
+        self._expected = current_expectation()
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
         self._clock_started = time.monotonic()
@@ -120,7 +122,7 @@ class Call:
         self._target = self._safely("looking the model up", self._look_up) or self._target
         key, hints = self._settings.store.key, self._settings.hints
         try:
-            effects = exchange.read(self._target, key, now, hints)
+            effects = exchange.read(self._target, key, now, hints, self._expected)
         except ConfigurationError as error:
             raise _UsersMistakeError(error) from None
         self._done(effects)

@@ -8,7 +8,7 @@ from itertools import islice
 
 from cachepoint.core.planning.placement import Candidate, nested
 from cachepoint.core.planning.prefixes import Prefixes
-from cachepoint.core.planning.reasons import Placed, Rejected
+from cachepoint.core.planning.reasons import Placed, PlacedCode, Rejected
 from cachepoint.core.provider.rules import ModelRule
 
 CANDIDATES = 10
@@ -79,7 +79,9 @@ def _weigh(prefixes: Prefixes, rule: ModelRule, minimum: int, boundary: int) -> 
         return Rejected(where.path, "above_maximum", size.mid, cap)
     outlook, seen = prefixes.outlook(boundary), prefixes.seen(boundary)
     visits = seen.visits if seen else 0
-    if visits < VOLATILE_PROOF and prefixes.looks_volatile(boundary):
+    said = prefixes.told(boundary)
+    if visits < VOLATILE_PROOF and prefixes.looks_volatile(boundary) and not said:
         outlook = outlook._replace(visits=outlook.visits * VOLATILE_DISCOUNT)
-    reason = Placed("expected_again", prefixes.role(boundary), visits, outlook.visits, outlook.within_5m)
+    code: PlacedCode = "expected" if said else "expected_again"
+    reason = Placed(code, prefixes.role(boundary), visits, outlook.visits, outlook.within_5m)
     return Candidate(boundary, size.mid, outlook, reason)

@@ -65,7 +65,8 @@ class Plan:
     """Checkpoints for one request; `marks` are the user's own, which they replace, `plain` as in Prompt.
 
     A dialect's `apply` needs nothing else, and its `undo` gives the request back. `rejected` are the places
-    not used; without a checkpoint there is at least one.
+    not used; without a checkpoint there is at least one. `authorised` is what of its surcharge the user has, by saying
+    that a prefix comes back: in input tokens, and once for each prefix.
     """
 
     checkpoints: tuple[Checkpoint, ...] = ()
@@ -74,6 +75,7 @@ class Plan:
     marks: tuple[Mark, ...] = ()
     splits: tuple[Split, ...] = ()
     plain: frozenset[ListKey] = frozenset()
+    authorised: float = 0.0
     expected: Expected = Expected()
 
     @property

@@ -66,7 +66,9 @@ def _tail(blocks: Sequence[Block]) -> Role:
     if not any(block.role == "assistant" and (block.where.message or 0) < last_user for block in blocks):
         return "tail_single"
     last = sizes.pop(last_user)
-    return "tail_stuffed" if sizes and last > STUFFED * max(sizes.values()) else "tail_turns"
+    # Where the model may call tools, documents put in for one turn come back within it.
+    stuffed = blocks[0].where.section != "tools" and sizes and last > STUFFED * max(sizes.values())
+    return "tail_stuffed" if stuffed else "tail_turns"
 
 
 def role(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Role:

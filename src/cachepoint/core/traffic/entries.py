@@ -131,6 +131,7 @@ class Sent:
     `points` are in wire order; `read` is the entry the request is expected to read, `written` the tokens
     it is expected to write; `estimated` is the whole prompt before calibration; `cold` are boundaries whose
     read would be a surprise, `foreign` the tail of the request before this one if another process made that.
+    `authorised` is what of the surcharge the user has authorised, in input tokens.
     """
 
     points: tuple[SentPoint, ...] = ()
@@ -142,6 +143,7 @@ class Sent:
     shape: Shape | None = None
     cold: tuple[Cold, ...] = ()
     foreign: Cold | None = None
+    authorised: float = 0.0
 
     @property
     def surcharge(self) -> float:
