@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cachepoint.bedrock.client import wrap, wrap_async
     from cachepoint.bedrock.expectations import expect
     from cachepoint.bedrock.fan_out import fan_out
+    from cachepoint.bedrock.keep_alive import keep_alive
     from cachepoint.bedrock.tags import tags
     from cachepoint.core.accounts.ledger import CacheLedger
     from cachepoint.core.accounts.record import CallRecord
@@ -32,6 +33,7 @@ _HOMES = {
     "Usage": "cachepoint.core.provider.usage",
     "expect": "cachepoint.bedrock.expectations",
     "fan_out": "cachepoint.bedrock.fan_out",
+    "keep_alive": "cachepoint.bedrock.keep_alive",
     "tags": "cachepoint.bedrock.tags",
     "wrap": "cachepoint.bedrock.client",
     "wrap_async": "cachepoint.bedrock.client",
@@ -46,6 +48,7 @@ __all__ = [
     "Usage",
     "expect",
     "fan_out",
+    "keep_alive",
     "tags",
     "wrap",
     "wrap_async",

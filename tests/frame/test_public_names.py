@@ -20,6 +20,7 @@ PUBLIC = {
     "Usage",
     "expect",
     "fan_out",
+    "keep_alive",
     "tags",
     "wrap",
     "wrap_async",

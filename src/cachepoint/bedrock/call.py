@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
+from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
@@ -86,7 +87,7 @@ class Call:
         self._client = client
         self._dialect = dialect
         tags, policy = dict(current_tags()), settings.policy
-        self._expected = current_expectation()
+        self._expected, self._keeping = current_expectation(), current_keeping()
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
         self._clock_started = time.monotonic()
@@ -223,6 +224,9 @@ class Call:
         with self._lock:
             if not self.exchange.over:
                 self._take(partial(self.exchange.answered, reported, self._seconds, self._price))
+                if self._keeping is not None:
+                    keep = partial(self._keeping.note, self.exchange, self._settings, self._client, self._dialect)
+                    self._safely("keeping a prefix alive", keep)
             record = self.exchange.record
         return self._safely("the contract", record.contract) if record else None
 

@@ -169,6 +169,13 @@ class Traffic:
         if sent.shape is not None and cached:
             self._recall(sent.shape.kept(cached, started, _SHAPE_BLOCKS))
 
+    def renewed(self, sent: Sent, usage: Usage, started: float) -> None:
+        """A request that was sent for nothing but its prefix was answered: it tells of entries, and of no habit.
+
+        What it cost is no waste: its user gave it a budget.
+        """
+        self._correct(sent, usage, started)
+
     def holds(self, digests: Sequence[bytes], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive."""
         return any((entry := self.entries.get(digest)) is not None and entry.lives(now) for digest in digests)

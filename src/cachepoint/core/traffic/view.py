@@ -25,7 +25,7 @@ from cachepoint.core.traffic.kinds import (
     Role,
     bucket,
 )
-from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
+from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast, returns_by_bucket
 from cachepoint.core.traffic.waste import Guards, Waste
 
 
@@ -125,6 +125,12 @@ class View:
         if seen is None:
             return outlook(forecast)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
+
+    def returns(self, step: Step) -> tuple[float, ...]:
+        """The chance that a boundary of this prompt comes back by the end of each bucket of time."""
+        kind, seen = self.kind(step), self.seen.get(step.digest)
+        forecast = self.forecasts.get(kind) or prior_forecast(kind)
+        return returns_by_bucket(forecast, () if seen is None else seen.gaps_by(self.now))
 
     def visits(self, digests: Sequence[bytes]) -> list[int]:
         """How often each prefix was visited before, those of days ago counting for less; 0 where it never was."""
