@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from inspect import iscoroutinefunction
+from math import inf
 from typing import Any
 
 from cachepoint.bedrock.blocks import in_block
@@ -40,8 +41,9 @@ from cachepoint.errors import ConfigurationError
 
 TAG = "keep_alive"
 """The tag that a renewal's record has, with the value "1"."""
-PREFIXES_KEPT = 256
-"""Of more prefixes than this, each with its request in memory, those used longest ago are let go."""
+PREFIXES_KEPT = 2048
+"""Of more prefixes than this, each with its request in memory, those used longest ago are let go: as many as a service
+with seven calls a second has by the time that the first is due."""
 _FILLER_TOKENS = 10
 """What a request has beyond the prefix that it renews, at most."""
 _ARRIVED = 0.5
@@ -122,6 +124,7 @@ class Keeping:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._wakes_at = inf
 
     @property
     def next_due(self) -> float | None:
@@ -164,7 +167,8 @@ class Keeping:
         ):
             return
         kept = None
-        if exchange.sent.points and record.usage.cache_read + record.usage.cache_write:
+        cached = record.usage.cache_read + record.usage.cache_write
+        if exchange.sent.points and cached and not exchange.expected.ends:
             awaits = iscoroutinefunction(getattr(client, "_make_api_call", client.converse))
             kept = _Kept(
                 exchange, prompt, settings, client, dialect, record.usage, exchange.sent.points[-1].ttl,
@@ -179,7 +183,8 @@ class Keeping:
                 if len(self._kept) > PREFIXES_KEPT:
                     del self._kept[next(iter(self._kept))]
                 self._start()
-        self._changed.set()
+                if kept.due < self._wakes_at:
+                    self._changed.set()
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -199,8 +204,9 @@ class Keeping:
         while not self._closed:
             self._changed.clear()
             with self._lock:
-                left = [kept.due - kept.settings.clock() for kept in self._waiting()]
-            self._changed.wait(max(min(left), _SHORTEST_WAIT) if left else None)
+                first = min(self._waiting(), key=lambda kept: kept.due, default=None)
+                self._wakes_at = first.due if first else inf
+            self._changed.wait(max(first.due - first.settings.clock(), _SHORTEST_WAIT) if first else None)
             self.step()
 
     def _waiting(self) -> list[_Kept]:
@@ -290,8 +296,7 @@ class Keeping:
             try:
                 response, raw = yield request
             except Exception as error:  # noqa: BLE001 - the service's, or the connection's
-                code = getattr(error, "response", {}).get("Error", {}).get("Code")
-                if request is found.cheaper and code == "ValidationException":
+                if request is found.cheaper and _is_refusal(error):
                     self._output_needed = True
                     continue
                 self._record(kept, None, now, time.monotonic() - began, type(error).__name__)
@@ -357,6 +362,11 @@ def keep_alive(*, budget_usd: float | Decimal | str, at_most: int = 1) -> Iterat
 def current_keeping() -> Keeping | None:
     """The block in force here."""
     return _KEEPING.get()
+
+
+def _is_refusal(error: Exception) -> bool:
+    response = getattr(error, "response", None)
+    return isinstance(response, Mapping) and response.get("Error", {}).get("Code") == "ValidationException"
 
 
 # -- sending, either way --------------------------------------------------------------------------

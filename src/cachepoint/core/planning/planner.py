@@ -157,9 +157,9 @@ class _Planner:
 
     def _within_allowance(self, picks: Sequence[Pick], base: Live | None) -> Sequence[Pick]:
         """The picks without the deepest ones that would cost more than may be risked."""
-        allowed = self.view.waste.allowance(self.prefixes.total, self.rates)
+        allowed = max(self.view.waste.allowance(self.prefixes.total, self.rates), 0.0)
         start = base.tokens if base else 0.0
-        while picks and surcharge(picks, start, self.rates) > allowed + self._authorised(_written(picks), start):
+        while picks and surcharge(picks, start, self.rates) - self._authorised(_written(picks), start) > allowed:
             self.rejected.append(Rejected(self.prefixes.where(picks[-1].candidate.boundary).path, "allowance_spent"))
             picks = picks[:-1]
         return picks
