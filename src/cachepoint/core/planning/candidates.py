@@ -53,7 +53,7 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
 
 def _named(prefixes: Prefixes) -> set[int]:
     contexts = sorted(boundary for boundary, role in prefixes.named.items() if role == "context_end")
-    return set(prefixes.named) - set(contexts[CONTEXTS:-CONTEXTS])
+    return (set(prefixes.named) - set(contexts[CONTEXTS:-CONTEXTS])) | set(prefixes.said.subjects)
 
 
 def _parting(prefixes: Prefixes, minimum: int, room: int, *, may_cut: bool) -> Iterator[int]:
