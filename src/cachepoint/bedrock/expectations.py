@@ -27,7 +27,7 @@ def expect(*, ends: bool | None = None, back_in: float | None = None, times: int
     - `back_in`: within how many seconds of each call the next one comes, which decides its TTL; one that is back later
       than in an hour is not written. The conversation goes on then; with `times` it is the context that is back.
     - `times`: how often a context such as a document comes in all, this request included. A context is what was marked
-      as one, else the system prompt and the largest block in front of the question.
+      as one, else the system prompt and the largest block in front of the question, or of one string all but its end.
 
     Each prefix so named may cost one write beyond the bound on waste. Inner blocks go before outer ones. Raises
     ConfigurationError on any other value.

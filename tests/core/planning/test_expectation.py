@@ -8,7 +8,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planning_kit import CLAUDE, LATE, NEVER, NOW, OFTEN, ONCE, RATES, Part, entry, placed, prompt, reasons, view
+from planning_kit import (
+    CLAUDE,
+    LATE,
+    NEVER,
+    NOW,
+    OFTEN,
+    ONCE,
+    RATES,
+    Part,
+    entry,
+    placed,
+    prompt,
+    reasons,
+    two_parts,
+    view,
+)
 
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation, Said
@@ -190,11 +205,16 @@ def test_a_context_comes_as_often_as_was_said_and_was_not_yet_seen() -> None:
     assert placed(told(of, by, five)) == [(0, "5m", "expected")]
 
 
-def test_without_a_mark_the_context_is_the_system_prompt_and_the_largest_block_before_the_question() -> None:
+def test_without_a_mark_the_context_is_what_stands_before_the_question() -> None:
     of = prompt([100, 3000, 200, 50], system=[2000])
     assert Said(Expectation(times=2), of, roles(of)).subjects == {0: "context", 2: "context"}
     one_string = prompt([3000], system=[2000])
     assert Said(Expectation(times=2), one_string, roles(one_string)).subjects == {0: "context"}
+    # of one string all but a sixteenth, up to a break: here 100 tokens to the break, and then 1,000
+    broken = prompt([two_parts(1000)])
+    assert Said(Expectation(times=2), broken, roles(broken)).subjects == {0: "context"}
+    asked = prompt([two_parts(6)])
+    assert Said(Expectation(times=2), asked, roles(asked)).subjects == {}
     nothing = prompt([3000])
     assert Said(Expectation(times=2), nothing, roles(nothing)).subjects == {}
 

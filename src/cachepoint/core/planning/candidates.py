@@ -37,7 +37,7 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
     under_way = max((live.boundary for live in prefixes.live if not live.entry.readable), default=-1)
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
-    named = _named(prefixes)
+    named = {i for i in _named(prefixes) if may_cut or not prefixes.is_cut(i)}
     room = max(CANDIDATES - len(named), CANDIDATES // 2)
     for boundary in sorted({*named, *_parting(prefixes, minimum, room, may_cut=may_cut)}):
         if boundary <= under_way:

@@ -23,6 +23,8 @@ Subject = Literal["conversation", "context"]
 
 _CONVERSATION: frozenset[Role] = frozenset({"history_end", "tail_single", "tail_turns", "tail_stuffed", "tail_tools"})
 _NEVER = Outlook(0.0, 0.0, 0.0)
+QUESTION_SHARE = 1 / 16
+"""Of a string that has both a document and the question, at least this share is taken for the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Expectation:
     - `back_in`: within how many seconds from now the next one comes; of the conversation, which then goes on, or of the
       context where `times` is given.
     - `times`: how often a context comes in all, this request included. A context is what was marked as one, else the
-      system prompt and the largest block in front of the question.
+      system prompt and the largest block in front of the question, or of one string with both all but its end.
 
     Raises ConfigurationError on any other value, and for the end of a conversation that is back.
     """
@@ -174,7 +176,10 @@ class Said:
         if marked:
             return marked
         blocks, ends = self.prompt.blocks, self.prompt.ends
-        before = [i for i, block in enumerate(blocks[:-1]) if block.where.message == self.prompt.last_user >= 0]
-        largest = max(before, key=lambda i: blocks[i].tokens, default=-1)
         system = [i for i, role in self.named.items() if role == "system_end"]
-        return [*system, ends[largest]] if largest >= 0 else system
+        turn = [i for i, block in enumerate(blocks) if block.where.message == self.prompt.last_user >= 0]
+        if len(turn) > 1:
+            return [*system, ends[max(turn[:-1], key=lambda i: blocks[i].tokens)]]
+        end, size = (self.prompt.end(turn[0]).tokens, blocks[turn[0]].tokens) if turn else (0.0, 0.0)
+        cuts = [i for i, each in enumerate(self.prompt.boundaries) if each.offset is not None and each.block in turn]
+        return [*system, *[i for i in cuts if end - self.prompt.boundaries[i].tokens >= QUESTION_SHARE * size][-1:]]

@@ -147,9 +147,9 @@ class Sent:
 
     @property
     def surcharge(self) -> float:
-        """The most the expected write can cost beyond no caching, in input tokens."""
+        """The most the expected write can cost beyond no caching and what was authorised, in input tokens."""
         dearest = max((self.rates.write(point.ttl) for point in self.points), default=1.0)
-        return self.written * (dearest - 1)
+        return max(self.written * (dearest - 1) - self.authorised, 0.0)
 
 
 def arrived(expected: SentPoint, read: int) -> bool:

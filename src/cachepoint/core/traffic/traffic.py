@@ -158,9 +158,9 @@ class Traffic:
         self.waste = self.waste.with_commitment(-sent.surcharge)
         if usage is None:
             lost = Usage(cache_write_5m=round(sent.written), input=max(round(sent.estimated - sent.written), 0))
-            self.waste = self.waste.settled(lost, sent.rates)
+            self.waste = self.waste.settled(lost, sent.rates, sent.authorised)
             return
-        self.waste = self.waste.settled(usage, sent.rates)
+        self.waste = self.waste.settled(usage, sent.rates, sent.authorised)
         self._check_splits(sent, usage)
         self.calibration = self.calibration.updated(sent.estimated, usage.prompt)
         self._correct(sent, usage, started)
