@@ -11,7 +11,9 @@ from cachepoint._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cachepoint.bedrock.client import wrap, wrap_async
+    from cachepoint.bedrock.expectations import expect
     from cachepoint.bedrock.fan_out import fan_out
+    from cachepoint.bedrock.keep_alive import keep_alive
     from cachepoint.bedrock.tags import tags
     from cachepoint.core.accounts.ledger import CacheLedger
     from cachepoint.core.accounts.record import CallRecord
@@ -29,7 +31,9 @@ _HOMES = {
     "CallRecord": "cachepoint.core.accounts.record",
     "MemoryStore": "cachepoint.store._memory",
     "Usage": "cachepoint.core.provider.usage",
+    "expect": "cachepoint.bedrock.expectations",
     "fan_out": "cachepoint.bedrock.fan_out",
+    "keep_alive": "cachepoint.bedrock.keep_alive",
     "tags": "cachepoint.bedrock.tags",
     "wrap": "cachepoint.bedrock.client",
     "wrap_async": "cachepoint.bedrock.client",
@@ -42,7 +46,9 @@ __all__ = [
     "CallRecord",
     "MemoryStore",
     "Usage",
+    "expect",
     "fan_out",
+    "keep_alive",
     "tags",
     "wrap",
     "wrap_async",

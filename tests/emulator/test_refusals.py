@@ -325,6 +325,30 @@ class TestInvokeModel:
         content = [{"type": "text", "text": f"part {index}", **mark} for index, mark in enumerate(marks)]
         return [{"role": "user", "content": content}]
 
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+            {"output_config": {"format": {"type": "json_schema"}}},
+            {"tools": [{"name": "find", "input_schema": {"type": "object"}}], "tool_choice": {"type": "any"}},
+        ],
+        ids=["nothing", "thinking", "schema", "forced tool"],
+    )
+    def test_no_output_at_all_may_be_asked_for_where_nothing_takes_some(
+        self, emulator: BedrockEmulator, client: Any, more: dict[str, Any]
+    ) -> None:
+        if more:
+            assert (
+                self.refusal(client, SONNET, max_tokens=0, **more) == "max_tokens: must be greater than or equal to 1"
+            )
+            return
+        body = {**self.BODY, "max_tokens": 0, "messages": [{"role": "user", "content": "hello"}]}
+        answer = json.loads(client.invoke_model(modelId=SONNET, body=json.dumps(body))["body"].read())
+        assert (answer["content"], answer["stop_reason"], answer["usage"]["output_tokens"]) == ([], "max_tokens", 0)
+        with pytest.raises(ClientError, match="greater than or equal to 1"):
+            client.invoke_model_with_response_stream(modelId=SONNET, body=json.dumps(body))
+
     def test_top_level_cache_control_is_refused_by_older_models_only(self, client: Any) -> None:
         assert (
             self.refusal(client, SONNET, cache_control={"type": "ephemeral"})

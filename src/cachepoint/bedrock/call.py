@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
+from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
@@ -85,6 +87,7 @@ class Call:
         self._client = client
         self._dialect = dialect
         tags, policy = dict(current_tags()), settings.policy
+        self._expected, self._keeping = current_expectation(), current_keeping()
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
         self._clock_started = time.monotonic()
@@ -120,7 +123,7 @@ class Call:
         self._target = self._safely("looking the model up", self._look_up) or self._target
         key, hints = self._settings.store.key, self._settings.hints
         try:
-            effects = exchange.read(self._target, key, now, hints)
+            effects = exchange.read(self._target, key, now, hints, self._expected)
         except ConfigurationError as error:
             raise _UsersMistakeError(error) from None
         self._done(effects)
@@ -221,6 +224,9 @@ class Call:
         with self._lock:
             if not self.exchange.over:
                 self._take(partial(self.exchange.answered, reported, self._seconds, self._price))
+                if self._keeping is not None:
+                    keep = partial(self._keeping.note, self.exchange, self._settings, self._client, self._dialect)
+                    self._safely("keeping a prefix alive", keep)
             record = self.exchange.record
         return self._safely("the contract", record.contract) if record else None
 

@@ -23,6 +23,7 @@ from cachepoint.core.accounts.misses import diagnose
 from cachepoint.core.accounts.record import CallRecord, Miss, status_of
 from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
 from cachepoint.core.planning import planner
+from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, with_paths
 from cachepoint.core.planning.policy import CachePolicy
@@ -205,6 +206,7 @@ class Exchange:
     tags: Mapping[str, str] = field(default_factory=dict)
     state: State = field(default="new", init=False)
     target: Target = field(init=False, default=Target(""))
+    expected: Expectation = field(default=NOTHING_SAID, init=False)
     prompt: Prompt | None = field(default=None, init=False)
     view: View = field(init=False, default=View())
     plan: Plan = field(init=False, default=Plan())
@@ -230,13 +232,21 @@ class Exchange:
 
     # -- before sending ---------------------------------------------------------------------------
 
-    def read(self, target: Target, key: bytes, now: float, hints: Hints = NO_HINTS) -> Effects:
+    def read(
+        self,
+        target: Target,
+        key: bytes,
+        now: float,
+        hints: Hints = NO_HINTS,
+        expected: Expectation = NOTHING_SAID,
+    ) -> Effects:
         """Read the request; `question` then says what to ask the store, None where nothing is to be planned.
 
-        `key` keys the digests. Raises ConfigurationError for a mark of the user's that the service would refuse.
+        `key` keys the digests, `expected` is what the user said of requests to come. Raises ConfigurationError for a
+        mark of the user's that the service would refuse.
         """
         self._step("read")
-        self.target, self.started = target, now
+        self.target, self.started, self.expected = target, now, expected
         if self.policy.mode != "off" and target.rule is not None:
             mistake = self._try("reading", partial(self._read, target.rule, key, hints))
             if mistake is not None and self.policy.mode != "observe":
@@ -301,7 +311,8 @@ class Exchange:
             self._observed = self._planned(self.prompt, self.policy.in_mode("explicit"))
 
     def _planned(self, prompt: Prompt, policy: CachePolicy) -> Plan:
-        return planner.plan(prompt, self.target.rule, policy, self.view, self.target.rates, self.started)
+        target = self.target
+        return planner.plan(prompt, target.rule, policy, self.view, target.rates, self.started, self.expected)
 
     def shared_prefixes(self) -> tuple[Sequence[bytes], Sequence[bytes]]:
         """The prefixes this call could wait for, deepest first, and those it is about to write.
@@ -650,4 +661,5 @@ def sent_record(
         foreign=view.foreign(steps, turn_before(prompt)),
         ends_like=ending(prompt, len(prompt.blocks) - 1),
         before_ends_like=ending(prompt, prompt.previous_end),
+        authorised=plan.authorised,
     )  # fmt: skip

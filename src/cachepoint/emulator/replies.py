@@ -219,6 +219,8 @@ class Answer:
 
 def finish(reply: Reply, question: Question, call: Call) -> Answer:
     """Cut a reply where the request says so, name its tool uses and count its tokens."""
+    if question.max_tokens == 0:
+        return Answer((), "max_tokens", 0)
     parts: list[Part] = []
     tokens = 0
     for index, scripted in enumerate(reply.parts):

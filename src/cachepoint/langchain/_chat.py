@@ -34,6 +34,7 @@ from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
 from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
+from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
@@ -41,6 +42,7 @@ from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain._request.call_client import CallClient
 from cachepoint.langchain._request.carried import carry_hints
+from cachepoint.langchain._request.expected import said_in_config, said_on_messages
 from cachepoint.langchain._request.system_turns import carry_late, has_late, keep_boundaries
 from cachepoint.store._base import Store
 from cachepoint.store._memory import MemoryStore
@@ -82,6 +84,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
 
     _run: dict[str, str] = PrivateAttr(default_factory=dict)
     """Tags of the run that a stream belongs to."""
+    _expected: Expectation = PrivateAttr(default=NOTHING_SAID)
+    """What the config of a run says of requests to come."""
 
     @model_validator(mode="before")
     @classmethod
@@ -230,6 +234,30 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         marked = ending_in_a_mark(self._convert_input(messages).to_messages(), ttl)
         return await model.ainvoke(marked, config, max_tokens=1)
 
+    def invoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - the parent's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """As the parent's, which does not tell `_generate` of its config."""
+        call = self._expecting(config)
+        return super(CacheAwareChatBedrockConverse, call).invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - the parent's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """As the parent's, which does not tell `_agenerate` of its config."""
+        call = self._expecting(config)
+        return await super(CacheAwareChatBedrockConverse, call).ainvoke(input, config, stop=stop, **kwargs)
+
     def stream(
         self,
         input: LanguageModelInput,  # noqa: A002 - the parent's name
@@ -276,10 +304,19 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
 
     def _in_run(self, config: RunnableConfig | None) -> Self:
         config = ensure_config(config)
-        call = self.model_copy()
+        call = self._expecting(config).model_copy()
         call._run = run_tags(
             {**config.get("metadata", {}), **(self.metadata or {})}, [*config.get("tags", ()), *(self.tags or ())]
         )
+        return call
+
+    def _expecting(self, config: RunnableConfig | None) -> Self:
+        """This model with what a config says of requests to come."""
+        said = said_in_config(ensure_config(config))
+        if said == NOTHING_SAID:
+            return self
+        call = self.model_copy()
+        call._expected = said
         return call
 
     def _for_call(
@@ -293,6 +330,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         """This model as one call needs it, with a client that plans; and what to give to the parent."""
         call = self._called(_named_model(kwargs) or self.model_id)
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
+        call._expected = said_on_messages(messages).inside(self._expected)
         messages = carry_hints(messages)
         if self._changes_requests:
             call.prompt_cache = self.prompt_cache.asked(kwargs.pop("cache_control", None))
@@ -329,7 +367,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             client = wrapped(hints=hints)
             return PausingClient(client) if pausing else client
 
-        return CallClient(connect, on_refused=lambda model_id: self._warn_hoisted(model_id, _REFUSED), run=run)
+        warn_hoisted = partial(self._warn_hoisted, why=_REFUSED)
+        return CallClient(connect, on_refused=warn_hoisted, run=run, expected=self._expected)
 
     @property
     def _changes_requests(self) -> bool:

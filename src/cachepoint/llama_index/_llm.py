@@ -29,13 +29,15 @@ from llama_index.core.tools.types import BaseTool
 from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
+from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.catalogue.table import load_rules
+from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import ModelFacts
 from cachepoint.llama_index._clients import has_async_client
 from cachepoint.llama_index._cost import announcing
-from cachepoint.llama_index._request.messages import as_chat, with_system_prompt
+from cachepoint.llama_index._request.messages import as_chat, said_on_messages, with_system_prompt
 from cachepoint.llama_index._request.request import converse_request
 from cachepoint.llama_index._request.responses import (
     StreamedResponse,
@@ -260,6 +262,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             **kwargs,
             "model": model,
         }
+        options.pop(PARAMETER, None)
         return converse_request(
             with_system_prompt(messages, self.system_prompt),
             options,
@@ -268,6 +271,11 @@ class CacheAwareBedrockConverse(BedrockSettings):
             system_role="converse" in facts.system_role,
             mark_system=self._places_asked_marks(asked=self.system_prompt_caching),
         )
+
+    def _expected(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Expectation:
+        """What is said of requests to come: for every call, in this one, and on its messages."""
+        said = [given.get(PARAMETER) for given in (self.additional_kwargs, kwargs)]
+        return said_by([*said, said_on_messages(messages)])
 
     def _facts(self, model: str) -> ModelFacts:
         rule = load_rules().resolve(self._base_model(model))
@@ -309,22 +317,26 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         request, hints = self._request(messages, kwargs, stream=False)
-        return chat_response(self._wrapped(hints).converse(**request))
+        with expecting(self._expected(messages, kwargs)):
+            return chat_response(self._wrapped(hints).converse(**request))
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         # In a thread, for an image or a document may have to be fetched.
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=False))
         client = await self._awrapped(hints)
-        return chat_response(await client.converse(**request))
+        with expecting(self._expected(messages, kwargs)):
+            return chat_response(await client.converse(**request))
 
     def _stream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseGen:
         request, hints = self._request(messages, kwargs, stream=True)
-        return _chunks(self._wrapped(hints).converse_stream(**request)["stream"])
+        with expecting(self._expected(messages, kwargs)):
+            return _chunks(self._wrapped(hints).converse_stream(**request)["stream"])
 
     async def _astream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseAsyncGen:
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=True))
         client = await self._awrapped(hints)
-        response = await client.converse_stream(**request)
+        with expecting(self._expected(messages, kwargs)):
+            response = await client.converse_stream(**request)
         return _achunks(response["stream"])
 
 

@@ -55,6 +55,10 @@ class Store(Protocol):
         """Its answer is complete; `usage` is None when it never arrived."""
         ...
 
+    def renewed(self, scope: Scope, sent: Sent, usage: Usage, started: float) -> None:
+        """The prefix of an earlier request was sent again, to keep it alive and for nothing else."""
+        ...
+
     def refuse(self, scope: Scope, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         ...

@@ -101,6 +101,10 @@ class MemoryStore:
         """Its answer is complete; `usage` is None when it never arrived."""
         self._change(lambda: self._settled(scope, sent, usage, started))
 
+    def renewed(self, scope: Scope, sent: Sent, usage: Usage, started: float) -> None:
+        """The prefix of an earlier request was sent again, to keep it alive and for nothing else."""
+        self._change(lambda: self._renewed(scope, sent, usage, started))
+
     def refuse(self, scope: Scope, refused: str) -> None:
         """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
         self._change(lambda: self._traffic(scope).refuse(refused))
@@ -174,6 +178,10 @@ class MemoryStore:
     def _settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         with self._grown(scope, started) as traffic:
             traffic.settled(sent, usage, started)
+
+    def _renewed(self, scope: Scope, sent: Sent, usage: Usage, started: float) -> None:
+        with self._grown(scope, started) as traffic:
+            traffic.renewed(sent, usage, started)
 
     @contextmanager
     def _grown(self, scope: Scope, now: float) -> Iterator[Traffic]:

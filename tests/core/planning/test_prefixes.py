@@ -112,3 +112,16 @@ def test_named_boundaries_are_the_ends_of_tools_system_context_and_the_tail() ->
     of = prompt([Part(1000, context=True), 100], tools=[100], system=[100])
     assert prefixes(of, view(of)).named == {0: "tools_end", 1: "system_end", 2: "context_end", 3: "tail_single"}
     assert STEADY.samples == 1
+
+
+def test_documents_of_one_turn_change_with_it_but_not_within_a_tool_loop() -> None:
+    def hinted(of: Prompt, block: int) -> Prompt:
+        return replace(of, blocks=tuple(b._replace(volatile=i == block) for i, b in enumerate(of.blocks)))
+
+    plain, agent = hinted(prompt([1000, 100]), 0), hinted(prompt([1000, 100], tools=[100]), 1)
+    step = hinted(prompt([1000, 100], [10], [Part(100, "tool_result")]), 0)
+    assert prefixes(plain, view(plain)).looks_volatile(1)
+    assert not prefixes(agent, view(agent)).looks_volatile(2)
+    assert not prefixes(step, view(step)).looks_volatile(3)
+    clock = hinted(prompt([1000], system=[1000], tools=[100]), 1)  # the system prompt itself changes
+    assert prefixes(clock, view(clock)).looks_volatile(2)

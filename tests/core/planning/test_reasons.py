@@ -62,6 +62,10 @@ def test_figures_stand_in_the_sentence() -> None:
             Placed("expected_again", "tools_end", 0, 2.96, 0.5),
             "end of tools: not seen before, about 3.0 more visits expected, 50% within 5m",
         ),
+        (
+            Placed("expected", "context_end", 3, 4.04, 0.8),
+            "end of a context block: you said that it comes back, about 4.0 more visits, 80% within 5m",
+        ),
         (Placed("keeps_read", tokens=7781.6, ttl="1h"), "keeps a live 1h entry of 7782 tokens within reach"),
         (
             Placed("bridge", blocks=21),

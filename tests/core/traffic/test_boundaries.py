@@ -82,6 +82,11 @@ def test_a_last_message_more_than_four_times_any_before_it_is_stuffed(last: floa
     assert tail(user(0, 5.0), user(0, 4.0, 1), assistant(1, 100.0), user(2, last - 1), user(2, 1.0, 1)) == found
 
 
+def test_documents_put_in_for_a_turn_come_back_within_it_where_tools_may_be_called() -> None:
+    assert tail(user(0), assistant(1), user(2, 1_000.0)) == "tail_stuffed"
+    assert tail(TOOL, user(0), assistant(1), user(2, 1_000.0)) == "tail_turns"
+
+
 def test_a_conversation_that_an_answer_begins_has_nothing_to_be_stuffed_against() -> None:
     assert tail(assistant(0), user(1, 1_000.0)) == "tail_turns"
 

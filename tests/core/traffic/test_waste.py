@@ -89,3 +89,10 @@ def test_guards_merge_in_any_order_and_grouping(one: Guards, two: Guards, three:
     assert one.merged(two).merged(three) == one.merged(two.merged(three))
     assert one.merged(two) == two.merged(one)
     assert one.merged(NO_GUARDS).waste.net >= one.waste.net
+
+
+def test_what_the_user_authorised_of_a_surcharge_is_no_waste() -> None:
+    written = Usage(cache_write_1h=1_000)  # a surcharge of 1,000 at 2.0
+    assert Waste().settled(written, Rates()).net == 1_000
+    assert Waste().settled(written, Rates(), 400.0).net == 600
+    assert Waste().settled(written, Rates(), 5_000.0).net == 0  # and no saving

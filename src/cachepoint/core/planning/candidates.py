@@ -8,7 +8,7 @@ from itertools import islice
 
 from cachepoint.core.planning.placement import Candidate, nested
 from cachepoint.core.planning.prefixes import Prefixes
-from cachepoint.core.planning.reasons import Placed, Rejected
+from cachepoint.core.planning.reasons import Placed, PlacedCode, Rejected
 from cachepoint.core.provider.rules import ModelRule
 
 CANDIDATES = 10
@@ -39,7 +39,7 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
     under_way = max((live.boundary for live in prefixes.live if not live.entry.readable), default=-1)
     candidates: list[Candidate] = []
     rejected: list[Rejected] = []
-    named = _named(prefixes)
+    named = {i for i in _named(prefixes) if may_cut or not prefixes.is_cut(i)}
     room = max(CANDIDATES - len(named), CANDIDATES // 2)
     new = _new(prefixes, may_cut=may_cut)
     for boundary in sorted({*named, *new, *_parting(prefixes, minimum, room, may_cut=may_cut)}):
@@ -56,7 +56,7 @@ def shortlist(prefixes: Prefixes, rule: ModelRule, minimum: int, *, may_cut: boo
 
 def _named(prefixes: Prefixes) -> set[int]:
     contexts = sorted(boundary for boundary, role in prefixes.named.items() if role == "context_end")
-    return set(prefixes.named) - set(contexts[CONTEXTS:-CONTEXTS])
+    return (set(prefixes.named) - set(contexts[CONTEXTS:-CONTEXTS])) | set(prefixes.said.subjects)
 
 
 def _new(prefixes: Prefixes, *, may_cut: bool) -> set[int]:
@@ -91,7 +91,9 @@ def _weigh(prefixes: Prefixes, rule: ModelRule, minimum: int, boundary: int) -> 
         return Rejected(where.path, "above_maximum", size.mid, cap)
     outlook, seen = prefixes.outlook(boundary), prefixes.seen(boundary)
     visits = seen.visits if seen else 0
-    if visits < VOLATILE_PROOF and prefixes.looks_volatile(boundary):
+    said = prefixes.told(boundary)
+    if visits < VOLATILE_PROOF and prefixes.looks_volatile(boundary) and not said:
         outlook = outlook._replace(visits=outlook.visits * VOLATILE_DISCOUNT)
-    reason = Placed("expected_again", prefixes.role(boundary), visits, outlook.visits, outlook.within_5m)
+    code: PlacedCode = "expected" if said else "expected_again"
+    reason = Placed(code, prefixes.role(boundary), visits, outlook.visits, outlook.within_5m)
     return Candidate(boundary, size.mid, outlook, reason)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from cachepoint.core.planning.candidates import shortlist
+from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
 from cachepoint.core.planning.placement import (
     Candidate,
@@ -38,18 +39,26 @@ from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H
 from cachepoint.core.traffic.view import View
 
 
-def plan(prompt: Prompt, rule: ModelRule | None, policy: CachePolicy, view: View, rates: Rates, now: float) -> Plan:
+def plan(
+    prompt: Prompt,
+    rule: ModelRule | None,
+    policy: CachePolicy,
+    view: View,
+    rates: Rates,
+    now: float,
+    expected: Expectation = NOTHING_SAID,
+) -> Plan:
     """Decide the checkpoints of one request; the same arguments give the same plan.
 
     `rule` is None when the model cannot be told (an opaque ARN): nothing is changed then. Of the entries in
-    `view` those count that live at `now`, in wall seconds.
+    `view` those count that live at `now`, in wall seconds. `expected` is what the user said of requests to come.
     """
     if rule is None or not prompt.blocks:
         return Plan(rejected=(Rejected("", "unknown_model" if rule is None else "empty_prompt"),))
     if LONG_TTL in view.refused:
         rule = replace(rule, ttls=("5m",))
-    guarded = _planner(prompt, rule, policy, view, rates, now)
-    followed = view.followed
+    guarded = _planner(prompt, rule, policy, view, rates, now, expected)
+    followed = view.followed if expected == NOTHING_SAID else None  # who knows needs no guard
     if followed is None or followed.plan == OURS or (static := guarded.following(followed)) is None:
         return guarded.plan()
     entries = {
@@ -57,7 +66,7 @@ def plan(prompt: Prompt, rule: ModelRule | None, policy: CachePolicy, view: View
         for digest, plans in view.shadows.items()
         if plans >> OURS & 3
     }
-    unguarded = _planner(prompt, rule, policy, replace(view, entries=entries), rates, now).plan()
+    unguarded = _planner(prompt, rule, policy, replace(view, entries=entries), rates, now, expected).plan()
     return replace(static, own=unguarded.own)
 
 
@@ -66,8 +75,10 @@ def _exact(view: View, digest: bytes) -> int | None:
     return known.tokens if known else None
 
 
-def _planner(prompt: Prompt, rule: ModelRule, policy: CachePolicy, view: View, rates: Rates, now: float) -> _Planner:
-    prefixes = Prefixes(prompt, view, now, splits=policy.split_text and view.splits_trusted)
+def _planner(
+    prompt: Prompt, rule: ModelRule, policy: CachePolicy, view: View, rates: Rates, now: float, expected: Expectation
+) -> _Planner:
+    prefixes = Prefixes(prompt, view, now, splits=policy.split_text and view.splits_trusted, expected=expected)
     return _Planner(prompt, rule, policy, view, rates, prefixes)
 
 
@@ -161,7 +172,8 @@ class _Planner:
             return "not_marked"
         if not cap:
             return "none_allowed"
-        return "allowance_spent" if self.view.waste.overdrawn(self.prefixes.total, self.rates) else None
+        overdrawn = self.view.waste.overdrawn(self.prefixes.total, self.rates)
+        return "allowance_spent" if overdrawn and not self._authorising else None
 
     def _marks(self) -> Iterator[Checkpoint]:
         for mark in self.prompt.marks:
@@ -232,12 +244,27 @@ class _Planner:
 
     def _within_allowance(self, picks: Sequence[Pick], base: Live | None) -> Sequence[Pick]:
         """The picks without the deepest ones that would cost more than may be risked."""
-        allowed = self.view.waste.allowance(self.prefixes.total, self.rates)
+        allowed = max(self.view.waste.allowance(self.prefixes.total, self.rates), 0.0)
         start = base.tokens if base else 0.0
-        while picks and surcharge(picks, start, self.rates) > allowed:
+        while picks and surcharge(picks, start, self.rates) - self._authorised(_written(picks), start) > allowed:
             self.rejected.append(Rejected(self.prefixes.where(picks[-1].candidate.boundary).path, "allowance_spent"))
             picks = picks[:-1]
         return picks
+
+    @cached_property
+    def _authorising(self) -> frozenset[int]:
+        """The boundaries that the user said come back and that were never written: one write of each is authorised."""
+        known, boundaries = {**self.view.entries, **self.view.lapsed}, self.prompt.boundaries
+        return frozenset(i for i in self.prefixes.said.subjects if boundaries[i].digest not in known)
+
+    def _authorised(self, written: Sequence[tuple[int, float, TTL]], start: float) -> float:
+        """What of the surcharge of writing prefixes, beyond the first `start` tokens, the user has authorised."""
+        total = found = 0.0
+        for boundary, tokens, ttl in written:
+            total += max(tokens - start, 0.0) * (self.rates.write(ttl) - 1)
+            start = max(tokens, start)
+            found = total if boundary in self._authorising else found
+        return found
 
     def _with_read(self, points: list[Checkpoint], base: Live, slots: int) -> list[Checkpoint]:
         """With a checkpoint that reads the live prefix, unless one of those wanted is near enough."""
@@ -301,7 +328,8 @@ class _Planner:
             if len(points) >= slots and any(saving(found.outlook, self.rates, ttl) > 0 for ttl in self._ttls):
                 self.rejected.append(Rejected(path, "over_cap", limit=slots))
             else:
-                self.rejected.append(Rejected(path, "no_return_expected", visits=found.outlook.visits))
+                reason: HeldCode = "not_expected" if self.prefixes.told(found.boundary) else "no_return_expected"
+                self.rejected.append(Rejected(path, reason, visits=found.outlook.visits))
 
     def _reaches(self, point: Checkpoint, boundary: int) -> bool:
         """Whether a checkpoint finds an entry at an earlier boundary."""
@@ -326,6 +354,9 @@ class _Planner:
             splits=tuple(self._split(cut) for cut in sorted(cuts)),
             plain=self.prompt.plain,
             own=tuple((point.boundary, point.ttl) for point in legal.points),
+            authorised=self._authorised(
+                [(point.boundary, point.tokens, point.ttl) for point in legal.points], read.tokens if read else 0.0
+            ),
             expected=Expected(
                 read=read.tokens if read else 0.0,
                 read_exact=read is not None and read.entry.tokens is not None,
@@ -346,3 +377,8 @@ class _Planner:
             ):
                 return found
         return None
+
+
+def _written(picks: Sequence[Pick]) -> list[tuple[int, float, TTL]]:
+    """The boundary, size and TTL of each pick."""
+    return [(pick.candidate.boundary, pick.candidate.tokens, pick.ttl) for pick in picks]

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
+from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation, Said
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES, Band
 from cachepoint.core.traffic.boundaries import role, roles, step
@@ -31,13 +32,17 @@ class Live(NamedTuple):
 
 @dataclass(frozen=True)
 class Prefixes:
-    """The prefixes of one prompt at `now`, by the boundary each ends at; `splits` says that text may be sent in two."""
+    """The prefixes of one prompt at `now`, by the boundary each ends at.
+
+    `splits` says that text may be sent in two; `expected` is what the user said of requests to come.
+    """
 
     prompt: Prompt
     view: View
     now: float
     _: KW_ONLY
     splits: bool
+    expected: Expectation = NOTHING_SAID
 
     def size(self, boundary: int) -> Band:
         """An estimate of a prefix in tokens: exact up to the last entry of known size, likely from there."""
@@ -89,9 +94,25 @@ class Prefixes:
         return self.view.seen.get(self.prompt.boundaries[boundary].digest)
 
     def outlook(self, boundary: int) -> Outlook:
-        """What to expect of a boundary, by the traffic."""
+        """What to expect of a boundary: by the traffic, and by what the user said, which goes before it."""
         changed = self.view.changed is not None and boundary >= self.view.changed
-        return self.view.outlook(step(self.named, self.prompt, boundary), changed=changed)
+        learned = self.view.outlook(step(self.named, self.prompt, boundary), changed=changed)
+        return (
+            learned if self.expected == NOTHING_SAID else self.said.outlook(boundary, learned, self._visits(boundary))
+        )
+
+    def told(self, boundary: int) -> bool:
+        """Whether that outlook is what the user said."""
+        return self.expected != NOTHING_SAID and self.said.decides(boundary, self._visits(boundary))
+
+    def _visits(self, boundary: int) -> int:
+        seen = self.seen(boundary)
+        return seen.visits if seen else 0
+
+    @cached_property
+    def said(self) -> Said:
+        """What the user said of this prompt's boundaries."""
+        return Said(self.expected, self.prompt, self.named)
 
     def proven(self, boundary: int) -> bool:
         """Whether more is expected of a boundary than was assumed of its kind to begin with."""
@@ -149,5 +170,13 @@ class Prefixes:
 
     @cached_property
     def _first_volatile(self) -> int:
+        """The first block that changes with every request.
+
+        What a hint says is of one turn alone comes back within it wherever the model may call tools.
+        """
         blocks = self.prompt.blocks
-        return next((index for index, block in enumerate(blocks) if block.volatile), len(blocks))
+        tools = self.prompt.tools_end >= 0 or (bool(blocks) and blocks[-1].kind == "tool_result")
+        found = (
+            i for i, each in enumerate(blocks) if each.volatile and not (tools and each.where.section == "messages")
+        )
+        return next(found, len(blocks))

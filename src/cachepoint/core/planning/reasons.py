@@ -12,7 +12,7 @@ from cachepoint.core.provider.rules import TTL
 from cachepoint.core.traffic.boundaries import ROLE_NAMES
 from cachepoint.core.traffic.kinds import Role
 
-PlacedCode = Literal["marked", "expected_again", "keeps_read", "bridge", "shared", "static_plan", "quoted"]
+PlacedCode = Literal["marked", "expected", "expected_again", "keeps_read", "bridge", "shared", "static_plan", "quoted"]
 
 Obstacle = Literal[
     "model_without_checkpoints", "section_without_checkpoints", "nothing_before", "after_reasoning",
@@ -22,8 +22,8 @@ Obstacle = Literal[
 
 HeldCode = Literal[
     Obstacle, "first_in_list", "mode_off", "unknown_model", "empty_prompt", "none_allowed", "not_marked", "refused",
-    "below_minimum", "above_maximum", "writing_under_way", "no_return_expected", "allowance_spent", "over_cap",
-    "shorter_live", "static_plan", "left_as_written",
+    "below_minimum", "above_maximum", "writing_under_way", "no_return_expected", "not_expected", "allowance_spent",
+    "over_cap", "shorter_live", "static_plan", "left_as_written",
 ]  # fmt: skip
 """Why a place was not used, or, where it names no place, why nothing was placed at all."""
 
@@ -54,7 +54,7 @@ class Placed(NamedTuple):
     @property
     def key(self) -> tuple[object, ...]:
         """The same for reasons that differ only in their figures."""
-        named = self.code in ("expected_again", "shared")
+        named = self.code in ("expected", "expected_again", "shared")
         return self.code, self.role if named else None, self.seen > 0, self.text
 
     def __str__(self) -> str:
@@ -113,6 +113,7 @@ class Repair(NamedTuple):
 
 _PLACED: Mapping[PlacedCode, str] = {
     "marked": "you marked it",
+    "expected": "{role}: you said that it comes back, about {0.visits:.1f} more visits, {0.within_5m:.0%} within 5m",
     "expected_again": "{role}: {seen}, about {0.visits:.1f} more visits expected, {0.within_5m:.0%} within 5m",
     "keeps_read": "keeps a live {0.ttl} entry of {0.tokens:.0f} tokens within reach",
     "bridge": "bridge: the request before this one ended here, {0.blocks} blocks before the last checkpoint",
@@ -151,6 +152,7 @@ _CAUSES: Mapping[Cause, str] = {
     "above_maximum": "about {0.tokens:.0f} tokens, above the {0.limit} the model caches",
     "writing_under_way": "a request under way is writing this prefix",
     "no_return_expected": "about {0.visits:.1f} more visits expected, too few or too late to pay for the write",
+    "not_expected": "you said that it is not back in time to be read",
     "allowance_spent": "the allowance for writes that may never be read is spent",
     "over_cap": "only {0.limit} checkpoints may be sent and this one is worth least",
     "shorter_live": "its live 5m entry may not stand before a 1h checkpoint",

@@ -101,7 +101,9 @@ def _tail(blocks: Sequence[Block], last: int) -> Role:
         sizes.append(block.tokens)
     if not answered:
         return "tail_single"
-    return "tail_stuffed" if len(sizes) > 1 and sizes[0] > STUFFED * max(sizes[1:]) else "tail_turns"
+    # Where the model may call tools, documents put in for one turn come back within it.
+    stuffed = blocks[0].where.section != "tools" and len(sizes) > 1 and sizes[0] > STUFFED * max(sizes[1:])
+    return "tail_stuffed" if stuffed else "tail_turns"
 
 
 def role(named: Mapping[int, Role], prompt: Prompt, boundary: int) -> Role:

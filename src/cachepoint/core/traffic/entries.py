@@ -136,7 +136,8 @@ class Sent:
     `points` are in wire order; `read` is the entry the request is expected to read, `written` the tokens
     it is expected to write; `estimated` is the whole prompt before calibration; `cold` are boundaries whose
     read would be a surprise, `foreign` the tail of the request before this one if another process made that, which it
-    did not where one was sent that ends like it. `shadowed` is what static plans would have paid.
+    did not where one was sent that ends like it. `shadowed` is what static plans would have paid. `authorised` is what
+    of the surcharge the user has authorised, in input tokens.
     """
 
     points: tuple[SentPoint, ...] = ()
@@ -151,12 +152,13 @@ class Sent:
     ends_like: Ending | None = None
     before_ends_like: Ending | None = None
     shadowed: Shadowed | None = None
+    authorised: float = 0.0
 
     @property
     def surcharge(self) -> float:
-        """The most the expected write can cost beyond no caching, in input tokens."""
+        """The most the expected write can cost beyond no caching and what was authorised, in input tokens."""
         dearest = max((self.rates.write(point.ttl) for point in self.points), default=1.0)
-        return self.written * (dearest - 1)
+        return max(self.written * (dearest - 1) - self.authorised, 0.0)
 
 
 def arrived(expected: SentPoint, read: int) -> bool:

@@ -451,6 +451,18 @@ def outlook(forecast: Forecast, seen: float = 0, gaps: Sequence[float] = ()) -> 
     return Outlook(min(promised, max(forecast.visits, seen)), min(by_5m, 1.0), min(by_1h, 1.0))
 
 
+def returns_by_bucket(forecast: Forecast, gaps: Sequence[float] = ()) -> tuple[float, ...]:
+    """The chance that a boundary with these gaps comes back by the end of each bucket, given its kind's forecast."""
+    cumulative, total = forecast.returns, sum(gaps)
+    if not total or not cumulative[-1]:
+        return tuple(cumulative)
+    own, found = 0.0, []
+    for gap, by in zip(gaps, cumulative, strict=True):
+        own += gap
+        found.append((own * cumulative[-1] + OWN_PRIOR_WEIGHT * by) / (total + OWN_PRIOR_WEIGHT))
+    return tuple(found)
+
+
 def _for_ever(cumulative: Sequence[float]) -> float:
     """The visits that follow if the chance of a return never changes."""
     returns = min(max(cumulative[-1], 1e-6), 1 - 1e-6)

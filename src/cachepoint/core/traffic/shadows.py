@@ -44,7 +44,7 @@ class Shadowed(NamedTuple):
 
 @dataclass(slots=True)
 class Shadows:
-    """The shadow caches of one scope; those used longest ago are dropped first, which is a miss for every plan alike."""
+    """The shadow caches of one scope; what was used longest ago is dropped first, a miss for every plan alike."""
 
     slots: dict[bytes, Slots] = field(default_factory=dict)
 

@@ -150,9 +150,9 @@ class Traffic:
         self.waste = self.waste.with_commitment(-sent.surcharge)
         if usage is None:
             lost = Usage(cache_write_5m=round(sent.written), input=max(round(sent.estimated - sent.written), 0))
-            self.waste = self.waste.settled(lost, sent.rates)
+            self.waste = self.waste.settled(lost, sent.rates, sent.authorised)
             return
-        self.waste = self.waste.settled(usage, sent.rates)
+        self.waste = self.waste.settled(usage, sent.rates, sent.authorised)
         self._check_splits(sent, usage)
         self.pool.calibration = self.pool.calibration.updated(sent.estimated, usage.prompt)
         self._correct(sent, usage, started)
@@ -160,6 +160,13 @@ class Traffic:
         cached = usage.cache_read + usage.cache_write
         if sent.shape is not None and cached:
             self._recall(sent.shape.kept(cached, started, _SHAPE_BLOCKS))
+
+    def renewed(self, sent: Sent, usage: Usage, started: float) -> None:
+        """A request that was sent for nothing but its prefix was answered: it tells of entries, and of no habit.
+
+        What it cost is no waste: its user gave it a budget.
+        """
+        self._correct(sent, usage, started)
 
     def holds(self, digests: Sequence[bytes], now: float) -> bool:
         """Whether an entry of any of these prefixes is believed alive."""

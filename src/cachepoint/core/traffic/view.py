@@ -28,7 +28,7 @@ from cachepoint.core.traffic.kinds import (
     Role,
     bucket,
 )
-from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
+from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast, returns_by_bucket
 from cachepoint.core.traffic.waste import Guards, Waste
 
 
@@ -146,6 +146,12 @@ class View:
         """Whether a kind of boundary promises more than was assumed of it."""
         forecast = self.forecasts.get(kind)
         return forecast is not None and forecast.returns[-1] > prior_forecast(kind).returns[-1]
+
+    def returns(self, step: Step) -> tuple[float, ...]:
+        """The chance that a boundary of this prompt comes back by the end of each bucket of time."""
+        kind, seen = self.kind(step), self.seen.get(step.digest)
+        forecast = self.forecasts.get(kind) or prior_forecast(kind)
+        return returns_by_bucket(forecast, () if seen is None else seen.gaps_by(self.now))
 
     def cold(self, steps: Sequence[Step]) -> tuple[Cold, ...]:
         """The boundaries beyond what is believed alive."""

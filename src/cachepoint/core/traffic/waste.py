@@ -57,10 +57,10 @@ class Waste:
         """The same with one more call under way (or, negative, one fewer)."""
         return replace(self, committed=max(self.committed + surcharge, 0.0))
 
-    def settled(self, usage: Usage, rates: Rates) -> Waste:
-        """The same after a call's usage came in."""
+    def settled(self, usage: Usage, rates: Rates, authorised: float = 0.0) -> Waste:
+        """The same after a call's usage came in; what the user authorised of its surcharge is no waste."""
         surcharge = (rates.write_5m - 1) * usage.cache_write_5m + (rates.write_1h - 1) * usage.cache_write_1h
-        largest = max(self.largest, usage.prompt)
+        surcharge, largest = max(surcharge - authorised, 0.0), max(self.largest, usage.prompt)
         net = max(self.net + surcharge - (1 - rates.read) * usage.cache_read, -WASTE_WRITES * largest)
         return Waste(net, self.committed, self.baseline + usage.prompt, largest)
 

@@ -40,12 +40,20 @@ def check_messages(call: Call) -> None:
     for name in ("anthropic_version", "max_tokens", "messages"):
         if name not in body:
             raise invalid(f"{name}: Field required")
-    if not isinstance(body["max_tokens"], int) or body["max_tokens"] < 1:
-        raise invalid("max_tokens: must be greater than or equal to 1")
+    least = 1 if call.target.streams or _must_answer(body) else 0
+    if not isinstance(body["max_tokens"], int) or body["max_tokens"] < least:
+        raise invalid(f"max_tokens: must be greater than or equal to {least}")
     if not body["messages"]:
         raise invalid("messages: at least one message is required")
     _check_turns(call)
     _check_controls(call)
+
+
+def _must_answer(body: Json) -> bool:
+    """Whether a request asks for what takes output: thinking, an output schema, a forced tool (R3.21)."""
+    output, choice = body.get("output_config") or {}, body.get("tool_choice") or {}
+    thinks = (body.get("thinking") or {}).get("type") == "enabled"
+    return thinks or "format" in output or "output_format" in body or choice.get("type") in ("any", "tool")
 
 
 def _check_turns(call: Call) -> None:

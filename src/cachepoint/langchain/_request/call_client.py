@@ -9,7 +9,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from cachepoint.bedrock.client import CacheClient
+from cachepoint.bedrock.expectations import expecting
 from cachepoint.bedrock.tags import tags
+from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.langchain._request.carried import take_hints
 from cachepoint.langchain._request.system_turns import hoist, seat
@@ -20,7 +22,7 @@ class CallClient:
 
     `connect` makes that client, told what is known of the request's blocks. `on_refused` is told the model that
     refused a message of role "system"; its call is then sent again with those messages in `system`. `run`
-    are the tags of the run that calls, which go into the record.
+    are the tags of the run that calls, which go into the record, and `expected` is what was said of requests to come.
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class CallClient:
         connect: Callable[[Hints], CacheClient],
         on_refused: Callable[[str], None],
         run: Mapping[str, str],
+        expected: Expectation,
     ) -> None:
         # A call that waits for another is made again, and goes on where it was with the same client.
         self._connected = cache(lambda hints: connect(dict(hints)))
         self._on_refused = on_refused
         self._run = run
+        self._expected = expected
 
     def converse(self, **request: Any) -> dict[str, Any]:
         """Send the request the parent built."""
@@ -47,7 +51,7 @@ class CallClient:
         return getattr(self._connected(()), name)
 
     def _send(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        with tags(**self._run):
+        with tags(**self._run), expecting(self._expected):
             return self._seated(operation, request)
 
     def _seated(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:

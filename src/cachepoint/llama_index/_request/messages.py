@@ -19,8 +19,10 @@ from typing import Any, Literal
 from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageRole, ToolCallBlock
 from llama_index.core.bridge.pydantic import BaseModel
 
+from cachepoint.bedrock.expectations import PARAMETER, said_by
 from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._documents.templates import ContextBlock, VolatileBlock
@@ -120,6 +122,22 @@ def with_system_prompt(messages: Sequence[ChatMessage], system_prompt: str | Non
         if message.content == system_prompt:
             return list(messages)
     return [ChatMessage(role=MessageRole.SYSTEM, content=system_prompt), *messages]
+
+
+def said_on_messages(messages: Sequence[ChatMessage]) -> Expectation:
+    """What marks say of requests to come, which are `additional_kwargs["prompt_cache_expect"]`.
+
+    Those of system messages and of this turn count; what was said with an earlier turn was said of that.
+    """
+    begin = max((i for i, message in enumerate(messages) if _is_answer(message)), default=-1)
+    marked = (m for i, m in enumerate(messages) if i > begin or _ROLES[m.role] == "system")
+    return said_by(message.additional_kwargs.get(PARAMETER) for message in marked)
+
+
+def _is_answer(message: ChatMessage) -> bool:
+    calls = message.additional_kwargs.get("tool_calls")
+    called = calls or any(isinstance(block, ToolCallBlock) for block in message.blocks)
+    return _ROLES[message.role] == "assistant" and not called
 
 
 def _calls_beside_blocks(message: ChatMessage) -> Iterator[ToolCallBlock]:
