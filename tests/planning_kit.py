@@ -108,7 +108,7 @@ class Foretold(View):
 
     outlooks: Mapping[bytes, Outlook] = field(default_factory=dict)
 
-    def outlook(self, step: Step, *, changed: bool = False) -> Outlook:  # noqa: ARG002
+    def outlook(self, step: Step, *, changed: bool = False) -> Outlook:
         """What was written down for the boundary, else that it never comes back."""
         return self.outlooks.get(step.digest, NEVER)
 

@@ -6,6 +6,8 @@ within the TTL with chance F, saves N(0.9F - (1 - F)(w - 1)) - (w - 1); the 1h w
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import combinations, product
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning_kit import LATE, NEVER, OFTEN, ONCE, RATES
 
-from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving, surcharge
+from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving, shared_out, surcharge
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL
@@ -128,10 +130,11 @@ def test_the_lifetime_is_the_one_that_saves_more() -> None:
 
 def test_a_longer_lifetime_never_follows_a_shorter_one() -> None:
     # first: 5 x 0.9 - 0.25 = 4.25 at 5m, 4.5 - 1.1875 = 3.3125 at 1h; second: 3.6 - 1.1875 = 2.4125 at 1h only.
-    # Best would be 2,000 x 4.25 + 4,000 x 2.4125; allowed is 2,000 x 3.3125 + 4,000 x 2.4125 = 16,275.
+    # Best would be 2,000 x 4.25 + 4,000 x 2.4125; allowed is 2,000 x 3.3125 + 4,000 x 2.4125 = 16,275. One more reader
+    # of the first shares what an hour of it costs, 2,000 x 0.9375: half is his, 937.5.
     choice = choose([candidate(2000, OFTEN), candidate(6000, Outlook(4, 0, 1))], 0, RATES, BOTH, 4)
     assert picked(choice) == [(2000, "1h"), (6000, "1h")]
-    assert choice.value == pytest.approx(16_275)
+    assert choice.value == pytest.approx(16_275 + 937.5)
 
 
 def test_a_shorter_lifetime_may_follow_a_longer_one() -> None:
@@ -165,7 +168,23 @@ def test_no_other_set_saves_more(ladder: list[tuple[int, Outlook]], start: int, 
                 best = max(best, value)
     choice = choose(candidates, start, RATES, BOTH, slots)
     assert choice.value == pytest.approx(best)
-    assert sum(pick.worth for pick in choice.picks) == pytest.approx(choice.value)
+
+
+def shared(start: float, before: Sequence[Candidate], ttls: Sequence[TTL], last: Candidate) -> float:
+    """What others pay of the hour of the part before the last pick, where both live for one."""
+    gain = saving(last.outlook, RATES, "1h") - max(saving(last.outlook, RATES, "5m"), 0.0)
+    if ttls[-1] == "5m" or gain <= 0:
+        return 0.0
+    begun = before[-2].tokens if len(before) > 1 else float(start)
+    price, others = (before[-1].tokens - begun) * 0.9375, before[-1].outlook.visits - last.outlook.visits
+    return shared_out(price, (last.tokens - before[-1].tokens) * gain, others)
+
+
+def test_others_pay_their_part_of_a_price_and_no_more_than_they_gain() -> None:
+    assert shared_out(1000, 500, 3) == 750  # one of four readers pays a quarter
+    assert shared_out(1000, 100, 3) == 300  # three that gain a hundred each
+    assert shared_out(1000, 500, math.inf) == 1000
+    assert shared_out(1000, 0, 3) == shared_out(1000, 500, 0) == shared_out(1000, -5, 3) == 0
 
 
 def test_what_writing_costs_beyond_no_caching() -> None:

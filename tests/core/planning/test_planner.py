@@ -324,8 +324,12 @@ def test_what_keeping_is_worth_counts_each_part_by_its_own_returns(system: int, 
 
 def test_what_lies_beyond_the_live_prefix_counts_on_both_sides() -> None:
     of = prompt([1000], system=[2000])
+    # Writing the system prompt anew costs 2,000 x 1.15 now, which its 2.6 further readers share: 2,300 / 3.6 = 639. It
+    # promises 2,000 (3.6 x 0.9 - 0.9375 - 3.6 x 0.325) = 2,265 more.
     by = view(of, {0: Outlook(3.60, 0.5, 1), 1: ONCE}, live={0: entry()})
-    assert placed(planned(of, by)) == [(0, "5m", SHARED), (1, "5m", AGAIN)]
+    assert placed(planned(of, by)) == [(0, "1h", AGAIN), (1, "5m", AGAIN)]
+    alone = view(of, {0: Outlook(3.60, 0.5, 1), 1: Outlook(3.60, 1, 1)}, live={0: entry()})
+    assert placed(planned(of, alone)) == [(0, "5m", SHARED), (1, "5m", AGAIN)]
 
 
 # -- the bound on waste --------------------------------------------------------------------------

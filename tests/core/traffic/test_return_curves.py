@@ -13,9 +13,17 @@ from heapq import heappop, heappush
 import pytest
 
 from cachepoint.core.traffic.evidence import AT_RISK, BEGUN, ELSEWHERE, EVENTS, FOLLOWED, HALF_LIFE, NO_COUNTS, Delta
-from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, CurveKey, bucket, coarser
+from cachepoint.core.traffic.kinds import (
+    AGAIN_KIND,
+    COARSE,
+    FIRST_KINDS,
+    N_BUCKETS,
+    UNTIL_5M,
+    CurveKey,
+    bucket,
+    coarser,
+)
 from cachepoint.core.traffic.return_curves import (
-    LATE,
     PRIORS,
     SOON,
     Forecast,
@@ -28,6 +36,7 @@ from cachepoint.core.traffic.return_curves import (
 )
 from cachepoint.core.traffic.view import Step, kinds_of
 
+LATE = tuple(float(index >= UNTIL_5M) for index in range(N_BUCKETS))
 SYSTEM: CurveKey = FIRST_KINDS["system_end"][0]
 AGAIN: CurveKey = AGAIN_KIND["system_end"]
 PRIOR = (0.1125, 0.2625, 0.45, 0.6, 0.69, 0.735, 0.75)
@@ -296,9 +305,17 @@ def test_a_return_that_was_not_read_came_after_five_minutes() -> None:
 def test_a_return_of_which_nothing_more_is_known_came_as_they_do() -> None:
     habits = Habits()
     habits.returned_elsewhere(SYSTEM, None, NOW, read=False)
-    shares = [0.15, 0.2, 0.25, 0.2, 0.12, 0.06, 0.02]  # the steps of the prior's spread
-    assert counts(habits)[EVENTS : EVENTS + 7] == pytest.approx(shares)
-    assert counts(habits)[AT_RISK : AT_RISK + 3] == pytest.approx((1, 0.85, 0.65))
+    # the steps of the prior's spread over five minutes: .15, .2, .25 and .2 of .8, for nothing later was ever seen
+    assert counts(habits)[EVENTS : EVENTS + 7] == pytest.approx((0.1875, 0.25, 0.3125, 0.25, 0, 0, 0))
+    assert counts(habits)[AT_RISK : AT_RISK + 3] == pytest.approx((1, 0.8125, 0.5625))
+
+
+def test_where_late_returns_were_seen_one_of_which_nothing_is_known_may_be_late() -> None:
+    habits = waiting(NOW - 600)
+    habits.observe(Happened(returned=[(SYSTEM, NOW - 600)]), NOW)
+    before = counts(habits)[EVENTS + 4]
+    habits.returned_elsewhere(SYSTEM, None, NOW, read=False)
+    assert counts(habits)[EVENTS + 4] > before
 
 
 def test_how_many_follow_here_says_nothing_once_others_are_known_to_visit() -> None:
@@ -466,12 +483,25 @@ def test_half_of_the_visits_that_return_are_seen_as_half_however_many_come(an_ho
 
 # -- outlook --------------------------------------------------------------------------------------
 
-HALF = Forecast((0.1, 0.2, 0.3, 0.4, 0.45, 0.48, 0.5), 10.0)
+HALF = Forecast((0.1, 0.2, 0.3, 0.4, 0.45, 0.48, 0.5), 10.0, late=True)
 
 
 def test_an_unseen_boundary_is_as_its_kind() -> None:
     # .5 / (1 - .5) visits; of the half that return, .4 come within five minutes and .48 within the hour
     assert outlook(HALF) == pytest.approx(Outlook(1.0, 0.8, 0.96))
+
+
+def test_an_hour_is_never_bought_on_a_prior() -> None:
+    assert outlook(HALF._replace(late=False)) == pytest.approx(Outlook(1.0, 0.8, 0.8))
+    assert outlook(prior_forecast(SYSTEM))[1:] == pytest.approx((0.8, 0.8))
+    assert outlook(prior_forecast(AGAIN), 1, (0, 0, 0, 0, 1, 0, 0))[1:] == pytest.approx((0.4, 0.9))
+
+
+def test_a_kind_shows_late_returns_by_those_between_five_minutes_and_an_hour() -> None:
+    for gap, late in ((200, False), (600, True), (4_000, False)):
+        habits = waiting(NOW)
+        habits.observe(Happened(returned=[(SYSTEM, NOW)]), NOW + gap)
+        assert forecast(habits, NOW + gap).late == late
 
 
 def test_a_kind_that_does_not_last_promises_no_more_than_it_lasts() -> None:

@@ -361,13 +361,20 @@ def test_a_prefix_kept_warm_by_others_came_back_sooner_than_seen() -> None:
     assert as_they_came(counts(traffic, FIRST_SYSTEM))[EVENTS + 3] == pytest.approx(1, rel=0.02)
 
 
-def test_a_turn_never_seen_came_back_elsewhere_late_if_a_point_stood_behind_it() -> None:
+def test_a_turn_never_seen_came_back_elsewhere_and_no_missing_read_says_when() -> None:
     foreign = Cold(b"tail", 2_900, FIRST_TAIL, None)
     traffic = served(Traffic(), sent(point(), foreign=foreign), Usage(input=9))
     found = counts(traffic, FIRST_TAIL, traffic.latest)
-    assert (found[EVENTS + 4], found[ELSEWHERE]) == (1, 1)
-    traffic = served(Traffic(), sent(point(), foreign=foreign._replace(tokens=3_001)), Usage(input=9))
-    assert counts(traffic, FIRST_TAIL, traffic.latest)[EVENTS] == pytest.approx(0.15)  # as such tails do
+    assert (found[EVENTS], found[EVENTS + 4], found[ELSEWHERE]) == pytest.approx((0.1875, 0, 1))  # .15 of .8
+
+
+def test_a_turn_that_ends_as_one_of_ours_was_no_other_processs() -> None:
+    foreign = Cold(b"tail", 2_900, FIRST_TAIL, None)
+    traffic = served(Traffic(), sent(point(), ends_like=(1, 2)), Usage(input=9))
+    traffic = served(traffic, sent(point(), foreign=foreign, before_ends_like=(1, 2)), Usage(input=9))
+    assert FIRST_TAIL not in traffic.habits.curves
+    traffic = served(traffic, sent(point(), foreign=foreign, before_ends_like=(1, 3)), Usage(input=9))
+    assert counts(traffic, FIRST_TAIL, traffic.latest)[ELSEWHERE] == pytest.approx(1)
 
 
 def test_a_turn_never_seen_that_is_read_was_kept_warm() -> None:

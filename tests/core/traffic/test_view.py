@@ -15,7 +15,7 @@ from cachepoint.core.traffic.view import Seen, Step, Turn, View, kinds_of, revis
 from cachepoint.core.traffic.waste import Waste
 
 FIRST, AGAIN = FIRST_KINDS["tail_turns"], AGAIN_KIND["tail_turns"]
-HALF = Forecast((0.1, 0.2, 0.3, 0.4, 0.45, 0.48, 0.5), 10.0)
+HALF = Forecast((0.1, 0.2, 0.3, 0.4, 0.45, 0.48, 0.5), 10.0, late=True)
 OLD = Seen(3.0, 1_000.0, AGAIN, FIRST[2])
 
 
@@ -33,8 +33,8 @@ def test_a_kind_is_again_or_by_the_tokens_a_first_visit_adds() -> None:
 
 def test_an_unseen_boundary_is_expected_back_as_its_kind() -> None:
     assert View(forecasts={FIRST[1]: HALF}).outlook(step(b"new")) == pytest.approx((1.0, 0.8, 0.96))
-    # without a forecast the prior of such tails, .7: .7 / .3 visits, .8 and .98 of the returns in time
-    assert View().outlook(step(b"new")) == pytest.approx((7 / 3, 0.8, 0.98))
+    # without a forecast the prior of such tails, .7: .7 / .3 visits, .8 of the returns in time, none later foreseen
+    assert View().outlook(step(b"new")) == pytest.approx((7 / 3, 0.8, 0.8))
 
 
 def test_a_seen_boundary_is_expected_by_its_visits_and_the_gap_ending_now() -> None:
@@ -93,10 +93,21 @@ def test_boundaries_beyond_what_lives_are_cold_if_named_or_seen() -> None:
 
 def test_a_turn_of_which_nothing_was_seen_was_another_processs() -> None:
     turn = Turn(step(b"tail", 300), b"history")
-    assert View().foreign(turn) == Cold(b"tail", 300.0, FIRST[3], None)
-    assert View().foreign(None) is None
-    assert View(seen={b"history": OLD}).foreign(turn) is None
-    assert View(seen={b"tail": OLD}).foreign(turn) is None
+    assert View().foreign([], turn) == Cold(b"tail", 300.0, FIRST[3], None)
+    assert View().foreign([], None) is None
+    assert View(seen={b"history": OLD}).foreign([], turn) is None
+    assert View(seen={b"tail": OLD}).foreign([], turn) is None
+
+
+def test_others_went_on_where_a_request_ended_or_before_the_conversation() -> None:
+    turn = Turn(step(b"tail", 300), b"history")
+    here = [Step(b"system", "system_end", 50.0), Step(b"asked", "inner", 60.0), Step(b"answer", "inner", 70.0)]
+    passed, ended = OLD._replace(kind=AGAIN_KIND["inner"]), OLD._replace(kind=FIRST[0])
+    assert View(seen={b"system": passed}).foreign(here, turn)
+    assert View(seen={b"system": passed, b"asked": ended}).foreign(here, turn)
+    # it once went on from there in this process: a history that was edited, trimmed or cleared
+    assert View(seen={b"system": passed, b"asked": passed}).foreign(here, turn) is None
+    assert View(seen={b"system": passed}, changed=0).foreign(here, turn) is None
 
 
 def test_after_a_wait_what_lives_is_new_and_what_was_seen_is_not() -> None:

@@ -77,7 +77,7 @@ class Habit(NamedTuple):
 
 
 _SIZES = (1_000, 4_000, 16_000, 64_000)
-"""Limits in tokens of an opening's classes: a call that rephrases a question is smaller than the one that answers it."""
+"""Limits in tokens of an opening's classes: a call that rephrases a question is smaller than one that answers it."""
 
 
 def habit_of(prompt: Prompt, ttl: str) -> Habit:
