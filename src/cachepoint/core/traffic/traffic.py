@@ -241,8 +241,8 @@ class Traffic:
         superseded: list[tuple[CurveKey, float]] = []
         begun: list[CurveKey] = []
         followed: list[CurveKey] = []
-        here = {step[0] for step in steps}
         tails, remembered = self.tails, view.seen.get
+        here = {step[0] for step in steps} if tails else ()
         for index, (digest, role, _, _) in enumerate(steps):
             known, kind = remembered(digest), kinds[index]
             if index in awaited:
