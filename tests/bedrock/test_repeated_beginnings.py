@@ -169,17 +169,16 @@ def test_what_has_a_hint_is_read_anew() -> None:
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
-    """A text of 1,500 bytes has some five cuts and its end; a chat has some 30 boundaries."""
-    with readings(100) as kept:
-        for number in range(20):
+    """A text of 1,500 bytes has some five cuts and its end; a chat of three and its points are some 25 boundaries."""
+    with readings(200) as kept:
+        for number in range(40):
             request = chat(1)
             request["messages"][0] = user(f"Chat {number} " + "word " * 300)
             converse.read(request, KEY, CLAUDE)
-        sizes = [len(reading.boundaries) for reading in kept._kept.values()]
-        assert sum(sizes) <= 100
-        assert len(sizes) > 1
-        before = converse.read(request, KEY, CLAUDE)
-        assert before == cold(converse, request)
+        assert 100 < sum(reading.weight for reading in kept._kept.values()) <= 200
+        newest = list(kept._kept)
+        assert converse.read(request, KEY, CLAUDE) == cold(converse, request)
+        assert set(kept._kept) == set(newest)  # the last one was still there
 
 
 def test_no_text_is_kept() -> None:

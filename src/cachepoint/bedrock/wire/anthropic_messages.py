@@ -160,6 +160,8 @@ def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> list
     """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
     hinted = {where.message for where in hints}
     traces: list[Trace] = []
+    if len(messages) == 1 and isinstance(messages[0].get("content"), str):  # a question alone seldom comes again
+        return traces
     for number, message in enumerate(messages):
         content, before = message.get("content"), len(traces)
         if number not in hinted:

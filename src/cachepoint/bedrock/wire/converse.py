@@ -179,6 +179,8 @@ def _message_traces(messages: Sequence[Mapping[str, Any]], hints: Hints) -> list
     """What the blocks of the messages are known again by, up to the first that is to be looked at each time."""
     hinted = {where.message for where in hints}
     traces: list[Trace] = []
+    if len(messages) == 1 and len(messages[0].get("content") or ()) == 1:  # a question alone seldom comes again
+        return traces
     for number, message in enumerate(messages):
         content = message.get("content") or ()
         before = len(traces)

@@ -9,7 +9,6 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation, Said
@@ -139,12 +138,15 @@ class Prefixes:
         boundaries, remembered = self.prompt.boundaries, self.view.seen.get
         seen = [remembered(boundary[2]) for boundary in boundaries]
         found = []
-        for index, (here, after) in enumerate(pairwise([*seen, None])):
-            if here is after or here is None:  # what always came together is the same value, and most of it did
+        after, visits_after = None, 0
+        for index in range(len(seen) - 1, -1, -1):
+            here = seen[index]
+            if here is after:  # what always came together is the same value, and most of it did
                 continue
-            fewer = here.visits - (after.visits if after is not None else 0)
-            if fewer > 0:
-                found.append((fewer * boundaries[index].tokens, index))
+            visits = here.visits if here is not None else 0
+            if visits > visits_after:
+                found.append(((visits - visits_after) * boundaries[index].tokens, index))
+            after, visits_after = here, visits
         return tuple(index for _, index in sorted(found, reverse=True))
 
     def _can_split_at(self, cuts: tuple[bytes, ...]) -> bool:

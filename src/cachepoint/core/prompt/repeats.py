@@ -24,7 +24,9 @@ Trace = tuple[object, ...]
 """What a block is known again by, within one process: its length and hash, behind what else makes it what it is."""
 
 READ_BOUNDARIES_KEPT = 16_384
-"""In all readings together; one takes some 500 bytes with its block and its mark, so that these stay below 8 MiB."""
+"""In all readings together; one takes some 500 bytes with its block and its trace, so that these stay below 8 MiB."""
+_SLACK = 8
+"""Room is made for an eighth of all at a time, so that it is seldom counted."""
 POINTS_APART = 16
 """Blocks between two points, besides those near the end: a point is a hash's state of some 400 bytes."""
 
@@ -72,6 +74,11 @@ class Reading:
     starts: Sequence[int]
     plain: Collection[ListKey]
 
+    @property
+    def weight(self) -> int:
+        """What it takes, in boundaries: a point takes about two, and the rest of it four."""
+        return len(self.boundaries) + 2 * len(self.points) + 4
+
     def point(self, traces: Sequence[Trace]) -> int:
         """The deepest point at which blocks with these traces can go on from here, 0 where there is none."""
         for count in sorted(self.points, reverse=True):
@@ -89,6 +96,7 @@ class Readings:
 
     def __init__(self, most: int = READ_BOUNDARIES_KEPT) -> None:
         self._most = most
+        self._weight = 0
         self._kept: dict[Trace, Reading] = {}
 
     def get(self, origin: Trace) -> Reading | None:
@@ -97,17 +105,26 @@ class Readings:
 
     def put(self, origin: Trace, reading: Reading) -> None:
         """Keep one in the place of the last from there; those used longest ago give way."""
-        if len(reading.boundaries) > self._most:
+        before = self._kept.pop(origin, None)
+        self._weight -= before.weight if before is not None else 0
+        if reading.weight > self._most:
             return
-        self._kept.pop(origin, None)
         self._kept[origin] = reading
+        self._weight += reading.weight
+        if self._weight > self._most:
+            self._make_room()
+
+    def _make_room(self) -> None:
         kept = list(self._kept.items())
-        over = sum(len(each.boundaries) for _, each in kept) - self._most
-        for oldest, each in kept:
-            if over <= 0:
+        weight = sum(
+            reading.weight for _, reading in kept
+        )  # counted anew, for threads may have counted past each other
+        for origin, reading in kept:
+            if weight <= self._most - self._most // _SLACK:
                 break
-            self._kept.pop(oldest, None)
-            over -= len(each.boundaries)
+            self._kept.pop(origin, None)
+            weight -= reading.weight
+        self._weight = weight
 
 
 READINGS = Readings()

@@ -24,6 +24,7 @@ from cachepoint.errors import ConfigurationError
 
 # Tokens x price needs some 30 digits at most; with 60 no amount is ever rounded.
 _EXACT = Context(prec=60, traps=[InvalidOperation, DivisionByZero])
+_NOTHING = Decimal(0)
 _TOKENS_PER_PRICE = 6  # prices are per 10**6 tokens
 
 
@@ -113,19 +114,31 @@ class TokenPrices:
 
     def amount(self, usage: Usage) -> Decimal | None:
         """What the tokens cost in USD; None when a class with tokens has no price."""
-        return self._amount(usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output)
+        parts = self.parts(usage)
+        return None if parts is None else _usd(*parts)
 
-    def _amount(self, *tokens: int) -> Decimal | None:
-        """The same for tokens of each class."""
-        total = Decimal(0)
-        prices = (self.input, self.cache_read, self.cache_write_5m, self.cache_write_1h, self.output)
-        for count, price in zip(tokens, prices, strict=True):
-            if not count:
-                continue
-            if price is None:
+    def parts(self, usage: Usage) -> tuple[Decimal, ...] | None:
+        """What the tokens cost by class, output second, in millionths of a USD; None as above."""
+        parts = []
+        for count, price in (
+            (usage.input, self.input),
+            (usage.output, self.output),
+            (usage.cache_read, self.cache_read),
+            (usage.cache_write_5m, self.cache_write_5m),
+            (usage.cache_write_1h, self.cache_write_1h),
+        ):
+            if count and price is None:
                 return None
-            total = _EXACT.add(total, _EXACT.multiply(price, count))
-        return _EXACT.scaleb(total, -_TOKENS_PER_PRICE)
+            parts.append(_EXACT.multiply(price, count) if count and price is not None else _NOTHING)
+        return tuple(parts)
+
+
+def _usd(*parts: Decimal) -> Decimal:
+    total = _NOTHING
+    for part in parts:
+        if part is not _NOTHING:
+            total = _EXACT.add(total, part)
+    return _EXACT.scaleb(total, -_TOKENS_PER_PRICE)
 
 
 def _price(value: object, where: str) -> Decimal:
@@ -164,12 +177,11 @@ class ModelPrices:
     def cost(self, usage: Usage, prices_as_of: str = "") -> Cost | None:
         """The cost of a call; None when a class with tokens has no price."""
         prices = self.for_prompt(usage.prompt)
-        writes = usage.cache_write_5m, usage.cache_write_1h
-        usd = prices._amount(usage.input, usage.cache_read, *writes, usage.output)
-        uncached = prices._amount(usage.prompt, 0, 0, 0, usage.output)
-        written = prices._amount(0, 0, *writes, 0)
-        if usd is None or uncached is None or written is None:
+        parts = prices.parts(usage)
+        if parts is None:
             return None
+        usd, written = _usd(*parts), _usd(*parts[3:])
+        uncached = _usd(_EXACT.multiply(prices.input, usage.prompt), parts[1])
         return Cost(usd, uncached, _EXACT.subtract(uncached, usd), prices_as_of, written)
 
 

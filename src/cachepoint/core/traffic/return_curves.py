@@ -199,10 +199,10 @@ def as_they_came(counts: Sequence[float]) -> list[float]:
     Two keepers of the same evidence may both have found that of one return: no more are moved than there are.
     """
     result = list(counts)
+    if not any(result[SOONER:]):
+        return result
     for late in range(UNTIL_5M, N_BUCKETS):
         moved = min(counts[SOONER + late - UNTIL_5M], counts[EVENTS + late])
-        if not moved:
-            continue
         result[EVENTS + late] -= moved
         result[EVENTS + UNTIL_5M - 1] += moved
         for index in range(AT_RISK + UNTIL_5M, AT_RISK + late + 1):

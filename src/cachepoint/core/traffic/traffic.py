@@ -265,12 +265,12 @@ class Traffic:
         superseded: list[tuple[CurveKey, float]] = []
         begun: list[CurveKey] = []
         followed: list[CurveKey] = []
-        here = {step[0] for step in steps}
         tails, remembered = self.tails, view.seen.get
+        here = {step[0] for step in steps} if tails else ()
         for index, (digest, role, _, _) in enumerate(steps):
-            known, kind = remembered(digest), kinds[index]
+            known = remembered(digest)
             if index in awaited:
-                waits.append(kind)
+                waits.append(kinds[index])
             if known is not None:
                 if known.waits_since is not None:
                     returned.append((known.kind, known.waits_since))
@@ -279,7 +279,7 @@ class Traffic:
             if role == "cut":  # hundreds in a long text
                 continue
             if known is None or not known.kind[1]:
-                begun.append(kind)
+                begun.append(kinds[index])
             if known is not None:
                 followed.append(known.kind)
                 if known.born != known.kind:

@@ -198,26 +198,34 @@ def revisited(
     result: list[tuple[bytes, Seen]] = []
     shared: dict[tuple[int, int, bool], Seen] = {}  # by identity, which is quicker to look up; all live meanwhile
     passed: dict[tuple[tuple[float, ...], float | None], tuple[float, tuple[float, ...]]] = {}
-    key, after = (0, 0, False), None
+    last_before, last_kind, last_waits, after = None, None, False, None
     for index, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-        before = seen.get(step[0])
-        here = (id(before), id(kind), index in awaited)
-        if here != key or after is None:
-            key, after = here, shared.get(here)
-        if after is None:
-            waits_since = now if key[2] else None
-            if before is None:
-                after = Seen(1.0, now, kind, kind, (), waits_since)
-            else:
-                since = before[4], before[1]
-                fades_gaps = passed.get(since)
-                if fades_gaps is None:
-                    fades_gaps = passed[since] = before.faded_by(now), before.gaps_by(now)
-                times = before.times * fades_gaps[0] + 1
-                after = Seen(times, now, kind, before.born, fades_gaps[1], waits_since)
-            shared[key] = after
+        before, waits = seen.get(step[0]), index in awaited
+        if after is None or before is not last_before or kind is not last_kind or waits is not last_waits:
+            last_before, last_kind, last_waits = before, kind, waits
+            key = (id(before), id(kind), waits)
+            after = shared.get(key)
+            if after is None:
+                after = shared[key] = _visited(before, kind, now if waits else None, passed, now)
         result.append((step[0], after))
     return result
+
+
+def _visited(
+    before: Seen | None,
+    kind: CurveKey,
+    waits_since: float | None,
+    passed: dict[tuple[tuple[float, ...], float | None], tuple[float, tuple[float, ...]]],
+    now: float,
+) -> Seen:
+    """What is remembered after one more visit; `passed` keeps what time did to gaps, by these and the last visit."""
+    if before is None:
+        return Seen(1.0, now, kind, kind, (), waits_since)
+    since = before.gaps, before.last
+    found = passed.get(since)
+    if found is None:
+        found = passed[since] = before.faded_by(now), before.gaps_by(now)
+    return Seen(before.times * found[0] + 1, now, kind, before.born, found[1], waits_since)
 
 
 def with_gap(gaps: tuple[float, ...], gap: float) -> tuple[float, ...]:

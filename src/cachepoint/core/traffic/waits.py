@@ -33,6 +33,8 @@ class Ages:
 
     def slots(self) -> list[tuple[float, int]]:
         """The mean beginning and the count of each slot, oldest first."""
+        if not self._starts:
+            return []
         slots = zip(self._starts, self._counts, self._later, strict=True)
         return [(start + later / count, count) for start, count, later in slots if count]
 
