@@ -63,7 +63,7 @@ def test_inner_blocks_go_before_outer_ones_and_end_with_them(bedrock: Bedrock) -
 def test_threads_that_run_in_a_copy_of_the_context_are_told(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
     with cachepoint.expect(ends=False), ThreadPoolExecutor(1) as pool:
-        pool.submit(contextvars.copy_context().run, client.converse, **QUESTION).result()
+        pool.submit(contextvars.copy_context().run, lambda: client.converse(**QUESTION)).result()
     assert placed(bedrock) == TAIL
 
 

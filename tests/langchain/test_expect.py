@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langchain_kit import LONG, Json, sent, told
 
@@ -17,7 +17,7 @@ from cachepoint.langchain import CacheAwareChatBedrockConverse
 
 Model = CacheAwareChatBedrockConverse
 EXPECT = "prompt_cache_expect"
-GOES_ON: Json = {"configurable": {EXPECT: {"ends": False}}}
+GOES_ON: RunnableConfig = {"configurable": {EXPECT: {"ends": False}}}
 MARK: Json = {EXPECT: {"ends": False}}
 
 
@@ -49,7 +49,7 @@ async def test_a_config_says_it_whatever_the_method(model: Model, method: str) -
 
 
 def test_the_config_of_a_chain_reaches_the_model(model: Model) -> None:
-    chain = RunnableLambda(lambda question: [HumanMessage(question)]) | model
+    chain: Any = RunnableLambda(lambda question: [HumanMessage(question)]) | model
     assert was_told(chain.invoke(LONG, GOES_ON))
     inside: Any = RunnableLambda(lambda question: model.invoke([HumanMessage(question)]))
     assert was_told(inside.invoke(f"Else: {LONG}", GOES_ON))
