@@ -365,7 +365,7 @@ class Exchange:
         self.sent = sent_record(
             prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
         )
-        habit = self.question.habit if self.question else None
+        habit = self.view.habit
         if rule is not None and habit is not None and self.view.followed is not None:
             self.sent = replace(self.sent, shadowed=self._shadowed(prompt, rule, habit))
         if self.policy.learn:

@@ -302,10 +302,14 @@ class _Planner:
         return points
 
     def _shared(self, end: int, taken: Collection[int]) -> Iterator[int]:
-        """Where most requests parted before, then the ends of context, system and tools; without text to split."""
+        """Where most requests parted before, then the ends of context, system, tools and the system prompt's blocks.
+
+        None is inside a text, which would have to be split for it.
+        """
         ends = [i for i, name in self.prefixes.named.items() if name in ("tools_end", "system_end", "context_end")]
         parted = [i for i in self.prefixes.parted if not self.prefixes.is_cut(i)]
-        for boundary in dict.fromkeys((*parted, *sorted(ends, reverse=True))):
+        system = self.prompt.ends[self.prompt.tools_end + 1 : self.prompt.system_end]
+        for boundary in dict.fromkeys((*parted, *sorted(ends, reverse=True), *system)):
             if boundary >= end or boundary in taken or self.prefixes.size(boundary).high < self._minimum:
                 continue
             if self.prefixes.where(boundary).section not in self.view.refused:

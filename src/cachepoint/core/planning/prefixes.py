@@ -94,11 +94,21 @@ class Prefixes:
 
     def outlook(self, boundary: int) -> Outlook:
         """What to expect of a boundary: by the traffic, and by what the user said, which goes before it."""
-        changed = self.view.changed is not None and boundary >= self.view.changed
-        learned = self.view.outlook(step(self.named, self.prompt, boundary), changed=changed)
+        learned = self._learned(boundary)
         return (
             learned if self.expected == NOTHING_SAID else self.said.outlook(boundary, learned, self._visits(boundary))
         )
+
+    def _learned(self, boundary: int) -> Outlook:
+        """What the traffic says; nothing behind a text that changed comes back unless that does."""
+        changed = self.view.changed
+        behind = changed is not None and boundary >= changed
+        found = self.view.outlook(step(self.named, self.prompt, boundary), changed=behind)
+        return found._replace(visits=min(found.visits, self._of_the_change.visits)) if behind else found
+
+    @cached_property
+    def _of_the_change(self) -> Outlook:
+        return self.view.outlook(step(self.named, self.prompt, self.view.changed or 0), changed=True)
 
     def told(self, boundary: int) -> bool:
         """Whether that outlook is what the user said."""

@@ -100,7 +100,8 @@ def _tail(blocks: Sequence[Block], last: int) -> Role:
         message = block.where.message
         sizes.append(block.tokens)
     if not answered:
-        return "tail_single"
+        # An agent asks again as soon as it has called a tool.
+        return "tail_turns" if blocks[0].where.section == "tools" else "tail_single"
     # Where the model may call tools, documents put in for one turn come back within it.
     stuffed = blocks[0].where.section != "tools" and len(sizes) > 1 and sizes[0] > STUFFED * max(sizes[1:])
     return "tail_stuffed" if stuffed else "tail_turns"

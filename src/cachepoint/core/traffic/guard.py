@@ -19,7 +19,7 @@ from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import FAMILY, OURS, Habit
 
 HABITS_KEPT = 64
-"""Habits told apart; what is more is judged as one."""
+"""Habits told apart; what is more is judged as one …"""
 DEVIATIONS = 2.0
 """Standard deviations of the difference that a lead must exceed."""
 PERTURBED = 0.01
@@ -34,7 +34,8 @@ COUNTED_BY_HALF = 1_800.0
 SPENT_ON_CHANGING = 0.5
 """The share of a lead that may be spent on going over: the rest stays won, however many prefixes live."""
 
-_OTHERS = Habit("", tools=False, system=False, size=-1)
+OTHERS = Habit("", tools=False, system=False, size=0.0)
+"""… which is this."""
 
 
 class Followed(NamedTuple):
@@ -69,20 +70,27 @@ class Guard:
     standings: dict[Habit, Standing] = field(default_factory=dict)
     _handicaps: tuple[float, ...] = ()
 
+    def known(self, habit: Habit) -> Habit:
+        """The habit that a request counts to: one like it that came before, else its own."""
+        if habit in self.standings:
+            return habit
+        found = next((each for each in self.standings if each.like(habit)), None)
+        if found is None:
+            found = habit if len(self.standings) < HABITS_KEPT else OTHERS
+            self.standings.setdefault(found, Standing())
+        return found
+
     def followed(self, habit: Habit) -> Followed:
-        """Which plan a request of a habit is to follow."""
-        standing = self._standing(habit)
-        if standing is None:
-            return Followed()
+        """Which plan a request of a known habit is to follow."""
+        standing = self.standings[habit]
         lead = standing.costs[OURS] - standing.costs[standing.followed]
         return Followed(standing.followed, SPENT_ON_CHANGING * lead - standing.charged)
 
     def began(self, shadowed: Shadowed) -> None:
         """A request was sent and its response began."""
-        standing = self._standing(shadowed.habit)
-        if standing is None:
-            known = len(self.standings) < HABITS_KEPT
-            standing = self.standings[shadowed.habit if known else _OTHERS] = Standing()
+        standing = self.standings.get(shadowed.habit)
+        if standing is None:  # of another process, or of one that was forgotten
+            return
         apart = max(shadowed.at - standing.at, 0.0) if standing.at > -math.inf else 0.0
         faded, left = math.exp2(-apart / HALF_LIFE), math.exp2(-apart / COUNTED_BY_HALF)
         owed, longer = standing.owed, shadowed.longer
@@ -96,9 +104,6 @@ class Guard:
         standing.largest = max(standing.largest, shadowed.largest)
         standing.at = max(standing.at, shadowed.at)
         self._change_over(standing, shadowed.habit)
-
-    def _standing(self, habit: Habit) -> Standing | None:
-        return self.standings.get(habit) or self.standings.get(_OTHERS)
 
     def _change_over(self, standing: Standing, habit: Habit) -> None:
         """Follow another plan where that leads by more than noise."""

@@ -67,24 +67,27 @@ class Habit(NamedTuple):
     """What kind of request it is, as far as that shows without its text: requests of a kind are judged together.
 
     A conversation keeps its habit: what one of its requests writes another reads, so that no plan can be judged by
-    its openings alone. `ttl` is that of the policy; `size` the class of all up to the end of the first message.
+    its openings alone. `ttl` is that of the policy; `size` is in tokens, of all up to the end of the first message.
     """
 
     ttl: str
     tools: bool
     system: bool
-    size: int
+    size: float
+
+    def like(self, other: Habit) -> bool:
+        """Whether both are one: a call that rephrases a question is a small part of the one that answers it."""
+        return self[:3] == other[:3] and other.size <= ALIKE * self.size and self.size <= ALIKE * other.size
 
 
-_SIZES = (1_000, 4_000, 16_000, 64_000)
-"""Limits in tokens of an opening's classes: a call that rephrases a question is smaller than one that answers it."""
+ALIKE = 2.0
+"""Times as large as another an opening may be and still be of its habit."""
 
 
 def habit_of(prompt: Prompt, ttl: str) -> Habit:
     """The habit of a request."""
     opening = next((boundary for place, boundary in _places(prompt, -1) if place == "first_message"), -1)
-    tokens = prompt.boundaries[opening].tokens
-    return Habit(ttl, prompt.tools_end >= 0, prompt.system_end >= 0, sum(tokens >= limit for limit in _SIZES))
+    return Habit(ttl, prompt.tools_end >= 0, prompt.system_end >= 0, prompt.boundaries[opening].tokens)
 
 
 def places(prompt: Prompt, sections: tuple[Section, ...], common: int) -> dict[int, int]:

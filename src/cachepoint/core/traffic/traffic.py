@@ -82,7 +82,7 @@ class Traffic:
         `history` is the digest at the end of the history of a prompt that has turns. The last step
         is the prompt's tail. A request without a `habit` is not guarded.
         """
-        view, kinds = self._view(steps, now, habit)
+        view, kinds = self._view(steps, now, self.pool.guard.known(habit) if habit else None)
         self.latest = max(self.latest, now)
         self._remember(steps, kinds, view, history, now)
         return view
@@ -201,7 +201,7 @@ class Traffic:
         view = View(
             seen, entries, self.habits.forecasts(set(kinds), now), self.pool.calibration, self.pool.learned_minimum,
             self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now,
-            known=reached, alive=alive, shadows=shadows, followed=self._followed(steps, kinds, habit, now),
+            known=reached, alive=alive, shadows=shadows, habit=habit, followed=self._followed(steps, kinds, habit, now),
             common=common, changed=changed, withdrawn=self.habits.forecasts(new, now, withdrawn=True),
         )  # fmt: skip
         if habit is not None:

@@ -29,6 +29,7 @@ from cachepoint.core.traffic.kinds import (
     bucket,
 )
 from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast, returns_by_bucket
+from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.waste import Guards, Waste
 
 
@@ -85,7 +86,7 @@ class View:
     """What the traffic knows about one request's boundaries, before that request.
 
     `known` and `alive` are how far, in likely tokens, boundaries were seen before and entries live. `shadows` are the
-    plans that could read a prefix, `followed` the one to follow, None where
+    plans that could read a prefix, `habit` is what the request counts to, `followed` the plan to follow, None where
     the request is not guarded. `common` is the last boundary shared with the last
     request of the same habit. From boundary `changed` on stands what is another text than in that request, by
     convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts.
@@ -106,6 +107,7 @@ class View:
     known: float = 0.0
     alive: float = 0.0
     shadows: Mapping[bytes, int] = field(default_factory=dict)
+    habit: Habit | None = None
     followed: Followed | None = None
     common: int = -1
     changed: int | None = None
