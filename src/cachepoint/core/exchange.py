@@ -262,7 +262,9 @@ class Exchange:
         if prompt is None:
             return None
         history = prompt.end(prompt.history_end).digest if prompt.has_turns and prompt.history_end >= 0 else None
-        habit = habit_of(prompt, self.policy.ttl) if self.policy.mode == "auto" and self.policy.learn else None
+        habit = None
+        if self.policy.mode == "auto" and self.policy.learn and prompt.blocks:
+            habit = habit_of(prompt, self.policy.ttl)
         self.question = Question(steps(prompt), history, self.policy.learn, habit)
         self.prompt = prompt
         return None

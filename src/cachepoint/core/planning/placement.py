@@ -48,9 +48,6 @@ class Choice(NamedTuple):
 
 NOTHING = Choice(0.0, ())
 
-LONGER_MARGIN = 0.25
-"""The longer TTL must be expected to save its extra price and this share of it."""
-
 
 def saving(outlook: Outlook, rates: Rates, ttl: TTL, *, written: bool = True) -> float:
     """Expected saving a token of prefix, in input prices; `written`: it has to be written first."""
@@ -138,7 +135,7 @@ def shared_out(price: float, gain: float, others: float) -> float:
 
 def _longer(rates: Rates) -> float:
     """What the longer TTL must promise beyond the shorter one, a token."""
-    return (1 + LONGER_MARGIN) * (rates.write_1h - rates.write_5m)
+    return rates.write_1h - rates.write_5m
 
 
 def surcharge(picks: Sequence[Pick], start: float, rates: Rates) -> float:

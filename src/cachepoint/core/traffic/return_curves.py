@@ -463,6 +463,18 @@ def returns_by_bucket(forecast: Forecast, gaps: Sequence[float] = ()) -> tuple[f
     return tuple(found)
 
 
+def first_outlook(first: Forecast, again: Forecast) -> Outlook:
+    """What to expect of a boundary not seen before: that it comes back, and then as those that came back before."""
+    next_one, later = outlook(first), outlook(again)
+    visits = min(first.returns[-1] * (1 + later.visits), first.visits)
+    share = min(1 / visits, 1.0) if visits else 1.0
+    return Outlook(
+        visits,
+        share * next_one.within_5m + (1 - share) * later.within_5m,
+        share * next_one.within_1h + (1 - share) * later.within_1h,
+    )
+
+
 def _for_ever(cumulative: Sequence[float]) -> float:
     """The visits that follow if the chance of a return never changes."""
     returns = min(max(cumulative[-1], 1e-6), 1 - 1e-6)

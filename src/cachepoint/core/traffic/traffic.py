@@ -25,7 +25,7 @@ from cachepoint.core.traffic.entries import (
     by_life,
 )
 from cachepoint.core.traffic.guard import Followed
-from cachepoint.core.traffic.kinds import NAMED, STATIC, CurveKey
+from cachepoint.core.traffic.kinds import AGAIN_KIND, NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.return_curves import SOON, Habits, Happened
@@ -198,9 +198,10 @@ class Traffic:
         new = set() if changed is None else {
             kind for kind, step in zip(kinds[changed:], steps[changed:], strict=True) if step.digest not in seen
         }  # fmt: skip
+        later = {AGAIN_KIND[step.role] for step in steps if step.role in STATIC and step.digest not in seen}
         view = View(
-            seen, entries, self.habits.forecasts(set(kinds), now), self.pool.calibration, self.pool.learned_minimum,
-            self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now,
+            seen, entries, self.habits.forecasts({*kinds, *later}, now), self.pool.calibration,
+            self.pool.learned_minimum, self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now,
             known=reached, alive=alive, shadows=shadows, habit=habit, followed=self._followed(steps, kinds, habit, now),
             common=common, changed=changed, withdrawn=self.habits.forecasts(new, now, withdrawn=True),
         )  # fmt: skip

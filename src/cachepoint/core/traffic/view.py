@@ -28,7 +28,14 @@ from cachepoint.core.traffic.kinds import (
     Role,
     bucket,
 )
-from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast, returns_by_bucket
+from cachepoint.core.traffic.return_curves import (
+    Forecast,
+    Outlook,
+    first_outlook,
+    outlook,
+    prior_forecast,
+    returns_by_bucket,
+)
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.waste import Guards, Waste
 
@@ -139,8 +146,10 @@ class View:
         """
         kind, seen = self.kind(step), self.seen.get(step.digest)
         if seen is None:
-            forecast = self.withdrawn.get(kind) if changed else None
-            return outlook(forecast or self.forecasts.get(kind) or prior_forecast(kind))
+            found = self.withdrawn.get(kind) if changed else None
+            first = found or self.forecasts.get(kind) or prior_forecast(kind)
+            again = self.forecasts.get(AGAIN_KIND[step.role])
+            return outlook(first) if again is None else first_outlook(first, again)
         forecast = self.forecasts.get(kind) or prior_forecast(kind)
         return outlook(forecast, seen.visits, seen.gaps_by(self.now))
 
