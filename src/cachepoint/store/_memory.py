@@ -14,6 +14,7 @@ from operator import add, gt, sub
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
+from cachepoint.core.traffic.guard import Guard
 from cachepoint.core.traffic.kinds import NAMED
 from cachepoint.core.traffic.latest import EMPTY, Latest, Room
 from cachepoint.core.traffic.pool import Pool, Scope
@@ -202,7 +203,7 @@ class MemoryStore:
             model = _FURTHER
             found = self._pools.get(model)
         if found is None:
-            found = self._pools[model] = Pool()
+            found = self._pools[model] = Pool(guard=Guard(self.key))
             self._share_out_curves()
         return found
 

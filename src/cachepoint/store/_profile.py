@@ -15,6 +15,7 @@ from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.rules import parse_model_id
 from cachepoint.core.traffic.entries import Entry
 from cachepoint.core.traffic.evidence import N_COUNTERS, added
+from cachepoint.core.traffic.guard import Guard
 from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, N_BUCKETS, CurveKey, coarser
 from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.traffic import Traffic
@@ -61,7 +62,7 @@ def read(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Pool], dict[str
         models = content["models"].items() if "models" in content else [(_model(name), scopes[name]) for name in scopes]
         pools: dict[str, Pool] = {}
         for model, plain in models:
-            _tell(pools.setdefault(model, Pool()), plain)
+            _tell(pools.setdefault(model, Pool(guard=Guard(key))), plain)
         return (
             key,
             pools,

@@ -1,9 +1,9 @@
 """The guard: which static plan, if any, has been cheaper than the planner by more than noise, and is followed.
 
-It is an expert's game with the static plans and the unguarded planner as experts, played for each habit on its own.
-What each would have cost is known from its shadow. The cheapest is followed after a lead that chance does not
-explain, with a perturbation drawn once for each plan (Hutter and Poland, "Adaptive Online Prediction by Following
-the Perturbed Leader", JMLR 6, 2005); docs/planner.md has the bound.
+The static plans and the unguarded planner are experts in a game that each habit plays on its own. What each would
+have cost is known from its shadow. Followed is the one that is cheapest so far, where to the cost of each a handicap
+is added that was drawn once and grows with the bill (Hutter and Poland, "Adaptive Online Prediction by Following the
+Perturbed Leader", JMLR 6, 2005): a lead has to be larger than what chance explains. docs/planner.md has the bound.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from typing import NamedTuple
 
 from cachepoint.core.traffic.evidence import HALF_LIFE
 from cachepoint.core.traffic.shadows import Shadowed
-from cachepoint.core.traffic.static_plans import FAMILY, OURS, Habit
+from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, Habit
 
 HABITS_KEPT = 64
 """Habits told apart; what is more is judged as one …"""
-DEVIATIONS = 2.0
-"""Standard deviations of the difference that a lead must exceed."""
-PERTURBED = 0.01
-"""The share of the bill by which plans are perturbed: what chance alone may decide …"""
-PERTURBED_LEAST = 0.25
-"""… and the least, in largest prompts."""
+HANDICAP = 0.005
+"""The unit of the handicaps, as a share of the cheapest plan's bill …"""
+HANDICAP_LEAST = 0.5
+"""… and at least this share of the largest prompt: about what one prefix costs that is written and lost."""
 PRIOR = 0.5
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
@@ -47,7 +45,7 @@ class Followed(NamedTuple):
 
 @dataclass(slots=True)
 class Standing:
-    """How the plans of one habit stand: costs, squared differences to the plan followed, and charges paid.
+    """How the plans of one habit stand: what each has cost, and what changing over to the one followed has.
 
     What was paid for an hour of life counts as that hour goes by; `owed` is what has not counted yet. Otherwise a plan
     would look dear for what it has just laid out.
@@ -55,7 +53,6 @@ class Standing:
 
     costs: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
     owed: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
-    squares: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
     followed: int = OURS
     charged: float = 0.0
     largest: float = 0.0
@@ -95,10 +92,8 @@ class Guard:
         faded, left = math.exp2(-apart / HALF_LIFE), math.exp2(-apart / COUNTED_BY_HALF)
         owed, longer = standing.owed, shadowed.longer
         costs = [cost - longer[plan] + owed[plan] * (1 - left) for plan, cost in enumerate(shadowed.costs)]
-        ours = costs[standing.followed]
         for plan, cost in enumerate(costs):
             standing.costs[plan] = standing.costs[plan] * faded + cost
-            standing.squares[plan] = standing.squares[plan] * faded + (ours - cost) ** 2
             owed[plan] = owed[plan] * left + longer[plan]
         standing.charged = standing.charged * faded + shadowed.charge
         standing.largest = max(standing.largest, shadowed.largest)
@@ -106,26 +101,19 @@ class Guard:
         self._change_over(standing, shadowed.habit)
 
     def _change_over(self, standing: Standing, habit: Habit) -> None:
-        """Follow another plan where that leads by more than noise."""
-        if not self._handicaps:
-            self._handicaps = handicaps(self.seed)
-        now = standing.followed
-        scale = max(PERTURBED * standing.costs[now], PERTURBED_LEAST * standing.largest)
-        here, best, found = standing.costs[now] + self._handicaps[now] * scale, 0.0, now
-        for plan, cost in enumerate(standing.costs):
-            if plan < OURS and habit.ttl not in ("auto", FAMILY[plan].ttl) and FAMILY[plan].places:
-                continue
-            lead = here - cost - self._handicaps[plan] * scale - DEVIATIONS * math.sqrt(standing.squares[plan])
-            if lead > best:
-                best, found = lead, plan
-        if found != now:
-            standing.squares[now] = standing.squares[found]
-            standing.squares[found] = 0.0
-            standing.followed, standing.charged = found, 0.0
+        """Follow the plan that leads."""
+        self._handicaps = self._handicaps or handicaps(self.seed)
+        unit = max(HANDICAP * min(standing.costs), HANDICAP_LEAST * standing.largest)
+        allowed = (
+            plan for plan in range(OURS + 1) if plan in (NOTHING, OURS) or habit.ttl in ("auto", FAMILY[plan].ttl)
+        )
+        first = min([*allowed, OURS], key=lambda plan: standing.costs[plan] + self._handicaps[plan] * unit)
+        if first != standing.followed:
+            standing.followed, standing.charged = first, 0.0
 
 
 def handicaps(seed: bytes) -> tuple[float, ...]:
-    """What each plan's cost is perturbed by, in units of the perturbation: less its luck, more the rarer it is held."""
+    """The handicap of each plan in units: more the less it is held likely to begin with, less its luck."""
     prior = [(1 - PRIOR) / len(FAMILY)] * len(FAMILY) + [PRIOR]
     return tuple(-math.log(share) + math.log(_drawn(seed, plan)) for plan, share in enumerate(prior))
 
