@@ -6,7 +6,7 @@ read it, and when. Whatever a plan points at is alive from then on, read or writ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -72,7 +72,7 @@ class Shadows:
             )
             self.slots[digest] = (*kept, (shadowed.at, bits))
 
-    def lost(self, digests: Mapping[bytes, object], before: float) -> None:
+    def lost(self, digests: Iterable[bytes], before: float) -> None:
         """The service no longer had what was sure to be there: what plans had of it by then is gone as well."""
         for digest in digests:
             slots = tuple(slot for slot in self.slots.get(digest, ()) if slot[0] >= before)

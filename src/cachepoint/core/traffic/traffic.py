@@ -328,6 +328,8 @@ class Traffic:
             self._settle_point(point, sent, cached, started, last=point is sent.points[-1])
         if sent.read is not None:
             self._settle_read(sent.read, usage, started)
+            if sent.shadowed is not None and sent.shape is not None and not arrived(sent.read, usage.cache_read):
+                self.shadows.lost(sent.shape.digests, sent.shadowed.at)
         self._learn_minimum(sent, cached)
 
     def _settle_point(self, point: SentPoint, sent: Sent, cached: int, started: float, *, last: bool) -> None:
