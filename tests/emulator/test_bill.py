@@ -132,8 +132,8 @@ def spend(model_id: str, region: str, *, ttl: str = "5m", text: str = LONG_TEXT,
     return cost.usd, emulator.bill().total
 
 
-def amount_of(counted_as: Callable[[TokenPrices], TokenPrices]) -> Callable[[TokenPrices, Usage], Decimal | None]:
-    right = TokenPrices.amount
+def parts_of(counted_as: Callable[[TokenPrices], TokenPrices]) -> Callable[[TokenPrices, Usage], object]:
+    right = TokenPrices.parts
     return lambda prices, usage: right(counted_as(prices), usage)
 
 
@@ -194,15 +194,15 @@ BROKEN: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
         {"model_id": f"us-gov.{SONNET}", "region": "us-gov-west-1"},
     ),
     "5m write": (
-        TokenPrices, "amount", amount_of(lambda prices: replace(prices, cache_write_5m=prices.cache_write_1h)),
+        TokenPrices, "parts", parts_of(lambda prices: replace(prices, cache_write_5m=prices.cache_write_1h)),
         {"model_id": f"us.{SONNET}", "region": "us-east-1"},
     ),
     "1h write": (
-        TokenPrices, "amount", amount_of(lambda prices: replace(prices, cache_write_1h=prices.cache_write_5m)),
+        TokenPrices, "parts", parts_of(lambda prices: replace(prices, cache_write_1h=prices.cache_write_5m)),
         {"model_id": f"us.{SONNET}", "region": "us-east-1", "ttl": "1h"},
     ),
     "read": (
-        TokenPrices, "amount", amount_of(lambda prices: replace(prices, cache_read=prices.input)),
+        TokenPrices, "parts", parts_of(lambda prices: replace(prices, cache_read=prices.input)),
         {"model_id": f"us.{SONNET}", "region": "us-east-1"},
     ),
 }  # fmt: skip

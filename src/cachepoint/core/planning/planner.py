@@ -308,7 +308,7 @@ class _Planner:
         """
         ends = [i for i, name in self.prefixes.named.items() if name in ("tools_end", "system_end", "context_end")]
         parted = [i for i in self.prefixes.parted if not self.prefixes.is_cut(i)]
-        system = self.prompt.ends[self.prompt.tools_end + 1 : max(self.prompt.system_end, 0)]  # -1: there is none
+        system = self.prompt.ends[self.prompt.tools_end + 1 : max(self.prompt.system_end, 0)]
         for boundary in dict.fromkeys((*parted, *sorted(ends, reverse=True), *system)):
             if boundary >= end or boundary in taken or self.prefixes.size(boundary).high < self._minimum:
                 continue

@@ -201,9 +201,10 @@ class Traffic:
         later = {AGAIN_KIND[step.role] for step in steps if step.role in STATIC and step.digest not in seen}
         view = View(
             seen, entries, self.habits.forecasts({*kinds, *later}, now), self.pool.calibration,
-            self.pool.learned_minimum, self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed, tuple(self.recent), now=now,
-            known=reached, alive=alive, shadows=shadows, habit=habit, followed=self._followed(steps, kinds, habit, now),
-            common=common, changed=changed, withdrawn=self.habits.forecasts(new, now, withdrawn=True),
+            self.pool.learned_minimum, self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed,
+            tuple(self.recent), now=now, known=reached, alive=alive, shadows=shadows, habit=habit,
+            followed=self._followed(steps, kinds, habit, now), common=common, changed=changed,
+            withdrawn=self.habits.forecasts(new, now, withdrawn=True),
         )  # fmt: skip
         if habit is not None:
             self.opened[habit] = now
