@@ -13,7 +13,8 @@ from cachepoint.core.planning.prefixes import Prefixes
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.provider.rules import ModelRule
-from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.kinds import FIRST_KINDS
+from cachepoint.core.traffic.return_curves import Forecast, Outlook
 from cachepoint.core.traffic.view import View
 
 
@@ -115,6 +116,35 @@ def test_beside_named_boundaries_those_where_most_part_fill_ten_places() -> None
     # the end of system and, of thirteen others, the nine deepest
     assert boundaries(listed(of, view(of, visits=visits(13)))) == [*range(4, 14)]
     assert boundaries(listed(of, view(of, visits=visits(3)))) == [0, 1, 2, 13]
+
+
+PROVEN, PRIOR = Forecast((0.5,) * 7), Forecast((0.1,) * 7)
+"""More than is assumed of a kind that must prove itself, and as much."""
+
+
+def test_ends_of_blocks_never_seen_before_are_weighed_once_their_kind_came_back() -> None:
+    of = prompt([1500, 1500, 100])
+    inner = FIRST_KINDS["inner"]  # 1,504 tokens are of the class up to 2,048, 3,004 of that up to 4,096
+    assert boundaries(listed(of, view(of))) == [2]
+    assert boundaries(listed(of, view(of, forecasts={inner[5]: PRIOR, inner[6]: PRIOR}))) == [2]
+    assert boundaries(listed(of, view(of, forecasts={inner[5]: PRIOR, inner[6]: PROVEN}))) == [1, 2]
+    # one that was seen before must part from what follows
+    assert boundaries(listed(of, view(of, forecasts={inner[6]: PROVEN}, visits={1: 1, 2: 1}))) == [2]
+
+
+def test_of_many_new_blocks_the_first_and_the_last_four_are_weighed() -> None:
+    of = prompt([1000] * 13)
+    by = view(of, forecasts=dict.fromkeys(FIRST_KINDS["inner"], PROVEN))
+    assert boundaries(listed(of, by)) == [*range(4), *range(8, 13)]
+
+
+def test_the_last_cut_of_a_new_text_is_weighed_once_its_kind_came_back() -> None:
+    of = prompt([two_parts(400), 100, two_parts(400)])  # boundaries: a cut 0, 1, 2, a cut 3, the tail 4
+    cuts = dict.fromkeys(FIRST_KINDS["cut"], PROVEN)
+    assert boundaries(listed(of, view(of, forecasts=cuts), minimum=500)) == [3, 4]
+    assert boundaries(listed(of, view(of, forecasts=cuts), minimum=500, may_cut=False)) == [4]
+    assert boundaries(listed(of, view(of, forecasts=cuts, visits={3: 1, 4: 1}), minimum=500)) == [4]
+    assert boundaries(listed(of, view(of, forecasts=dict.fromkeys(cuts, PRIOR)), minimum=500)) == [4]
 
 
 def test_however_many_are_named_five_places_are_for_where_requests_part() -> None:

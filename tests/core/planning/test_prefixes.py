@@ -110,7 +110,7 @@ def test_from_what_looks_volatile_on_every_prefix_does() -> None:
 
 def test_named_boundaries_are_the_ends_of_tools_system_context_and_the_tail() -> None:
     of = prompt([Part(1000, context=True), 100], tools=[100], system=[100])
-    assert prefixes(of, view(of)).named == {0: "tools_end", 1: "system_end", 2: "context_end", 3: "tail_single"}
+    assert prefixes(of, view(of)).named == {0: "tools_end", 1: "system_end", 2: "context_end", 3: "tail_turns"}
     assert STEADY.samples == 1
 
 

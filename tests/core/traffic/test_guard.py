@@ -1,0 +1,280 @@
+"""When a static plan is followed: by how much it leads, and what may be paid for going over to it.
+
+Unless said otherwise nothing is perturbed, and all but two plans cost so much that they are out of the game. Plans
+that are 1,000 tokens apart in each of n requests have a lead of 1,000 n; two deviations are 2,000 times the root of n.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachepoint.core.traffic.guard import HABITS_KEPT, OTHERS, Followed, Guard, handicaps
+from cachepoint.core.traffic.shadows import Shadowed
+from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, Habit, StaticPlan
+
+NOW = 1_000_000.0
+HABIT = Habit("auto", tools=False, system=True, size=1000)
+SHORT, HOUR = (FAMILY.index(StaticPlan(("system",), ttl)) for ttl in ("5m", "1h"))
+END = FAMILY.index(StaticPlan(("end",)))
+OUT = 1e9
+DAY = 86_400
+
+
+def guard(perturbed: Mapping[int, float] | None = None, habit: Habit = HABIT) -> Guard:
+    """A guard that knows a habit; `perturbed` are handicaps, 0 by default."""
+    found = Guard(b"", {}, tuple((perturbed or {}).get(plan, 0.0) for plan in range(OURS + 1)))
+    assert found.known(habit) == habit
+    return found
+
+
+def asked(
+    by: Guard,
+    costs: Mapping[int, float],
+    times: int = 1,
+    at: float = NOW,
+    *,
+    longer: Mapping[int, float] | None = None,
+    charge: float = 0.0,
+    largest: float = 0.0,
+    habit: Habit = HABIT,
+) -> Guard:
+    """So many requests at the same time, with what plans would have paid."""
+    everyone = range(OURS + 1)
+    hours = [(longer or {}).get(plan, 0.0) for plan in everyone]
+    for _ in range(times):
+        by.began(Shadowed(habit, at, [costs.get(plan, OUT) for plan in everyone], hours, (), charge, largest))
+    return by
+
+
+AHEAD = {OURS: 3000.0, SHORT: 2000.0}
+
+
+def test_to_begin_with_the_planner_is_followed() -> None:
+    assert guard().followed(HABIT) == Followed(OURS, 0.0) == Followed()
+    assert asked(guard(), {OURS: 3000.0, SHORT: 3000.0}, 100).followed(HABIT).plan == OURS
+
+
+@pytest.mark.parametrize(("times", "plan"), [(4, OURS), (5, SHORT)])
+def test_a_plan_is_followed_that_leads_by_more_than_two_deviations(times: int, plan: int) -> None:
+    # 4 x 1,000 = 2,000 x 2; 5 x 1,000 > 2,000 x 2.24
+    assert asked(guard(), AHEAD, times).followed(HABIT).plan == plan
+
+
+def test_a_lead_that_chance_explains_is_none() -> None:
+    by = guard()
+    for _ in range(20):  # 500 a request, and deviations of 4,000 and 3,000: 20,000 < 2 x the root of 40 x 12.5 million
+        asked(by, {OURS: 6000.0, SHORT: 2000.0})
+        asked(by, {OURS: 3000.0, SHORT: 6000.0})
+    assert by.followed(HABIT).plan == OURS
+
+
+def test_of_several_that_lead_the_one_furthest_ahead_is_followed() -> None:
+    # 7 x 1,000 - 2 x 2,646 = 1,708; of the other 7 x 900 - 2 x 2,381 = 1,538; both lead at the fifth, by 528 and 475
+    costs = {OURS: 3000.0, END: 2000.0, SHORT: 2100.0}
+    assert asked(guard(), costs, 5).followed(HABIT).plan == END
+    assert asked(guard(), {OURS: 3000.0, END: 2100.0, SHORT: 2000.0}, 5).followed(HABIT).plan == SHORT
+
+
+def test_who_falls_behind_by_more_than_noise_is_left_again() -> None:
+    by = asked(guard(), AHEAD, 5)
+    behind = {OURS: 2000.0, SHORT: 3000.0}
+    # The lead of five is used up first; the deviations of five were between the same two:
+    # (13 - 5) 1,000 < 2,000 x the root of 18, (14 - 5) 1,000 > 2,000 x the root of 19
+    assert asked(by, behind, 13).followed(HABIT).plan == SHORT
+    assert asked(by, behind, 1).followed(HABIT).plan == OURS
+
+
+def test_what_was_seen_of_a_third_plan_stays_seen() -> None:
+    by = asked(guard(), {OURS: 3000.0, SHORT: 2000.0, END: 2000.0}, 5)
+    assert by.followed(HABIT).plan == SHORT  # of two as good the first
+    # five squares are from the planner: 6 x 1,000 < 2,000 x the root of 11, 7 x 1,000 > 2,000 x the root of 12
+    assert asked(by, {SHORT: 3000.0, END: 2000.0}, 6).followed(HABIT).plan == SHORT
+    assert asked(by, {SHORT: 3000.0, END: 2000.0}, 1).followed(HABIT).plan == END
+
+
+def test_evidence_of_yesterday_counts_half() -> None:
+    by = asked(guard(), AHEAD, 4)
+    standing = by.standings[HABIT]
+    asked(by, {OURS: 3000.0, SHORT: 3000.0}, at=NOW + DAY)
+    assert standing.costs[OURS] - standing.costs[SHORT] == pytest.approx(4000 / 2)
+    assert standing.squares[SHORT] == pytest.approx(4e6 / 2)
+    assert standing.costs[OURS] == pytest.approx(4 * 3000 / 2 + 3000)
+
+
+def test_a_clock_set_back_makes_nothing_of_what_was_seen() -> None:
+    by = asked(guard(), AHEAD, 4)
+    asked(by, AHEAD, at=NOW - DAY)
+    assert by.followed(HABIT).plan == SHORT
+    asked(by, AHEAD, at=NOW)  # and what fades, fades by the newest
+    assert by.standings[HABIT].costs[OURS] == pytest.approx(6 * 3000)
+
+
+# -- hours ----------------------------------------------------------------------------------------
+
+
+def test_what_an_hour_costs_counts_as_the_hour_goes_by() -> None:
+    by = asked(guard(), {OURS: 3000.0, HOUR: 9000.0}, longer={HOUR: 4000.0})
+    costs = by.standings[HABIT].costs
+    assert costs[HOUR] == 5000
+    kept = 0.5 ** (1800 / DAY)
+    asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 1800)  # half of it after half an hour
+    assert costs[HOUR] == pytest.approx(5000 * kept + 2000)
+    asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 3600)  # and half of what is left
+    assert costs[HOUR] == pytest.approx((5000 * kept + 2000) * kept + 1000)
+    assert costs[OURS] == pytest.approx(3000 * kept**2)
+
+
+def test_a_plan_that_just_paid_for_an_hour_is_not_taken_for_dear() -> None:
+    # 16,000 against 6,000 as paid, 6,000 against 6,000 as it counts by now
+    by = asked(guard(), {OURS: 16_000.0, SHORT: 6000.0}, 20, longer={OURS: 10_000.0})
+    assert by.followed(HABIT).plan == OURS
+    # half an hour later half of it counts
+    asked(by, {OURS: 6000.0, SHORT: 6000.0}, at=NOW + 1800)
+    standing = by.standings[HABIT]
+    assert standing.costs[OURS] - standing.costs[SHORT] == pytest.approx(100_000)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 60.0, 1800.0, 7200.0]), st.integers(0, 4000)), max_size=8))
+def test_of_what_hours_cost_no_more_counts_than_was_paid(paid: list[tuple[float, int]]) -> None:
+    by, now, total = guard(), NOW, 0.0
+    for gap, more in paid:
+        now, total = now + gap, total + more
+        asked(by, {OURS: 0.0, HOUR: float(more)}, at=now, longer={HOUR: float(more)})
+        standing = by.standings[HABIT]
+        assert standing.costs[HOUR] + standing.owed[HOUR] <= total * (1 + 1e-9)
+        assert min(standing.costs[HOUR], standing.owed[HOUR]) >= 0
+
+
+# -- perturbation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("times", "plan"), [(8, OURS), (9, SHORT)])
+def test_a_plan_with_a_handicap_must_lead_by_more(times: int, plan: int) -> None:
+    # a quarter of 10,000 more: 8,000 - 2,500 < 2,000 x 2.83, 9,000 - 2,500 > 2,000 x 3
+    assert asked(guard({SHORT: 1.0}), AHEAD, times, largest=10_000).followed(HABIT).plan == plan
+
+
+@pytest.mark.parametrize(("times", "plan"), [(11, OURS), (12, SHORT)])
+def test_where_that_is_more_the_handicap_is_of_the_bill(times: int, plan: int) -> None:
+    # ten times 1% of 4,000 a request: n (1,000 - 400) > 2,000 x the root of n from n = 11.1 on
+    costs = {OURS: 4000.0, SHORT: 3000.0}
+    assert asked(guard({SHORT: 10.0}), costs, times).followed(HABIT).plan == plan
+
+
+def test_the_planner_may_be_the_one_with_the_handicap() -> None:
+    # 1,000 + 2,500 > 2,000; without it 1,000 < 2,000
+    assert asked(guard({OURS: 1.0}), AHEAD, 1, largest=10_000).followed(HABIT).plan == SHORT
+
+
+def test_the_largest_prompt_is_the_largest_there_was() -> None:
+    by = asked(guard({SHORT: 1.0}), AHEAD, 1, largest=10_000)
+    assert asked(by, AHEAD, 7, largest=10).followed(HABIT).plan == OURS
+    assert asked(by, AHEAD, 1, largest=10).followed(HABIT).plan == SHORT
+
+
+def test_handicaps_are_the_same_for_a_seed_and_others_for_another() -> None:
+    assert handicaps(b"one") == handicaps(b"one")
+    assert not set(handicaps(b"one")) & set(handicaps(b"two"))
+    assert len(set(handicaps(b"one"))) == OURS + 1
+    assert len(handicaps(b"a long seed " * 20)) == OURS + 1
+
+
+def test_handicaps_are_drawn_for_each_plan_by_how_likely_it_is_held() -> None:
+    drawn = [handicaps(b"%d" % seed) for seed in range(200)]
+    # the planner is held for right in one of two cases, each of 33 static plans in one of 66; the mean of -ln u is 1
+    ours = [each[OURS] for each in drawn]
+    static = [handicap for each in drawn for handicap in each[:OURS]]
+    assert max(ours) <= math.log(2)
+    assert max(static) <= math.log(66)
+    assert statistics.mean(ours) == pytest.approx(math.log(2) - 1, abs=0.2)
+    assert statistics.mean(static) == pytest.approx(math.log(66) - 1, abs=0.05)
+    assert statistics.stdev(static) == pytest.approx(1, abs=0.1)
+
+
+def test_a_guard_draws_by_its_seed() -> None:
+    def until(seed: bytes) -> int:
+        by = Guard(seed)
+        by.known(HABIT)
+        return next(n for n in range(1, 1000) if asked(by, AHEAD, largest=10_000).followed(HABIT).plan != OURS)
+
+    mine = handicaps(b"one")
+    more = (mine[SHORT] - mine[OURS]) * 2500
+    assert until(b"one") == next(n for n in range(1, 1000) if n * 1000 - 2000 * n**0.5 > more)
+    assert len({until(b"%d" % seed) for seed in range(10)}) > 1
+
+
+# -- what may be paid for going over -------------------------------------------------------------
+
+
+def test_half_of_the_lead_may_be_spent_on_going_over() -> None:
+    by = asked(guard(), AHEAD, 5)
+    assert by.followed(HABIT) == Followed(SHORT, 2500.0)
+    asked(by, AHEAD, charge=1200.0)
+    assert by.followed(HABIT) == Followed(SHORT, 3000.0 - 1200.0)
+    asked(by, {OURS: 3000.0, SHORT: 3000.0}, at=NOW + DAY)  # what was paid fades as the lead does
+    assert by.followed(HABIT).credit == pytest.approx((3000 - 1200) / 2)
+
+
+def test_what_going_over_cost_is_forgotten_with_the_next_change() -> None:
+    by = asked(guard(), {**AHEAD, END: 3000.0}, 5)
+    asked(by, {**AHEAD, END: 3000.0}, charge=2000.0)
+    # one plan is 6,000 behind the other, of which one square of 1,000 is known; then it is 3,000 better each time:
+    # 7 x 3,000 - 6,000 < 2 x the root of 64 million, 8 x 3,000 - 6,000 > 2 x the root of 73 million
+    better = {OURS: 3000.0, SHORT: 3000.0, END: 0.0}
+    assert asked(by, better, 7).followed(HABIT).plan == SHORT
+    assert asked(by, better).followed(HABIT) == Followed(END, (14 * 3000 - 6 * 3000) / 2)
+
+
+# -- habits ---------------------------------------------------------------------------------------
+
+
+def test_each_habit_is_judged_by_its_own_requests() -> None:
+    by, other = guard(), HABIT._replace(tools=True)
+    by.known(other)
+    asked(by, AHEAD, 5)
+    asked(by, {OURS: 2000.0, SHORT: 3000.0}, 5, habit=other)
+    assert (by.followed(HABIT).plan, by.followed(other).plan) == (SHORT, OURS)
+
+
+def test_a_request_counts_to_the_habit_that_is_like_it() -> None:
+    by = guard()
+    assert by.known(HABIT._replace(size=2000)) == HABIT
+    assert by.known(HABIT._replace(size=500)) == HABIT
+    far = HABIT._replace(size=2001)
+    assert by.known(far) == far
+    assert by.known(HABIT._replace(size=2000)) == HABIT
+    assert by.known(far) == far
+
+
+def test_beyond_sixty_four_habits_all_others_are_one() -> None:
+    by = Guard()
+    habits = [HABIT._replace(size=4.0**power) for power in range(HABITS_KEPT + 10)]
+    assert [by.known(habit) for habit in habits] == [*habits[:HABITS_KEPT], *[OTHERS] * 10]
+    assert [by.known(habit) for habit in habits] == [*habits[:HABITS_KEPT], *[OTHERS] * 10]
+    assert len(by.standings) == HABITS_KEPT + 1 == 65
+
+
+def test_a_request_of_a_habit_that_is_not_known_teaches_nothing() -> None:
+    by = Guard()
+    asked(by, AHEAD, 10)
+    assert by.standings == {}
+
+
+@pytest.mark.parametrize(
+    ("ttl", "cheapest", "followed"),
+    [
+        ("auto", HOUR, HOUR), ("auto", SHORT, SHORT), ("auto", NOTHING, NOTHING),
+        ("5m", HOUR, OURS), ("5m", SHORT, SHORT), ("5m", NOTHING, NOTHING),
+        ("1h", HOUR, HOUR), ("1h", SHORT, OURS), ("1h", NOTHING, NOTHING),
+    ],
+)  # fmt: skip
+def test_who_fixes_a_lifetime_gets_no_plan_of_another(ttl: str, cheapest: int, followed: int) -> None:
+    habit = HABIT._replace(ttl=ttl)
+    by = asked(guard(habit=habit), {OURS: 3000.0, cheapest: 2000.0}, 5, habit=habit)
+    assert by.followed(habit).plan == followed
