@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def _plain_pool(pool: Pool, told: Mapping[bytes, Seen]) -> dict[str, Any]:
     return {
         "calibration": [pool.calibration.factor, pool.calibration.spread, pool.calibration.samples],
         "learned_minimum": pool.learned_minimum,
+        "won": pool.waste.carried(),
         "curves": list(pool.habits.counted(max(pool.habits.newest, 0.0)).items()),
         # A boundary seen once says nothing a fresh process would not assume; most boundaries are such.
         "seen": {
@@ -115,6 +117,8 @@ def _tell(pool: Pool, plain: Mapping[str, Any]) -> None:
     pool.habits.undated = {kind: added(told.get(kind), curves.get(kind)) for kind in {**told, **curves}}
     pool.calibration = max(pool.calibration, Calibration(*plain["calibration"]), key=lambda known: known.samples)
     pool.learned_minimum = max(pool.learned_minimum, plain["learned_minimum"])
+    won = {role: float(plain["won"].get(role, 0.0)) for role in AGAIN_KIND} if "won" in plain else {}
+    pool.waste = pool.waste.with_purses({role: amount for role, amount in won.items() if 0 < amount < inf})
     for digest, (times, kind, born, gaps) in plain["seen"].items():
         own, known = tuple(gaps and _of(N_BUCKETS, gaps)), pool.told.get(bytes.fromhex(digest))
         if known is None or times > known.times:

@@ -104,12 +104,3 @@ def _extend(
         if choice.value + worth > best.value:
             best = Choice(choice.value + worth, (*choice.picks, Pick(candidate, ttl, worth)))
     return best
-
-
-def surcharge(picks: Sequence[Pick], start: float, rates: Rates) -> float:
-    """What writing these picks costs beyond no caching, in input tokens."""
-    total = 0.0
-    for pick in picks:
-        total += (pick.candidate.tokens - start) * (rates.write(pick.ttl) - 1)
-        start = pick.candidate.tokens
-    return total

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cachepoint.core.planning.reasons import Placed, Rejected, Repair
 from cachepoint.core.prompt.prompt import ListKey, Mark, Prompt, Where
 from cachepoint.core.provider.rules import TTL
+from cachepoint.core.traffic.waste import Risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Plan:
     """Checkpoints for one request; `marks` are the user's own, which they replace, `plain` as in Prompt.
 
     A dialect's `apply` needs nothing else, and its `undo` gives the request back. `rejected` are the places
-    not used; without a checkpoint there is at least one.
+    not used; without a checkpoint there is at least one. `risk` is what it can cost beyond no caching.
     """
 
     checkpoints: tuple[Checkpoint, ...] = ()
@@ -75,6 +76,7 @@ class Plan:
     splits: tuple[Split, ...] = ()
     plain: frozenset[ListKey] = frozenset()
     expected: Expected = Expected()
+    risk: Risk = Risk()
 
     @property
     def changes_nothing(self) -> bool:

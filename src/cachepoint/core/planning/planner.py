@@ -8,21 +8,25 @@ spare slots for prefixes that others share; the user's marks; legality.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
-from cachepoint.core.planning.placement import Candidate, Choice, Pick, choose, nested, saving, surcharge
+from cachepoint.core.planning.placement import Candidate, Choice, choose, nested, saving
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.prefixes import Live, Prefixes
 from cachepoint.core.planning.reasons import HeldCode, Placed, Rejected
+from cachepoint.core.planning.risk import segments
 from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.view import View
+from cachepoint.core.traffic.waste import Risk
 
 
 def plan(prompt: Prompt, rule: ModelRule | None, policy: CachePolicy, view: View, rates: Rates, now: float) -> Plan:
@@ -55,7 +59,7 @@ class _Planner:
         cap = min(self.policy.max_checkpoints, self.rule.max_checkpoints)
         own: list[Checkpoint] = []
         if (nothing := self._none_of_our_own(cap)) is None:
-            own = self._own(cap - len({mark.boundary for mark in marks}))
+            own = self._affordable(marks, cap - len({mark.boundary for mark in marks}))
         elif not self.prompt.marks:
             self.rejected.append(Rejected("", nothing))
         live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
@@ -82,7 +86,7 @@ class _Planner:
             return "not_marked"
         if not cap:
             return "none_allowed"
-        return "allowance_spent" if self.view.waste.overdrawn(self.prefixes.total, self.rates) else None
+        return None
 
     def _marks(self) -> Iterator[Checkpoint]:
         for mark in self.prompt.marks:
@@ -105,13 +109,13 @@ class _Planner:
         found = shortlist(self.prefixes, self.rule, self._minimum, may_cut=may_cut)
         self.rejected += found.rejected
         kept, base = self._best(found.candidates, slots)
-        picks = self._within_allowance(kept.picks, base)
         points = [
-            self._checkpoint(pick.candidate.boundary, pick.ttl, pick.candidate.reason, pick.worth) for pick in picks
+            self._checkpoint(pick.candidate.boundary, pick.ttl, pick.candidate.reason, pick.worth)
+            for pick in kept.picks
         ]
         points = self._with_read(points, base, slots) if base else self._with_bridge(points, slots)
         points = self._with_shared(points, base, slots)
-        self._explain(found.candidates, kept.picks[len(picks) :], points, slots)
+        self._explain(found.candidates, points, slots)
         return points
 
     def _best(self, candidates: Sequence[Candidate], slots: int) -> tuple[Choice, Live | None]:
@@ -145,14 +149,92 @@ class _Planner:
             start = found.tokens
         return total
 
-    def _within_allowance(self, picks: Sequence[Pick], base: Live | None) -> Sequence[Pick]:
-        """The picks without the deepest ones that would cost more than may be risked."""
-        allowed = self.view.waste.allowance(self.prefixes.total, self.rates)
-        start = base.tokens if base else 0.0
-        while picks and surcharge(picks, start, self.rates) > allowed:
-            self.rejected.append(Rejected(self.prefixes.where(picks[-1].candidate.boundary).path, "allowance_spent"))
-            picks = picks[:-1]
-        return picks
+    def _affordable(self, marks: Sequence[Checkpoint], slots: int) -> list[Checkpoint]:
+        """The best points that may be risked: of both TTLs, or where that is cut short and saves less, of 5m alone."""
+        wanted = self._own(slots)
+        kept = self._within_allowance(marks, wanted, slots)
+        if len(self._ttls) == 1 or self._saving(kept) >= self._saving(wanted):
+            return kept
+        cheaper = replace(self, rule=replace(self.rule, ttls=("5m",)), rejected=[])
+        instead = cheaper._within_allowance(marks, cheaper._own(slots), slots)
+        if self._saving(instead) <= self._saving(kept):
+            return kept
+        self.rejected = cheaper.rejected
+        return instead
+
+    def _saving(self, points: Sequence[Checkpoint]) -> float:
+        """What these points are expected to save, the read of what lives with them, in input tokens."""
+        read = self._read_by(points)
+        written = sum(point.worth for point in points if point.reason.code != "keeps_read")
+        return written + (read.tokens * (1 - self.rates.read) if read else 0.0)
+
+    def _within_allowance(
+        self, marks: Sequence[Checkpoint], points: Sequence[Checkpoint], slots: int
+    ) -> list[Checkpoint]:
+        """The points, of which the deepest are written as far only as what may be risked covers.
+
+        What lives is read all the same, unless not even that is covered: a read that does not come is a write.
+        """
+        base, kept = self._readable, sorted(points, key=lambda point: point.boundary)
+        while kept and not self._covered([*marks, *kept]):
+            lost = kept.pop()
+            self.rejected.append(Rejected(lost.where.path, "allowance_spent"))
+            if base is None or lost.boundary > base.boundary:
+                shorter = self._shortened(lost, [*marks, *kept], base)
+                kept += [shorter] if shorter else []
+            if base is not None and lost.boundary > base.boundary:
+                kept = sorted(self._with_read(kept, base, slots), key=lambda point: point.boundary)
+        return kept
+
+    def _shortened(self, point: Checkpoint, others: Sequence[Checkpoint], base: Live | None) -> Checkpoint | None:
+        """A checkpoint that may not be written in full, at the last boundary up to which it may; None where none is.
+
+        Whoever comes back to a prefix comes back to the beginning of it.
+        """
+        start = max([other.boundary for other in others] + ([base.boundary] if base else [-1])) + 1
+
+        def too_dear(boundary: int) -> bool:
+            return not self._covered([*others, self._checkpoint(boundary, point.ttl, point.reason, 0.0)])
+
+        boundary = start + bisect_left(range(start, point.boundary), x=True, key=too_dear) - 1
+        while boundary >= start and self.prefixes.size(boundary).mid >= self._minimum:
+            if self._may_end(boundary):
+                share = self.prefixes.size(boundary).mid / self.prefixes.size(point.boundary).mid
+                return self._checkpoint(boundary, point.ttl, point.reason, point.worth * share)
+            boundary -= 1
+        return None
+
+    def _may_end(self, boundary: int) -> bool:
+        """Whether a prefix may be written up to here."""
+        if self.prefixes.is_cut(boundary) and not (self.prefixes.splits and self.policy.learn):
+            return False
+        section = self.prefixes.where(boundary).section
+        return section in self.rule.sections and section not in self.view.refused
+
+    def _covered(self, points: Sequence[Checkpoint]) -> bool:
+        return self.view.waste.covers(self._risk(points, self._readable))
+
+    @cached_property
+    def _readable(self) -> Live | None:
+        """The deepest live prefix that can be read by now."""
+        return next((found for found in reversed(self.prefixes.live) if found.entry.readable), None)
+
+    def _risk(self, points: Sequence[Checkpoint], read: Live | None) -> Risk:
+        """What these checkpoints can cost, where a live prefix is to be read."""
+        boundaries = self.prompt.boundaries
+        return Risk(
+            segments(points, lambda boundary: boundaries[boundary].digest, self._role, self.rates),
+            self.prefixes.size(len(boundaries) - 1),
+            price=self.rates.write("1h" if self._ttls == ("1h",) else "5m") - 1,
+            due=read is not None and read.entry.confirmed,
+        )
+
+    def _role(self, point: Checkpoint) -> Role:
+        """Whose purse pays: that of an entry there, else of the boundary wanted, which may be deeper."""
+        entry = self.view.entries.get(self.prompt.boundaries[point.boundary].digest)
+        if entry is not None and entry.stake is not None:
+            return entry.stake.role
+        return point.reason.role if point.reason.code == "expected_again" else self.prefixes.role(point.boundary)
 
     def _with_read(self, points: list[Checkpoint], base: Live, slots: int) -> list[Checkpoint]:
         """With a checkpoint that reads the live prefix, unless one of those wanted is near enough."""
@@ -202,15 +284,13 @@ class _Planner:
     def _explain(
         self,
         candidates: Sequence[Candidate],
-        spent: Sequence[Pick],
         points: Sequence[Checkpoint],
         slots: int,
     ) -> None:
-        """Why the prefix goes uncached from the last checkpoint on; `spent` are the picks the allowance forbade."""
+        """Why the prefix goes uncached from the last checkpoint on."""
         end = max((point.boundary for point in points), default=-1)
-        explained = {pick.candidate.boundary for pick in spent}
         for found in candidates:
-            if found.boundary <= end or found.boundary in explained:
+            if found.boundary <= end:
                 continue
             path = self.prefixes.where(found.boundary).path
             if len(points) >= slots and any(saving(found.outlook, self.rates, ttl) > 0 for ttl in self._ttls):
@@ -247,6 +327,7 @@ class _Planner:
                 read_ttl=read.entry.ttl if read else None,
                 written=max(deepest - read.tokens if read else deepest, 0.0),
             ),
+            risk=self._risk(legal.points, read),
         )
 
     def _split(self, cut: int) -> Split:

@@ -26,7 +26,7 @@ from cachepoint.core.traffic.kinds import (
     bucket,
 )
 from cachepoint.core.traffic.return_curves import Forecast, Outlook, outlook, prior_forecast
-from cachepoint.core.traffic.waste import Guards, Waste
+from cachepoint.core.traffic.waste import Waste
 
 
 class Seen(NamedTuple):
@@ -99,9 +99,9 @@ class View:
     known: float = 0.0
     alive: float = 0.0
 
-    def guarded(self, guards: Guards) -> View:
-        """The same view where other guards bind it."""
-        return replace(self, waste=guards.waste, refused=tuple(sorted(guards.refused)))
+    def with_waste(self, waste: Waste) -> View:
+        """The same view with the accounts as they stand by now."""
+        return replace(self, waste=waste)
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""
