@@ -17,7 +17,7 @@ from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.pool import Scope
-from cachepoint.core.traffic.waste import WASTE_SHARE, Waste
+from cachepoint.core.traffic.waste import Waste
 from cachepoint.store._memory import MemoryStore
 
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
@@ -142,7 +142,7 @@ def over_the_bound(*callers: Caller, price: float = 0.25) -> float:
     """
     bill, uncached = sum(caller.bill for caller in callers), sum(caller.uncached for caller in callers)
     writes = 2 if any(caller.read_once or caller.tried for caller in callers) else 1
-    return bill - uncached * (1 + WASTE_SHARE) - writes * price * max(caller.largest for caller in callers)
+    return bill - uncached * 1.015 - writes * price * max(caller.largest for caller in callers)
 
 
 def as_reported(usage: Usage) -> dict[str, object]:

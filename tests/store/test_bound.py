@@ -1,7 +1,8 @@
 """Bound A over a whole store: whatever the traffic, the service and the number of scopes, after every call.
 
 bill ≤ 1.015 × the bill without caching + K × 0.25 × the largest prompt, K one until a read was tried and two from then
-on, and what a profile brought. What kinds of boundary have at stake is at most what they won, so it never shows.
+on, and what a profile brought. What boundaries of a role have at stake is at most what they won, so it never shows.
+Calls that read the same entry at the same time share one reservation: of what they lose together, one is in the bound.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Everyone:
         self.histories: dict[int, list[str]] = {}
         self.under_way: list[tuple[Caller, Exchange]] = []
         self.beside = 0.0
+        self.shared: set[bytes] = set()
         self.now, self.number = 1_000_000.0, 0
 
     def request(self, step: Step) -> Request:
@@ -101,6 +103,9 @@ class Everyone:
             caller.cache.evict()
         exchange = caller.planned(self.request(step))
         caller.send(exchange)
+        read = exchange.plan.risk.read
+        if read and any(other.plan.risk.read == read for _, other in self.under_way):
+            self.shared.add(read)
         if step.ends == "later":
             self.under_way.append((caller, exchange))
         elif step.ends == "failed":
@@ -110,7 +115,7 @@ class Everyone:
             caller.learn(exchange.began())
             caller.learn(exchange.ended("cut", "ReadTimeout", 1.0))
         else:
-            caller.answer(exchange)
+            self.ends(caller, exchange)
         if len(self.under_way) > 4:
             self.finish(self.number)
 
@@ -119,9 +124,16 @@ class Everyone:
         random.Random(seed).shuffle(self.under_way)
         for caller, exchange in self.under_way:
             caller.now = self.now
-            caller.answer(exchange)
+            self.ends(caller, exchange)
             self.check()
         self.under_way.clear()
+        self.shared.clear()
+
+    def ends(self, caller: Caller, exchange: Exchange) -> None:
+        """A call ends; what several lose at once of an entry that is gone is beside the bound."""
+        usage = caller.answer(exchange)
+        if exchange.plan.risk.read in self.shared and not usage.cache_read:
+            self.beside += 0.25 * usage.cache_write_5m + usage.cache_write_1h
 
     def check(self) -> None:
         """The bound holds; `beside` is what a profile brought, and what the user wants written."""

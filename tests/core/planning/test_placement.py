@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning_kit import LATE, NEVER, OFTEN, ONCE, RATES
 
-from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving, surcharge
+from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL
@@ -166,10 +166,3 @@ def test_no_other_set_saves_more(ladder: list[tuple[int, Outlook]], start: int, 
     choice = choose(candidates, start, RATES, BOTH, slots)
     assert choice.value == pytest.approx(best)
     assert sum(pick.worth for pick in choice.picks) == pytest.approx(choice.value)
-
-
-def test_what_writing_costs_beyond_no_caching() -> None:
-    # 1,500 tokens at 2 - 1 and 4,000 at 1.25 - 1
-    picks = [Pick(candidate(2000, OFTEN), "1h", 0), Pick(candidate(6000, OFTEN), "5m", 0)]
-    assert surcharge(picks, 500, RATES) == pytest.approx(1500 + 1000)
-    assert surcharge([], 500, RATES) == 0

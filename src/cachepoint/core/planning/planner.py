@@ -226,7 +226,8 @@ class _Planner:
             segments(points, lambda boundary: boundaries[boundary].digest, self._role, self.rates),
             self.prefixes.size(len(boundaries) - 1),
             price=self.rates.write("1h" if self._ttls == ("1h",) else "5m") - 1,
-            due=read is not None and read.entry.confirmed,
+            read=boundaries[read.boundary].digest if read else b"",
+            kept=read.tokens if read else 0.0,
         )
 
     def _role(self, point: Checkpoint) -> Role:

@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     """A cache entry believed alive.
 
     `splits` are the digests of the cuts its bytes were split at; `tokens` its exact size, where usage
-    told it, else None. `confirmed` says that usage told of it, `stake` what writing it has cost.
+    told it, else None; `stake` is what writing it has cost.
     """
 
     ttl: TTL
@@ -39,7 +39,6 @@ class Entry(NamedTuple):
     splits: tuple[bytes, ...] = ()
     readable: bool = True
     tokens: int | None = None
-    confirmed: bool = False
     stake: Stake | None = None
 
     def lives(self, now: float) -> bool:

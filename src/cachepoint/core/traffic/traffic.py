@@ -295,10 +295,10 @@ class Traffic:
             used_at = max(started, before.used_at)  # a request that began later may have answered first
             if before.lives(used_at):
                 tokens = cached if last else before.tokens
-                self.entries.put(point.digest, before._replace(used_at=used_at, tokens=tokens, confirmed=True))
+                self.entries.put(point.digest, before._replace(used_at=used_at, tokens=tokens))
                 return
         exact = cached if last else None
-        self.entries.put(point.digest, Entry(point.ttl, started, point.splits, tokens=exact, confirmed=True))
+        self.entries.put(point.digest, Entry(point.ttl, started, point.splits, tokens=exact))
 
     def _settle_read(self, expected: SentPoint, usage: Usage, started: float) -> None:
         came = arrived(expected, usage.cache_read)

@@ -33,7 +33,10 @@ CARRIED = 2.0
 """What a profile carries of a purse, at most, in input prices of the largest prompt: the surcharge of one write for an
 hour, and of one more where the first read of it does not come."""
 
-_NO_AMOUNTS: Mapping[Role, float] = MappingProxyType({})
+Amounts = Mapping[Role, float]
+"""Input tokens by role."""
+_NO_AMOUNTS: Amounts = MappingProxyType({})
+_NO_READERS: Mapping[bytes, Readers] = MappingProxyType({})
 _ROUNDING = 1e-6
 """Sums of tokens are not exact."""
 
@@ -56,14 +59,16 @@ class Segment(NamedTuple):
 class Risk:
     """What a request can cost beyond no caching: everything it sends is written in full, each part at its own TTL.
 
-    `prompt` is the size of the whole, `price` the surcharge a token of one write of it, `due` says that it reads what
-    usage told to be there, and `authorised` is how much of its surcharge the user took over, in input tokens.
+    `prompt` is the size of the whole, `price` the surcharge a token of one write of it. `read` is the digest of the
+    entry it is to read and `kept` the likely tokens of that. `authorised` is how much of its surcharge the user took
+    over, in input tokens.
     """
 
     segments: tuple[Segment, ...] = ()
     prompt: Band = Band(0.0, 0.0, 0.0)
     price: float = 0.25
-    due: bool = False
+    read: bytes = b""
+    kept: float = 0.0
     authorised: float = 0.0
 
     @property
@@ -71,17 +76,35 @@ class Risk:
         """Whether any of it is the planner's."""
         return any(segment.own for segment in self.segments)
 
-    def at(self, size: float) -> dict[Role, float]:
-        """The surcharge by role where the whole prompt has this size: what is wrong of an estimate is wrong of all."""
-        scale, authorised = size / self.prompt.mid if self.prompt.mid else 1.0, self.authorised
-        amounts: dict[Role, float] = {}
+    def at(self, size: float) -> tuple[Amounts, Amounts]:
+        """The surcharge by role where the whole prompt has this size: of what is new, and of what is to be read.
+
+        What is wrong of an estimate is wrong of all of it.
+        """
+        scale, authorised, start = size / self.prompt.mid if self.prompt.mid else 1.0, self.authorised, 0.0
+        new: dict[Role, float] = {}
+        again: dict[Role, float] = {}
         for segment in self.segments:
-            amount = segment.tokens * segment.own * scale
+            inside = min(max(self.kept - start, 0.0), segment.tokens)
+            amount = (segment.tokens - inside) * segment.own * scale
             taken = min(amount, authorised)
             authorised -= taken
-            if amount > taken:
-                amounts[segment.role] = amounts.get(segment.role, 0.0) + amount - taken
-        return amounts
+            _add(new, segment.role, amount - taken)
+            _add(again, segment.role, inside * segment.own * scale)
+            start += segment.tokens
+        return new, again
+
+
+def _add(amounts: dict[Role, float], role: Role, amount: float) -> None:
+    if amount > 0:
+        amounts[role] = amounts.get(role, 0.0) + amount
+
+
+class Readers(NamedTuple):
+    """The calls under way that are to read one entry: how many, and what one of them costs where it is gone."""
+
+    calls: int
+    amounts: Amounts
 
 
 class Stake(NamedTuple):
@@ -116,14 +139,16 @@ class Waste:
     """The accounts of one base model, in input tokens.
 
     `general` and `asked` are surcharges not yet repaid, at the planner's risk and at the user's; `purses` what
-    boundaries of a role have won by reads and not staked; `committed` what calls under way may cost, by role;
-    `baseline` all prompt tokens, `largest` the largest prompt; `paid` says that a read was paid for.
+    boundaries of a role have won by reads and not staked; `committed` what calls under way may write, by role, and
+    `readers` what they may write where the entry is gone that they are to read; `baseline` all prompt tokens,
+    `largest` the largest prompt; `paid` says that a read was paid for.
     """
 
     general: float = 0.0
     asked: float = 0.0
-    purses: Mapping[Role, float] = field(default_factory=lambda: _NO_AMOUNTS)
-    committed: Mapping[Role, float] = field(default_factory=lambda: _NO_AMOUNTS)
+    purses: Amounts = field(default_factory=lambda: _NO_AMOUNTS)
+    committed: Amounts = field(default_factory=lambda: _NO_AMOUNTS)
+    readers: Mapping[bytes, Readers] = field(default_factory=lambda: _NO_READERS)
     baseline: float = 0.0
     largest: float = 0.0
     paid: bool = False
@@ -140,33 +165,44 @@ class Waste:
 
     def _room(self, risk: Risk, size: float) -> float:
         """What is left in the general account at a size of the prompt, with this and all that is under way lost."""
-        new = risk.at(size)
-        beyond = 0.0
-        for role in {**self.committed, **new}:
-            amount = self.committed.get(role, 0.0) + new.get(role, 0.0)
-            beyond += max(amount - self.purses.get(role, 0.0), 0.0)
-        writes = WRITES_PROVEN if self.paid or risk.due else WRITES_UNPROVEN
+        new, again = risk.at(size)
+        lost = dict(self.committed)
+        for amounts in (new, *(readers.amounts for digest, readers in self.readers.items() if digest != risk.read)):
+            for role, amount in amounts.items():
+                _add(lost, role, amount)
+        for role, amount in _either(again, self.readers.get(risk.read)).items():
+            _add(lost, role, amount)
+        beyond = sum(max(amount - self.purses.get(role, 0.0), 0.0) for role, amount in lost.items())
+        writes = WRITES_PROVEN if self.paid or risk.read else WRITES_UNPROVEN
         room = WASTE_SHARE * (self.baseline + size) + writes * risk.price * max(self.largest, size)
         return room - self.general - beyond
 
     def reserved(self, risk: Risk) -> Waste:
-        """The same with one more call under way."""
-        return self._committed(risk, 1)
+        """The same with one more call under way.
+
+        Calls that read the same entry at the same time share one reservation for it: where it is gone it is gone for
+        all of them, and to let one after the other try it would make many calls at once slow, or dear.
+        """
+        if not risk.ours:
+            return self
+        new, again = risk.at(risk.prompt.high)
+        readers = dict(self.readers)
+        if risk.read:
+            before = readers.get(risk.read)
+            readers[risk.read] = Readers(before.calls + 1 if before else 1, _either(again, before))
+        return replace(self, committed=_moved(self.committed, new, 1), readers=readers)
 
     def released(self, risk: Risk) -> Waste:
         """The same with one call fewer under way."""
-        return self._committed(risk, -1)
-
-    def _committed(self, risk: Risk, sign: int) -> Waste:
-        amounts = risk.at(risk.prompt.high) if risk.ours else {}
-        if not amounts:
+        if not risk.ours:
             return self
-        committed = dict(self.committed)
-        for role, amount in amounts.items():
-            committed[role] = committed.get(role, 0.0) + sign * amount
-            if committed[role] <= _ROUNDING:
-                del committed[role]
-        return replace(self, committed=committed)
+        readers, before = dict(self.readers), self.readers.get(risk.read)
+        if before is not None:
+            del readers[risk.read]
+            if before.calls > 1:
+                readers[risk.read] = before._replace(calls=before.calls - 1)
+        committed = _moved(self.committed, risk.at(risk.prompt.high)[0], -1)
+        return replace(self, committed=committed, readers=readers)
 
     def settled(
         self, prompt: float, savings: Sequence[Saving], surcharges: Sequence[Surcharge]
@@ -188,7 +224,7 @@ class Waste:
             general, asked = general + own - from_purse, asked + theirs
             written.append(Stake(known, own - from_purse, theirs) if known else None)
         after = Waste(
-            max(general, 0.0), max(asked, 0.0), purses, self.committed, self.baseline + prompt,
+            max(general, 0.0), max(asked, 0.0), purses, self.committed, self.readers, self.baseline + prompt,
             max(self.largest, prompt), self.paid or any(saving.amount > 0 for saving in savings),
         )  # fmt: skip
         return after, read, written
@@ -208,3 +244,14 @@ class Waste:
         for role, amount in told.items():
             purses[role] = max(purses.get(role, 0.0), amount)
         return replace(self, purses=purses)
+
+
+def _either(amounts: Amounts, readers: Readers | None) -> Amounts:
+    """The greater of two amounts of each role."""
+    others = readers.amounts if readers else _NO_AMOUNTS
+    return {role: max(amounts.get(role, 0.0), others.get(role, 0.0)) for role in {**amounts, **others}}
+
+
+def _moved(amounts: Amounts, by: Amounts, sign: int) -> Amounts:
+    moved = {role: amounts.get(role, 0.0) + sign * by.get(role, 0.0) for role in {**amounts, **by}}
+    return {role: amount for role, amount in moved.items() if amount > _ROUNDING}
