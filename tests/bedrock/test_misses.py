@@ -168,7 +168,9 @@ def test_two_kinds_of_calls_that_take_turns_miss_nothing_once_both_are_cached(be
     client = bedrock.wrapped()
     kinds = [{"toolConfig": {"tools": [SEARCH]}}, {"toolConfig": {"tools": [SEARCH, ANSWER]}}]
     told = [miss(client, {**question(number), **kinds[number % 2]}) for number in range(6)]
-    assert [each["reason"] if each else None for each in told] == [None, "tools_changed", None, None, None, None]
+    # The second kind may be written once a read of the first was paid for, which is by the fourth call.
+    reasons = [each["reason"] if each else None for each in told]
+    assert reasons == [None, "tools_changed", None, "tools_changed", None, None]
 
 
 THINKING: Json = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
@@ -449,11 +451,11 @@ def test_concurrent_write(bedrock: Bedrock) -> None:
 
 
 def test_misses_are_counted_by_reason(bedrock: Bedrock) -> None:
-    client = bedrock.wrapped()
-    for number in range(3):
-        client.converse(**question(number))
+    client = bedrock.wrapped(EXPLICIT)
+    for _ in range(3):
+        client.converse(modelId=SONNET, messages=[user(DOCUMENT, point(), "Why?")])
         bedrock.emulator.evict()
-    client.converse(**question(3))
+    client.converse(modelId=SONNET, messages=[user(DOCUMENT, point(), "Why?")])
     assert client.ledger.totals().misses == {"evicted_or_rerouted": 3}
 
 

@@ -93,7 +93,7 @@ def test_an_estimate_is_taken_for_what_risks_most_within_its_band() -> None:
     assert Waste().reserved(risk(write(4_000), wide=1_000)).committed == {"system_end": 1_250}
 
 
-def test_what_the_user_asked_for_is_always_covered_and_what_he_authorised_is_taken_off() -> None:
+def test_what_the_user_asked_for_is_covered_and_what_he_authorised_taken_off() -> None:
     spent = Waste().spent()
     assert spent.covers(Risk((Segment(b"m", "system_end", 4_000, 0.0, 0.25),), Band(4_000, 4_000, 4_000)))
     assert not spent.covers(risk(write(1)))
