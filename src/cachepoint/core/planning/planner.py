@@ -212,7 +212,8 @@ class _Planner:
         return section in self.rule.sections and section not in self.view.refused
 
     def _covered(self, points: Sequence[Checkpoint]) -> bool:
-        return self.view.waste.covers(self._risk(points, self._readable))
+        risk = self._risk(points, self._readable)
+        return self.view.waste.covers(risk) and (not risk.ours or self.view.waste.sustains(risk))
 
     @cached_property
     def _readable(self) -> Live | None:

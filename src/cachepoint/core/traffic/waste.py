@@ -163,6 +163,12 @@ class Waste:
         low, _, high = risk.prompt
         return all(self._room(risk, size) >= -_ROUNDING for size in {low, min(max(self.largest, low), high), high})
 
+    def sustains(self, risk: Risk) -> bool:
+        """Whether what is new in a request could be read the next time, too: else it is written for nothing."""
+        new, _ = risk.at(risk.prompt.mid)
+        after, _, _ = self.settled(risk.prompt.mid, [], [Surcharge(role, amount) for role, amount in new.items()])
+        return after.covers(replace(risk, read=risk.read or risk.segments[-1].digest, kept=inf, authorised=0.0))
+
     def _room(self, risk: Risk, size: float) -> float:
         """What is left in the general account at a size of the prompt, with this and all that is under way lost."""
         new, again = risk.at(size)
