@@ -48,7 +48,8 @@ def test_conversations_spread_over_processes_are_kept_as_in_one() -> None:
     requests = interleaved(chats=4, turns=30)
     alone, spread_out = (spread(fleet(size), requests, gap=25) for size in (1, 16))
     assert alone < 0.25
-    assert spread_out < alone + 0.05
+    # Each of the sixteen makes seven or eight calls, with a bound A of its own: it begins with 5-minute writes.
+    assert spread_out < alone + 0.07
 
 
 def test_a_process_that_saw_no_returns_of_its_own_learns_of_those_elsewhere() -> None:

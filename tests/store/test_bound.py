@@ -1,7 +1,7 @@
 """Bound A over a whole store: whatever the traffic, the service and the number of scopes, after every call.
 
 bill ≤ 1.015 × the bill without caching + K × 0.25 × the largest prompt, K one until a read was tried and two from then
-on, and what a profile brought. What boundaries of a role have at stake is at most what they won, so it never shows.
+on, and what a profile brought. What proven roles have at stake is at most what was won, so it never shows.
 Calls that read the same entry at the same time share one reservation: of what they lose together, one is in the bound.
 """
 
@@ -187,11 +187,11 @@ def test_a_profile_brings_winnings_and_no_more_than_it_tells(steps: list[Step], 
     for number in range(rounds):
         teacher.call(asks(f"question {number}", system=[prose(4_000, "taught")]), after=200 * number)
     brought = store._pools[SCOPE.model].waste.carried()
-    assert all(amount <= CARRIED * teacher.largest for amount in brought.values())
+    assert brought <= CARRIED * teacher.largest
     with TemporaryDirectory() as directory:
         store.save(Path(directory) / "profile.json")
         everyone = Everyone(MemoryStore.load(Path(directory) / "profile.json"), 1.0)
-    everyone.beside = sum(brought.values())
+    everyone.beside = brought
     for step in steps:
         if step.kind != "marked":
             everyone.does(step)

@@ -737,7 +737,7 @@ def test_what_is_read_is_kept_as_the_entry_it_was() -> None:
     call.read(TARGET, KEY, NOW)
     assert call.prompt is not None
     entries = {call.prompt.end(0).digest: Entry("1h", NOW - 10, tokens=2700)}
-    call.known(View(entries=entries, waste=Waste(purses={"system_end": 1e6})), NOW)
+    call.known(View(entries=entries, waste=Waste(baseline=1e9)), NOW)
     call.send()
     assert call.sent.read is not None
     assert call.sent.read == (call.prompt.end(0).digest, "1h", 2700.0, (), True)

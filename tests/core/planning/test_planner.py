@@ -352,9 +352,9 @@ def test_writes_stay_within_what_may_be_lost(
 def test_a_read_may_be_a_write_and_is_risked_up_to_two_writes_of_the_largest_prompt() -> None:
     of = prompt(tools=[4000], system=[6000])
     live = {0: entry(stake=Stake("tools_end", 1_000.0))}
-    # Of 10,000 at most 11,000 and at least 9,000, where least is allowed: .015 x 9,000 + 2 x .25 x 9,000 = 4,635. There
-    # both cost 2,250, and the read alone 900.
-    for general, deepest in ((2_385.0, 1), (2_386.0, 0), (3_735.0, 0), (3_736.0, None)):
+    # After .25 x 6,000 the next read risks .25 x 10,000: 300 + 5,000 - 1,500 - 2,500 = 1,300.
+    # The read alone costs 900 at 9,000, where least is allowed: .015 x 9,000 + 2 x .25 x 9,000 = 4,635.
+    for general, deepest in ((1_300.0, 1), (1_301.0, 0), (3_735.0, 0), (3_736.0, None)):
         found = planned(of, view(of, {1: ONCE}, live=live, waste=Waste(general=general))).checkpoints
         assert (found[-1].boundary if found else None) == deepest
 

@@ -313,7 +313,7 @@ def test_a_read_repays_what_it_read_and_what_is_left_is_won() -> None:
     served(traffic, read, Usage(input=1_000, cache_read=3_000, cache_write_5m=1_000))
     # .9 × 3,000 saved, of which 750 are paid back; the tail costs .25 × 1,000, which its role has won by then
     assert traffic.entries[b"system"].stake == Stake("system_end", 0)
-    assert (traffic.pool.waste.purses, traffic.pool.waste.general) == ({"system_end": 1_700}, 0)
+    assert (traffic.pool.waste.purse, traffic.pool.waste.general) == (1_700, 0)
     assert traffic.pool.waste.paid
 
 
@@ -322,7 +322,7 @@ def test_an_entry_that_is_forgotten_takes_what_it_owes_with_it() -> None:
     traffic.keep(EMPTY, NOW)
     served(traffic, sent(reaches=(Reach(b"system", 3_000.0, "system_end"),)), Usage(input=2_000, cache_read=3_000))
     # nobody remembers that it owed 750: they stay owed, and all of .9 × 3,000 is won
-    assert (traffic.pool.waste.general, traffic.pool.waste.purses) == (750, {"system_end": 2_700})
+    assert (traffic.pool.waste.general, traffic.pool.waste.purse) == (750, 2_700)
 
 
 # -- learned of the model -------------------------------------------------------------------------

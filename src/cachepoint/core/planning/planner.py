@@ -232,7 +232,7 @@ class _Planner:
         )
 
     def _role(self, point: Checkpoint) -> Role:
-        """Whose purse pays: that of an entry there, else of the boundary wanted, which may be deeper."""
+        """What has to be proven to pay for it: the entry there, else the boundary wanted, which may be deeper."""
         entry = self.view.entries.get(self.prompt.boundaries[point.boundary].digest)
         if entry is not None and entry.stake is not None:
             return entry.stake.role

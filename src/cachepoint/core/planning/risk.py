@@ -15,7 +15,8 @@ def segments(
 ) -> tuple[Segment, ...]:
     """What each checkpoint adds to the one before, in wire order.
 
-    `digest` is that of a boundary, `role` whose purse pays for a checkpoint. Up to a mark the user has it written, at
+    `digest` is that of a boundary, `role` what has to be proven for a checkpoint to be
+    paid for by what was won. Up to a mark the user has it written, at
     the mark's price: a checkpoint of the planner's before it costs only what its own TTL is dearer.
     """
     found: list[Segment] = []

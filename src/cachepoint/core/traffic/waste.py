@@ -1,14 +1,14 @@
 """The bound on waste: what caching has cost a base model so far, and what one more request may risk.
 
-Every surcharge of a write is charged once: to the *purse* of its role as far as that goes, else to the
-*general* account. Every saving of a read first repays what the entry read still owes to the general account, and what
-is left goes to the purse of the role that the entry had when it was written. So at any time
+Every surcharge of a write is charged once: if boundaries of its role have proven to come back, to the *purse* as far
+as that goes, else to the *general* account. Every saving of a read first repays what the entry read still owes to the
+general account, and what is left goes into the purse. So at any time
 
     bill - bill without caching ≤ general + asked + what a profile brought,
 
-since purses are never overdrawn, and the general account is kept below its room: a share of the bill without caching
+since the purse is never overdrawn, and the general account is kept below its room: a share of the bill without caching
 and one write of the largest prompt, two once a read was paid for. An entry that ends unread needs no entry in these
-books: what it owes stays owed, what a purse paid for it stays paid. docs/planner.md has the argument in full.
+books: what it owes stays owed, what the purse paid for it stays paid. docs/planner.md has the argument in full.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WRITES_PROVEN = 2
 """… or so many from then on, and for a request that is to make this first read: one write to be read, and one more
 where the read does not come."""
 CARRIED = 2.0
-"""What a profile carries of a purse, at most, in input prices of the largest prompt: the surcharge of one write for an
-hour, and of one more where the first read of it does not come."""
+"""What a profile carries of the purse at most, in input prices of the largest prompt: the surcharge of one write for an
+hour, and of one more where its first read does not come."""
 
 Amounts = Mapping[Role, float]
 """Input tokens by role."""
@@ -138,15 +138,16 @@ class Surcharge(NamedTuple):
 class Waste:
     """The accounts of one base model, in input tokens.
 
-    `general` and `asked` are surcharges not yet repaid, at the planner's risk and at the user's; `purses` what
-    boundaries of a role have won by reads and not staked; `committed` what calls under way may write, by role, and
-    `readers` what they may write where the entry is gone that they are to read; `baseline` all prompt tokens,
+    `general` and `asked` are surcharges not yet repaid, at the planner's risk and at the user's; `purse` is what reads
+    have won and is not staked, for boundaries of the `proven` roles; `committed` what calls under way may write, by
+    role, and `readers` what they may write where the entry is gone that they are to read; `baseline` all prompt tokens,
     `largest` the largest prompt; `paid` says that a read was paid for.
     """
 
     general: float = 0.0
     asked: float = 0.0
-    purses: Amounts = field(default_factory=lambda: _NO_AMOUNTS)
+    purse: float = 0.0
+    proven: frozenset[Role] = frozenset()
     committed: Amounts = field(default_factory=lambda: _NO_AMOUNTS)
     readers: Mapping[bytes, Readers] = field(default_factory=lambda: _NO_READERS)
     baseline: float = 0.0
@@ -178,7 +179,8 @@ class Waste:
                 _add(lost, role, amount)
         for role, amount in _either(again, self.readers.get(risk.read)).items():
             _add(lost, role, amount)
-        beyond = sum(max(amount - self.purses.get(role, 0.0), 0.0) for role, amount in lost.items())
+        proven = sum(amount for role, amount in lost.items() if role in self.proven)
+        beyond = sum(lost.values()) - min(proven, self.purse)
         writes = WRITES_PROVEN if self.paid or risk.read else WRITES_UNPROVEN
         room = WASTE_SHARE * (self.baseline + size) + writes * risk.price * max(self.largest, size)
         return room - self.general - beyond
@@ -214,23 +216,24 @@ class Waste:
         self, prompt: float, savings: Sequence[Saving], surcharges: Sequence[Surcharge]
     ) -> tuple[Waste, list[Stake | None], list[Stake | None]]:
         """The same after a call of so many prompt tokens, with the stakes of what it read and of what it wrote."""
-        general, asked, purses = self.general, self.asked, dict(self.purses)
+        general, asked, purse = self.general, self.asked, self.purse
+        proven = self.proven
         read: list[Stake | None] = []
         for role, amount, stake in savings:
             left = stake or Stake(role)
             ours, theirs = min(left.general, amount), min(left.asked, max(amount - left.general, 0.0))
             general, asked = general - ours, asked - theirs
-            purses[left.role] = purses.get(left.role, 0.0) + amount - ours - theirs
+            purse += amount - ours - theirs
+            proven |= {left.role} if amount > 0 else set()
             read.append(stake and Stake(left.role, left.general - ours, left.asked - theirs))
         written: list[Stake | None] = []
         for known, own, theirs in surcharges:
-            from_purse = min(purses.get(known, 0.0), own) if known else 0.0
-            if known and from_purse:
-                purses[known] -= from_purse
+            from_purse = min(purse, own) if known in proven else 0.0
+            purse -= from_purse
             general, asked = general + own - from_purse, asked + theirs
             written.append(Stake(known, own - from_purse, theirs) if known else None)
         after = Waste(
-            max(general, 0.0), max(asked, 0.0), purses, self.committed, self.readers, self.baseline + prompt,
+            max(general, 0.0), max(asked, 0.0), purse, proven, self.committed, self.readers, self.baseline + prompt,
             max(self.largest, prompt), self.paid or any(saving.amount > 0 for saving in savings),
         )  # fmt: skip
         return after, read, written
@@ -239,17 +242,9 @@ class Waste:
         """The same where nothing more may be risked."""
         return replace(self, general=inf)
 
-    def carried(self) -> dict[Role, float]:
-        """What a profile takes of the purses."""
-        most = CARRIED * self.largest
-        return {role: min(amount, most) for role, amount in self.purses.items() if amount > 0}
-
-    def with_purses(self, told: Mapping[Role, float]) -> Waste:
-        """The same with what a profile brings."""
-        purses = dict(self.purses)
-        for role, amount in told.items():
-            purses[role] = max(purses.get(role, 0.0), amount)
-        return replace(self, purses=purses)
+    def carried(self) -> float:
+        """What a profile takes of the purse."""
+        return min(self.purse, CARRIED * self.largest)
 
 
 def _either(amounts: Amounts, readers: Readers | None) -> Amounts:
