@@ -51,7 +51,7 @@ class Caller:
     """Plans by `rule`, sends to a cache that follows `followed` (default the same rule), and learns.
 
     `tokens_per_estimate` is how wrong the estimates are. `read_once` says that a read was paid for, `tried` that one
-    was expected.
+    was expected, or something written that had come before.
     """
 
     policy: CachePolicy = field(default_factory=CachePolicy)
@@ -90,7 +90,8 @@ class Caller:
         """Hand a planned request over."""
         while (denied := self.learn(exchange.send())) is not None:
             self.learn(exchange.denied(denied))
-        self.tried = self.tried or exchange.plan.expected.read > 0
+        risk = exchange.plan.risk
+        self.tried = self.tried or (risk.ours and (bool(risk.read) or risk.again))
 
     def answer(self, exchange: Exchange) -> Usage:
         """Serve a request that was sent."""

@@ -724,8 +724,8 @@ def test_what_is_sent_is_kept_by_digest_size_and_ttl() -> None:
     assert (sent.estimated, sent.minimum) == (prompt.tokens, 1024)
     assert sent.reaches == (Reach(point.digest, 2727.0, "system_end"),)
     # written at twice the price, of which the user set the TTL; the prompt is 2,727 tokens, 12 for the question
-    assert sent.risk.segments == (Segment(point.digest, "system_end", 2727.0, own=1.0),)
-    assert (sent.risk.price, sent.risk.read, sent.risk.prompt.mid) == (1.0, b"", prompt.tokens)
+    assert sent.risk.segments == (Segment(point.digest, "system_end", 2727.0, own=0.25, asked=0.75),)
+    assert (sent.risk.price, sent.risk.read, sent.risk.prompt.mid) == (0.25, b"", prompt.tokens)
     shape = sent.shape
     assert shape is not None
     assert shape.digests == tuple(prompt.end(block).digest for block in range(2))

@@ -389,10 +389,12 @@ def test_where_an_hour_is_not_covered_five_minutes_may_be() -> None:
     assert placed(planned(of, view(of, by, waste=Waste()))) == [(0, "5m", AGAIN)]
 
 
-def test_the_user_who_sets_an_hour_is_bound_by_the_price_of_an_hour() -> None:
+def test_what_an_hour_is_dearer_is_the_users_who_set_it() -> None:
     of = prompt(system=[10_000])
     policy = CachePolicy(ttl="1h")
-    assert placed(planned(of, view(of, {0: OFTEN}, waste=Waste()), policy=policy)) == [(0, "1h", AGAIN)]
+    plan = planned(of, view(of, {0: OFTEN}, waste=Waste()), policy=policy)
+    assert placed(plan) == [(0, "1h", AGAIN)]
+    assert [(segment.own, segment.asked) for segment in plan.risk.segments] == [(0.25, 0.75)]
 
 
 # -- spare slots ---------------------------------------------------------------------------------

@@ -32,10 +32,9 @@ def test_a_first_write_of_a_whole_prompt_is_covered_and_a_second_is_not() -> Non
 
 
 def test_an_hour_of_a_prompt_is_covered_up_to_a_quarter_of_it() -> None:
-    # 1 a token of 1,060; where the user set the hour himself, of 60 + 1 × 1 × 4,000
+    # 1 a token of 1,060
     assert Waste().covers(risk(write(1_060, own=1.0)))
     assert not Waste().covers(risk(write(1_061, own=1.0)))
-    assert Waste().covers(risk(write(4_000, own=1.0), price=1.0))
 
 
 @pytest.mark.parametrize("paid", [True, False])

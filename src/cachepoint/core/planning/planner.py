@@ -224,11 +224,18 @@ class _Planner:
         """What these checkpoints can cost, where a live prefix is to be read."""
         boundaries = self.prompt.boundaries
         return Risk(
-            segments(points, lambda boundary: boundaries[boundary].digest, self._role, self.rates),
+            segments(
+                points,
+                lambda boundary: boundaries[boundary].digest,
+                self._role,
+                self.rates,
+                hour_is_asked=self.policy.ttl == "1h",
+            ),
             self.prefixes.size(len(boundaries) - 1),
-            price=self.rates.write("1h" if self._ttls == ("1h",) else "5m") - 1,
+            price=self.rates.write_5m - 1,
             read=boundaries[read.boundary].digest if read else b"",
             kept=read.tokens if read else 0.0,
+            again=all(point.marked or boundaries[point.boundary].digest in self.view.seen for point in points),
         )
 
     def _role(self, point: Checkpoint) -> Role:

@@ -27,8 +27,8 @@ WASTE_SHARE = 0.015
 WRITES_UNPROVEN = 1
 """… and so many writes of the largest prompt until the first read was paid for …"""
 WRITES_PROVEN = 2
-"""… or so many from then on, and for a request that is to make this first read: one write to be read, and one more
-where the read does not come."""
+"""… or so many from then on, and for a request that is to make this first read, or writes what has come back before:
+one write on trust, and one more where that was wrong."""
 CARRIED = 2.0
 """What a profile carries of the purse at most, in input prices of the largest prompt: the surcharge of one write for an
 hour, and of one more where its first read does not come."""
@@ -59,9 +59,9 @@ class Segment(NamedTuple):
 class Risk:
     """What a request can cost beyond no caching: everything it sends is written in full, each part at its own TTL.
 
-    `prompt` is the size of the whole, `price` the surcharge a token of one write of it. `read` is the digest of the
-    entry it is to read and `kept` the likely tokens of that. `authorised` is how much of its surcharge the user took
-    over, in input tokens.
+    `prompt` is the size of the whole, `price` the surcharge a token of one write of it for five minutes. `read` is the
+    digest of the entry it is to read and `kept` the likely tokens of that; `again` says that all it writes came before.
+    `authorised` is how much of its surcharge the user took over, in input tokens.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -69,6 +69,7 @@ class Risk:
     price: float = 0.25
     read: bytes = b""
     kept: float = 0.0
+    again: bool = False
     authorised: float = 0.0
 
     @property
@@ -181,7 +182,7 @@ class Waste:
             _add(lost, role, amount)
         proven = sum(amount for role, amount in lost.items() if role in self.proven)
         beyond = sum(lost.values()) - min(proven, self.purse)
-        writes = WRITES_PROVEN if self.paid or risk.read else WRITES_UNPROVEN
+        writes = WRITES_PROVEN if self.paid or risk.read or risk.again else WRITES_UNPROVEN
         room = WASTE_SHARE * (self.baseline + size) + writes * risk.price * max(self.largest, size)
         return room - self.general - beyond
 
