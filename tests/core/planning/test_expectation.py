@@ -202,7 +202,7 @@ def test_a_context_comes_as_often_as_was_said_and_was_not_yet_seen() -> None:
     assert outlook(of, replace(by, seen=view(of, visits={0: 5}).seen), five, 0) == (0.1, 0.8, 0.9)
     assert outlook(of, by, five, 1) == NEVER
     assert outlook(of, by, Expectation(times=5, back_in=900), 0) == (4.0, 0.0, 1.0)
-    assert placed(told(of, by, five)) == [(0, "5m", "expected")]
+    assert placed(told(of, by, five)) == [(0, "1h", "expected")]  # what was said is evidence of an hour
 
 
 def test_without_a_mark_the_context_is_what_stands_before_the_question() -> None:

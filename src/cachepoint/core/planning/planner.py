@@ -294,6 +294,10 @@ class _Planner:
                 kept += [shorter] if shorter else []
             if base is not None and lost.boundary > base.boundary:
                 kept = sorted(self._with_read(kept, base, slots), key=lambda point: point.boundary)
+        if not kept:
+            kept = next(
+                ([read] for read in map(self._reading, reversed(self._readable)) if self._covered([*marks, read])), []
+            )
         end = kept[-1].boundary if kept else -1
         return [*kept, *(point for point in spare if point.boundary < end)][:slots]
 
@@ -331,7 +335,7 @@ class _Planner:
         boundaries = self.prompt.boundaries
         return Risk(
             segments(
-                points,
+                [*points, *self._inside(points)],
                 lambda boundary: boundaries[boundary].digest,
                 self._role,
                 self.rates,
@@ -345,6 +349,15 @@ class _Planner:
             authorised=self._authorised(points, read.tokens if read else 0.0),
             again=all(point.marked or boundaries[point.boundary].digest in self.view.seen for point in points),
         )
+
+    def _inside(self, points: Sequence[Checkpoint]) -> Iterator[Checkpoint]:
+        """Live prefixes before checkpoints, as those would write them: what is proven of a part pays for that part."""
+        taken = {point.boundary for point in points}
+        for live in self._readable:
+            after = [point for point in points if point.boundary > live.boundary]
+            if after and live.boundary not in taken:
+                following = min(after, key=lambda point: point.boundary)
+                yield replace(self._reading(live), ttl=following.ttl, marked=following.marked)
 
     def _role(self, point: Checkpoint) -> Role:
         """What has to be proven to pay for it: the entry there, else the boundary wanted, which may be deeper."""
@@ -376,9 +389,11 @@ class _Planner:
         """With a checkpoint that reads the live prefix, unless one of those wanted is near enough."""
         if any(point.ttl == base.entry.ttl and self._reaches(point, base.boundary) for point in points):
             return points
-        reason = Placed("keeps_read", tokens=base.tokens, ttl=base.entry.ttl)
-        reading = self._checkpoint(base.boundary, base.entry.ttl, reason, base.tokens * (1 - self.rates.read))
-        return [reading, *sorted(points, key=lambda point: point.worth, reverse=True)[: slots - 1]]
+        return [self._reading(base), *sorted(points, key=lambda point: point.worth, reverse=True)[: slots - 1]]
+
+    def _reading(self, live: Live) -> Checkpoint:
+        reason = Placed("keeps_read", tokens=live.tokens, ttl=live.entry.ttl)
+        return self._checkpoint(live.boundary, live.entry.ttl, reason, live.tokens * (1 - self.rates.read))
 
     def _with_bridge(self, points: list[Checkpoint], slots: int) -> list[Checkpoint]:
         """Without memory, the end of the request before this one is where its tail was."""
