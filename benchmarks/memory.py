@@ -67,7 +67,7 @@ def serve(store: MemoryStore, number: int, scopes: int, now: float) -> None:
     here = steps(number)
     store.visit(scope, here, None, now)
     points = tuple(SentPoint(here[place].digest, "1h", tokens) for place, tokens in ((1, 2e3), (3, 4e3), (11, 8e3)))
-    sent = Sent(points=points, written=4e3, estimated=8e3, minimum=1024, shape=shape(number, here))
+    sent = Sent(points=points, estimated=8e3, minimum=1024, shape=shape(number, here))
     store.sent(scope, sent, now)
     store.began(scope, sent)
     store.settled(scope, sent, Usage(input=5, cache_read=4000, cache_write_1h=4000, output=100), now)

@@ -23,12 +23,15 @@ from cachepoint.core.traffic.entries import Entry
 from cachepoint.core.traffic.kinds import CurveKey
 from cachepoint.core.traffic.return_curves import Outlook
 from cachepoint.core.traffic.view import Seen, Step, View
+from cachepoint.core.traffic.waste import Waste
 
 NOW = 1_000_000.0
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1000, tokenizer="claude")
 RATES = Rates(read=0.1, write_5m=1.25, write_1h=2.0)
 STEADY = Calibration(factor=1.0, spread=0.0, samples=1.0)
 """Estimates are right; a band is ten per cent wide on each side."""
+
+RICH = Waste(baseline=1e9)
 
 NEVER = Outlook(0.0, 0.0, 0.0)
 ONCE = Outlook(1.0, 1.0, 1.0)
@@ -121,9 +124,10 @@ def view(
     lapsed: Mapping[int, Entry] | None = None,
     visits: Mapping[int, int] | None = None,
     calibration: Calibration = STEADY,
+    waste: Waste = RICH,
     **rest: Any,
 ) -> Foretold:
-    """What is known of a prompt's boundaries, by their index."""
+    """What is known of a prompt's boundaries, by their index; unless said, more than enough may be risked."""
 
     def by_digest(values: Mapping[int, Any] | None) -> dict[bytes, Any]:
         return {of.boundaries[index].digest: value for index, value in (values or {}).items()}
@@ -132,7 +136,7 @@ def view(
     seen = {index: Seen(count, None, inner, inner) for index, count in (visits or {}).items()}
     return Foretold(
         seen=by_digest(seen), entries=by_digest(live), lapsed=by_digest(lapsed), calibration=calibration, now=NOW,
-        outlooks=by_digest(outlooks), **rest,
+        outlooks=by_digest(outlooks), waste=waste, **rest,
     )  # fmt: skip
 
 

@@ -309,7 +309,7 @@ def test_a_store_that_fails_after_it_learned_is_told_that_nothing_was_sent(bedro
     with pytest.warns(CachepointWarning, match="failed inside"):
         bedrock.wrapped(store=store).converse(**QUESTION)
     (traffic,) = store._scopes.values()
-    assert traffic.waste.committed == 0
+    assert not traffic.pool.waste.committed
     assert not traffic.entries
 
 

@@ -257,10 +257,11 @@ def test_both_apis_have_entries_of_their_own(bedrock: Bedrock) -> None:
         "system": [{"text": SYSTEM}],
         "messages": [{"role": "user", "content": [{"text": "Why?"}]}],
     }
-    first = wrapped.converse(**converse)["promptCache"]
+    first, read = (wrapped.converse(**converse)["promptCache"] for _ in range(2))
     second = wrapped.invoke_model(**request(body(user("Why?"), system=SYSTEM)))["promptCache"]
-    assert (first["status"], second["status"], second["miss"]) == ("written", "written", None)
-    assert [record.api for record in wrapped.ledger.records] == ["converse", "invoke_model"]
+    assert (first["status"], read["status"]) == ("written", "extended")
+    assert (second["status"], second["miss"]) == ("written", None)
+    assert [record.api for record in wrapped.ledger.records] == ["converse", "converse", "invoke_model"]
 
 
 def test_a_failed_call_is_recorded_and_raised(bedrock: Bedrock) -> None:

@@ -452,11 +452,11 @@ def test_concurrent_write(bedrock: Bedrock) -> None:
 
 
 def test_misses_are_counted_by_reason(bedrock: Bedrock) -> None:
-    client = bedrock.wrapped()
-    for number in range(3):
-        client.converse(**question(number))
+    client = bedrock.wrapped(EXPLICIT)
+    for _ in range(3):
+        client.converse(modelId=SONNET, messages=[user(DOCUMENT, point(), "Why?")])
         bedrock.emulator.evict()
-    client.converse(**question(3))
+    client.converse(modelId=SONNET, messages=[user(DOCUMENT, point(), "Why?")])
     assert client.ledger.totals().misses == {"evicted_or_rerouted": 3}
 
 

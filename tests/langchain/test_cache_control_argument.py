@@ -67,7 +67,7 @@ def test_it_holds_by_whichever_route_it_comes(route: str, model: Model, emulator
 
 def test_it_holds_for_one_call_only(model: Model, emulator: BedrockEmulator) -> None:
     model.invoke(question(), cache_control=EPHEMERAL_1H)
-    list(model.stream([SystemMessage("Other. " + LONG), HumanMessage("Why?")]))
+    list(model.stream([SystemMessage("Other. " + 3 * LONG), HumanMessage("Why?")]))
 
     assert [point.get("ttl") for body in sent(emulator) for point in points(body)] == ["1h", None]
     assert model.prompt_cache == CachePolicy()

@@ -45,7 +45,7 @@ def test_consecutive_system_strings_stay_apart_and_read_the_same(model: Model, e
 
 
 def test_a_changing_second_system_message_leaves_the_first_one_readable(model: Model) -> None:
-    for weather in ("Today it rains.", "Today it snows.", "Today it hails."):
+    for weather in (f"Today it is {degrees} degrees." for degrees in range(6)):
         answer = model.invoke([SystemMessage(LONG), SystemMessage(weather), HumanMessage("Hello")])
 
     assert told(answer)["usage"]["cache_read"] > 1024

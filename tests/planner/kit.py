@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cachepoint.bedrock.wire import converse
 from cachepoint.core.exchange import Effects, Exchange, Target
@@ -16,6 +17,7 @@ from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.waste import Waste
 from cachepoint.store._memory import MemoryStore
 
 CLAUDE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer="claude")
@@ -24,6 +26,7 @@ RATES = Rates()
 Request = dict[str, object]
 
 
+@lru_cache(maxsize=512)
 def prose(tokens: int, seed: object) -> str:
     """Text of about so many tokens in paragraphs, the same for the same seed."""
     words = random.Random(str(seed))
@@ -47,7 +50,8 @@ def asks(*texts: str, system: Sequence[str] = (), history: Sequence[str] = ()) -
 class Caller:
     """Plans by `rule`, sends to a cache that follows `followed` (default the same rule), and learns.
 
-    `tokens_per_estimate` is how wrong the estimates are.
+    `tokens_per_estimate` is how wrong the estimates are. `read_once` says that a read was paid for, `tried` that one
+    was expected, or something written that had come before.
     """
 
     policy: CachePolicy = field(default_factory=CachePolicy)
@@ -60,28 +64,48 @@ class Caller:
     bill: float = 0.0
     uncached: float = 0.0
     largest: int = 0
+    scope: Scope = SCOPE
+    read_once: bool = False
+    tried: bool = False
 
     def call(self, request: Request, after: float = 10.0) -> tuple[Plan, Usage]:
         """Send a request so many seconds after the one before; its plan and usage."""
         self.now += after
+        exchange = self.planned(request)
+        self.send(exchange)
+        return exchange.plan, self.answer(exchange)
+
+    def planned(self, request: Request) -> Exchange:
+        """Read and plan a request."""
         exchange = Exchange(converse, request, self.policy)
-        target = Target("model", "model", scope=SCOPE, rule=self.rule, rates=RATES)
-        self._learn(exchange.read(target, self.store.key, self.now))
+        target = Target("model", "model", scope=self.scope, rule=self.rule, rates=RATES)
+        self.learn(exchange.read(target, self.store.key, self.now))
         question = exchange.question
         assert question is not None
-        view = self.store.visit(SCOPE, question.steps, question.history, self.now, question.habit)
-        self._learn(exchange.known(view, self.now))
-        self._learn(exchange.send())
-        usage = self.served(exchange.request)
-        self._learn(exchange.began())
-        self._learn(exchange.answered(as_reported(usage), 1.0, lambda _: None))
-        return exchange.plan, usage
+        view = self.store.visit(self.scope, question.steps, question.history, self.now, question.habit)
+        self.learn(exchange.known(view, self.now))
+        return exchange
 
-    def _learn(self, effects: Effects) -> None:
-        """Do what a step leaves to do."""
+    def send(self, exchange: Exchange) -> None:
+        """Hand a planned request over."""
+        while (denied := self.learn(exchange.send())) is not None:
+            self.learn(exchange.denied(denied))
+        risk = exchange.plan.risk
+        self.tried = self.tried or (risk.ours and (bool(risk.read) or risk.again))
+
+    def answer(self, exchange: Exchange) -> Usage:
+        """Serve a request that was sent."""
+        usage = self.served(exchange.request)
+        self.learn(exchange.began())
+        self.learn(exchange.answered(as_reported(usage), 1.0, lambda _: None))
+        self.read_once = self.read_once or usage.cache_read > 0
+        return usage
+
+    def learn(self, effects: Effects) -> Waste | None:
+        """Do what a step leaves to do; gives what the store answers where it does not cover what is sent."""
         assert not effects.faults
-        for lesson in effects.lessons:
-            lesson.teach(self.store)
+        answers = [lesson.teach(self.store) for lesson in effects.lessons]
+        return next((answer for answer in answers if answer is not None), None)
 
     def calls(self, requests: Iterable[Request], after: float = 10.0) -> list[Usage]:
         """Send many; their usages."""
@@ -99,7 +123,7 @@ class Caller:
         points = [Point(mark.block, mark.ttl or "5m") for mark in prompt.marks if mark.block is not None]
         total = self._exact(prompt.tokens)
         served = self.cache.serve(
-            CacheRequest(SCOPE.name, positions, points, total), self.followed or self.rule, self.now
+            CacheRequest(self.scope.name, positions, points, total), self.followed or self.rule, self.now
         )
         self.cache.begin_response(served, self.now)
         usage = served.usage
@@ -110,6 +134,16 @@ class Caller:
 
     def _exact(self, estimated: float) -> int:
         return round(estimated * self.tokens_per_estimate)
+
+
+def over_the_bound(*callers: Caller, price: float = 0.25) -> float:
+    """By how many input tokens the bill of callers that share a store is above bound A; negative below it.
+
+    `price` is the surcharge of one write a token.
+    """
+    bill, uncached = sum(caller.bill for caller in callers), sum(caller.uncached for caller in callers)
+    writes = 2 if any(caller.read_once or caller.tried for caller in callers) else 1
+    return bill - uncached * 1.015 - writes * price * max(caller.largest for caller in callers)
 
 
 def as_reported(usage: Usage) -> dict[str, object]:

@@ -28,7 +28,7 @@ def steps(*names: object) -> list[Step]:
 
 def written(*names: object, tokens: float = 4000.0, ttl: str = "5m") -> Sent:
     points = tuple(SentPoint(step.digest, ttl, tokens) for step in steps(*names))  # type: ignore[arg-type]
-    return Sent(points=points, written=tokens, estimated=tokens + 10, minimum=1024)
+    return Sent(points=points, estimated=tokens + 10, minimum=1024)
 
 
 def serve(store: MemoryStore, *names: object, scope: Scope = SCOPE, now: float = 1000.0) -> None:

@@ -12,19 +12,22 @@ import pytest
 
 import cachepoint
 from cachepoint import MemoryStore, Usage
+from cachepoint.core.prompt.tokens import Band
 from cachepoint.core.traffic.entries import Sent, SentPoint
 from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.waste import Risk, Segment, Waste
 from cachepoint.store import _memory
 
 NOW = 1_000_000.0
 PACKAGE = str(Path(cachepoint.__file__).parent)
-SENT = Sent((SentPoint(b"p" * 16, "5m", 1_000.0),), written=1_000, estimated=1_000)
+RISK = Risk((Segment(b"p" * 16, "tail_single", 1_000.0, 0.25),), Band(1_000.0, 1_000.0, 1_000.0))
+SENT = Sent((SentPoint(b"p" * 16, "5m", 1_000.0),), risk=RISK, estimated=1_000)
 
 
 def of(name: str) -> Scope:
-    return Scope(name, "model")
+    """A scope of a base model of its own."""
+    return Scope(name, name)
 
 
 def steps(*names: object) -> list[Step]:
@@ -91,7 +94,7 @@ def test_a_stream_may_settle_itself_at_any_line_of_another_call(
             break
         assert store._kept == store._counted()
         # Nothing is lost: a quarter of 1,000 tokens is wasted, and no call is under way any more.
-        assert store.peek(of("abandoned"), (), NOW + 9).waste == Waste(250, 0, 1_000, 1_000)
+        assert store.peek(of("abandoned"), (), NOW + 9).waste == Waste(250, baseline=1_000, largest=1_000)
         assert store.peek(of("idle"), (), NOW + 9).waste == Waste()
         assert store.peek(of("new"), (), NOW + 9).refused == ("tools",)
         assert store._kept == store._counted()
@@ -102,11 +105,26 @@ def test_what_waits_is_done_in_the_order_in_which_it_came() -> None:
     store = MemoryStore()
 
     def lessons() -> None:
-        store.sent(of("scope"), SENT, NOW)
         store.settled(of("scope"), SENT, Usage(cache_write_5m=1_000), NOW)
+        store.settled(of("scope"), SENT, Usage(input=1_000), NOW)
 
+    store.sent(of("scope"), SENT, NOW)
     interrupted(lambda: store.visit(of("scope"), steps("x"), None, NOW), 5, lessons)
-    assert store.peek(of("scope"), (), NOW).waste == Waste(250, 0, 1_000, 1_000)
+    # The second answer, which cached nothing, ends the entry of the first.
+    assert store.peek(of("scope"), (), NOW).waste == Waste(250, baseline=2_000, largest=1_000)
+    assert not store._scopes["scope"].entries
+
+
+def test_what_is_to_be_sent_in_the_middle_of_another_call_is_refused() -> None:
+    """Whether it is covered cannot be told there; the call goes out as the user wrote it."""
+    store = MemoryStore()
+
+    def send() -> None:
+        with pytest.raises(RuntimeError, match="in the middle of another"):
+            store.sent(of("scope"), SENT, NOW)
+
+    interrupted(lambda: store.visit(of("scope"), steps("x"), None, NOW), 12, send)
+    assert store.peek(of("scope"), (), NOW).waste == Waste()
 
 
 def test_a_view_in_the_middle_of_another_call_is_refused_and_the_call_goes_on() -> None:

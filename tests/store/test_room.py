@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cachepoint import MemoryStore, Usage
-from cachepoint.core.provider.prices import Rates
+from cachepoint.core.prompt.tokens import Band
 from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
 from cachepoint.core.traffic.evidence import AT_RISK
 from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.waste import Risk, Segment, Waste
 from cachepoint.errors import ConfigurationError
 from cachepoint.store import _memory
 from cachepoint.store._memory import _level
@@ -36,15 +34,15 @@ def steps(*names: object) -> list[Step]:
     return [Step(repr(name).encode().ljust(16)[:16], "tail_single", 1_000.0) for name in names]
 
 
-def lose(store: MemoryStore, scope: str, tokens: int = 1_000, now: float = NOW) -> None:
-    """A write of which no answer ever came: at 1.25, a quarter of it is wasted."""
-    sent = Sent((SentPoint(b"p" * 16, "5m", tokens),), written=tokens, estimated=tokens)
-    store.sent(of(scope), sent, now)
-    store.settled(of(scope), sent, None, now)
+def lost(tokens: int = 1_000) -> Sent:
+    """A write of which no answer ever comes: at 1.25, a quarter of it is wasted."""
+    risk = Risk((Segment(b"p" * 16, "tail_single", tokens, 0.25),), Band(tokens, tokens, tokens))
+    return Sent((SentPoint(b"p" * 16, "5m", tokens),), risk=risk, estimated=tokens)
 
 
-def waste(store: MemoryStore, scope: str) -> Waste:
-    return store.peek(of(scope), (), NOW).waste
+def lose(store: MemoryStore, name: str, tokens: int = 1_000, now: float = NOW) -> None:
+    store.sent(of(name), lost(tokens), now)
+    store.settled(of(name), lost(tokens), None, now)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +76,11 @@ def test_a_scope_that_was_idle_for_an_hour_gives_up_first_what_it_remembers() ->
     store = MemoryStore(boundaries_kept=1_000)
     store.visit(of("idle"), steps(*range(400)), None, NOW)
     lose(store, "idle")
-    before = waste(store, "idle")
+    before = store.peek(of("idle"), (), NOW).waste
     for number in range(100):
         store.visit(of("busy"), steps(*((number, place) for place in range(10))), None, NOW + 3_601 + number)
     assert not store.peek(of("idle"), steps(*range(400)), NOW).seen
-    assert waste(store, "idle") == before
+    assert store.peek(of("idle"), (), NOW).waste == before == Waste(250, baseline=1_000, largest=1_000)
     assert len(store.peek(of("busy"), steps(*((n, p) for n in range(100) for p in range(10))), NOW).seen) == 1_000
 
 
@@ -150,124 +148,46 @@ def test_a_scope_that_is_forgotten_counts_as_far_as_its_waits_have_come(monkeypa
     assert row[AT_RISK : AT_RISK + 2] == pytest.approx((2 * 0.5, 0), abs=1e-3)
 
 
-def test_what_guards_money_outlives_its_scope(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_memory, "SCOPES_KEPT", 3)
-    store = MemoryStore()
-    store.visit(of("a"), steps("x"), None, NOW)
-    lose(store, "a")
-    store.refuse(of("a"), "tools")
-    for number in range(5):
-        store.visit(of(f"other{number}"), steps("x"), None, NOW)
-    assert len(store._scopes) == 3
-    view = store.peek(of("a"), steps("x"), NOW)
-    assert view.seen == {}
-    assert (view.waste, view.refused) == (Waste(250, 0, 1_000, 1_000), ("tools",))
-    assert waste(store, "new") == Waste()
-
-
-def test_guards_of_scopes_no_longer_told_apart_hold_for_every_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_caching_cost_is_kept_by_base_model_and_outlives_every_scope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory, "SCOPES_KEPT", 2)
-    monkeypatch.setattr(_memory, "GUARDS_KEPT", 1)
     store = MemoryStore()
-    for name in ("a", "b", "c", "d", "e"):
-        lose(store, name, 1_000 if name == "a" else 2_000)
-        store.refuse(of(name), f"section {name}")
-    # d and e are kept, c's guards are; a's were lumped together before e began, and b's after
-    assert set(store._scopes) == {"d", "e"}
-    assert (waste(store, "d"), store.peek(of("d"), (), NOW).refused) == (Waste(500, 0, 2_000, 2_000), ("section d",))
-    assert waste(store, "e") == Waste(500 + 750, 0, 2_000, 2_000)
-    new = store.peek(of("new"), (), NOW)  # which makes c's one of them too
-    assert (new.waste, new.refused) == (Waste(1_250), ("section a", "section b", "section c"))
-    # what they wasted is counted once, whichever scopes come and go
-    for number in range(20):
-        store.peek(of(f"new{number}"), (), NOW)
-    own = [*(guards.waste for guards in store._guards.values()), *(found.waste for found in store._scopes.values())]
-    assert store._lumped.waste.net + sum(each.net for each in own) == 250 + 4 * 500
+    for number in range(9):
+        lose(store, f"scope{number}", 1_000 * (number + 1))
+    waste = store.peek(of("new"), (), NOW).waste
+    assert (waste.general, waste.baseline, waste.largest) == (11_250, 45_000, 9_000)
+    assert store.peek(Scope("another", "another model"), (), NOW).waste == Waste()
 
 
-def test_a_scope_that_others_bind_stays_bound_when_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_under_way_in_a_scope_that_is_forgotten_is_settled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory, "SCOPES_KEPT", 1)
-    monkeypatch.setattr(_memory, "GUARDS_KEPT", 1)
     store = MemoryStore()
-    for name in ("a", "b", "c", "again", "b"):  # a's are lumped together; "again" goes and has a row of its own
-        lose(store, name)
-    assert "again" in store._guards
-    # its own, and those of a, b and c, since it may be one of them
-    assert waste(store, "again").net == 250 + 250 + 250 + 250
+    store.sent(of("a"), lost(), NOW)
+    store.peek(of("b"), (), NOW)
+    assert store.peek(of("b"), (), NOW).waste.committed == {"tail_single": 250}
+    store.failed(of("a"), lost())
+    assert store.peek(of("b"), (), NOW).waste == Waste()
+
+
+def test_what_is_not_covered_is_answered_with_the_accounts_as_they_stand() -> None:
     store = MemoryStore()
-    lose(store, "a")
-    for name in ("b", "c", "d"):
-        store.peek(of(name), (), NOW)
-    assert waste(store, "d").net == 250  # a's are among those that are lumped, and d may be a
+    assert store.sent(of("a"), lost(), NOW) is None
+    answer = store.sent(of("b"), lost(), NOW)
+    assert answer == store.peek(of("b"), (), NOW).waste
+    assert answer is not None
+    assert answer.committed == {"tail_single": 250}
 
 
-def test_many_scopes_that_lost_nothing_allow_a_new_one_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_memory, "SCOPES_KEPT", 4)
-    monkeypatch.setattr(_memory, "GUARDS_KEPT", 4)
-    store, sent = MemoryStore(), Sent(estimated=1_000_000)
-    for number in range(40):
-        store.sent(of(f"big{number}"), sent, NOW)
-        store.settled(of(f"big{number}"), sent, Usage(input=1_000_000), NOW)
-    for name in ("new", "newer"):
-        # .015 × 10,000 + 2 × 1.25 × 10,000, as in a store of its own
-        assert waste(store, name).allowance(10_000, Rates()) == 25_150
-
-
-def test_rotating_scopes_gives_no_more_than_two_writes_to_each_that_is_told_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A write of 1,000 tokens may lose 1,150 with a 1-hour TTL, beyond 1.5%: of 2,515 that is two."""
-    monkeypatch.setattr(_memory, "SCOPES_KEPT", 3)
-    monkeypatch.setattr(_memory, "GUARDS_KEPT", 4)
-    store, lost = MemoryStore(), 0.0
-    sent = Sent((SentPoint(b"p" * 16, "1h", 1_000.0),), written=1_000.0, estimated=1_000.0)
-    for number in range(400):
-        name = f"scope{number % 40}"
-        if waste(store, name).allowance(1_000, Rates()) >= sent.surcharge:
-            store.sent(of(name), sent, NOW)
-            store.settled(of(name), sent, Usage(cache_write_1h=1_000), NOW)
-            lost += sent.surcharge
-    # seven are told apart while nothing is lumped; from then on each loss counts for all that come
-    assert lost <= (3 + 4 + 1) * (2 * 1.25 + 0.015 * 3) * 1_000
-
-
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(["a", "b", "c", "d", "e"]),
-        st.sampled_from(["sent", "failed", "lost", "written", "read"]),
-        st.integers(1, 20).map(lambda thousands: thousands * 1_000),
-    ),
-    max_size=25,
-)
-
-
-def happens(store: MemoryStore, scope: str, what: str, tokens: int) -> None:
-    sent = Sent((SentPoint(b"p" * 16, "5m", tokens),), written=tokens, estimated=tokens)
-    if what == "sent":
-        store.sent(of(scope), sent, NOW)
-    elif what == "failed":
-        store.failed(of(scope), sent)
-    else:
-        usage = {"lost": None, "written": Usage(cache_write_5m=tokens), "read": Usage(cache_read=tokens)}[what]
-        store.settled(of(scope), sent, usage, NOW)
-
-
-@settings(deadline=None, max_examples=60)
-@given(OPERATIONS, st.integers(1, 3), st.integers(0, 2))
-def test_no_eviction_allows_any_scope_more_than_it_has_alone(
-    operations: list[tuple[str, str, int]], scopes_kept: int, guards_kept: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_memory, "SCOPES_KEPT", scopes_kept)
-        patch.setattr(_memory, "GUARDS_KEPT", guards_kept)
-        store, alone = MemoryStore(), {name: MemoryStore() for name in "abcde"}
-        for scope, what, tokens in operations:
-            for each in (store, alone[scope]):
-                happens(each, scope, what, tokens)
-            for name in "abcde":
-                for prompt in (1_000, 50_000):
-                    found, own = (waste(each, name).allowance(prompt, Rates()) for each in (store, alone[name]))
-                    assert found <= own + 1e-6
+def test_refusals_outlive_their_scope_and_of_too_many_hold_for_every_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "SCOPES_KEPT", 1)
+    monkeypatch.setattr(_memory, "REFUSALS_KEPT", 2)
+    store = MemoryStore()
+    for name in ("a", "b", "c"):
+        store.refuse(of(name), f"section {name}")
+    store.peek(of("fine"), (), NOW)  # a, b and c are not kept any more, and of c and b the refusals are
+    assert store.peek(of("b"), (), NOW).refused == ("section b",)
+    assert store.peek(of("c"), (), NOW).refused == ("section c",)
+    for name in ("new", "a"):
+        assert store.peek(of(name), (), NOW).refused == ("section a",)
 
 
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:

@@ -14,17 +14,20 @@ import cachepoint
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.plan import Plan
+from cachepoint.core.prompt.tokens import Band
 from cachepoint.core.traffic.entries import Sent, SentPoint
 from cachepoint.core.traffic.evidence import AT_RISK, EVENTS
 from cachepoint.core.traffic.kinds import AGAIN_KIND
 from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import Step
+from cachepoint.core.traffic.waste import Risk, Segment
 from cachepoint.emulator import BedrockEmulator
 
 THREADS, EACH = 8, 100
 NOW = 1_000_000.0
 SCOPE = Scope("scope", "model")
 SHARED = Step(b"s" * 16, "system_end", 2_000.0)
+RISK = Risk((Segment(SHARED.digest, "system_end", 2_000.0, 0.25),), Band(2_100.0, 2_100.0, 2_100.0))
 
 
 def in_threads(work: Callable[[int], object]) -> None:
@@ -33,7 +36,7 @@ def in_threads(work: Callable[[int], object]) -> None:
 
 
 def test_eight_threads_lose_no_observation() -> None:
-    store, sent = MemoryStore(), Sent((SentPoint(SHARED.digest, "5m", 2_000.0),), written=2_000.0, estimated=2_100.0)
+    store, sent = MemoryStore(), Sent((SentPoint(SHARED.digest, "5m", 2_000.0),), risk=RISK, estimated=2_100.0)
     started = threading.Barrier(THREADS)
 
     def work(thread: int) -> None:
@@ -50,7 +53,7 @@ def test_eight_threads_lose_no_observation() -> None:
     view = store.peek(SCOPE, [SHARED, *own], NOW)
     assert view.seen[SHARED.digest].visits == THREADS * EACH
     assert all(view.seen[step.digest].visits == 1 for step in own)
-    assert view.waste.committed == pytest.approx(0, abs=1e-6)
+    assert not view.waste.committed
     assert view.waste.baseline == THREADS * EACH * 2_100
     # all visits but the first two ended a wait of one that had come back, within the first bucket
     again = store._scopes[SCOPE.name].habits.counted(NOW)[AGAIN_KIND["system_end"]]

@@ -29,6 +29,7 @@ from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.view import View
+from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
 
 ABANDONED = "abandoned"
@@ -92,6 +93,7 @@ class Call:
         self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
         self._clock_started = time.monotonic()
         self._flight: Flight | None = None
+        self._denied: Waste | None = None
         # A stream may be read and closed by two threads, and closed again when it is collected.
         self._lock = threading.RLock()
 
@@ -114,9 +116,7 @@ class Call:
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
             swallow(problem, "departure")
             self._take(self.exchange.leave_as_written)
-        if not self._take(self.exchange.send):  # what the store was not taught it would not expect
-            self._take(self.exchange.leave_as_written)
-            self._take(self.exchange.send)
+        self._send()
 
     def _departure(self) -> Generator[Need, Any, None]:
         exchange, now = self.exchange, self._settings.clock()
@@ -136,6 +136,16 @@ class Call:
             if tokens is not None:
                 self._done(exchange.counted(tokens))
         yield from self._waits()
+
+    def _send(self) -> None:
+        """Hand the planned request over, planned anew as long as the store does not cover what it may cost."""
+        while not self._take(self.exchange.send):
+            denied, self._denied = self._denied, None
+            if denied is None:  # what the store was not taught it would not expect
+                self._take(self.exchange.leave_as_written)
+                self._take(self.exchange.send)
+                return
+            self._take(partial(self.exchange.denied, denied))
 
     def _look_up(self) -> Target:
         settings, model = self._settings, self._target.model
@@ -196,7 +206,7 @@ class Call:
         if not exchange.can_withdraw:
             return False
         self._done(exchange.withdraw())
-        self._done(exchange.send())
+        self._send()
         return True
 
     def failed(self, error: BaseException) -> None:
@@ -295,7 +305,8 @@ class Call:
         learned = True
         for lesson in effects.lessons:
             try:
-                lesson.teach(self._settings.store)
+                if (denied := lesson.teach(self._settings.store)) is not None:
+                    self._denied, learned = denied, False
             except Exception as problem:  # noqa: BLE001 - a store that fails must not make the call fail
                 swallow(problem, f"the store's {lesson.what}")
                 learned = False

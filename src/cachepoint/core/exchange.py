@@ -5,7 +5,7 @@ in what they answered. Each step gives back `Effects`: what the store is to lear
 our own that a step survived. The picture is in docs/exchange.md.
 
     new ─ read → read ─ plan → planned ─ send → sent ─ begin → began ─ answer → settled
-                      waiting ⇄            ⇅ refuse, withdraw       ├─ cut, abandon, give up
+                      waiting ⇄ ←─ deny ───⇅ refuse, withdraw       ├─ cut, abandon, give up
                                         refused                     ·
           before the response begins: fail → failed, cancel → cancelled
 
@@ -35,11 +35,12 @@ from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
-from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
+from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import Habit, habit_of
 from cachepoint.core.traffic.view import Step, View
+from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError, IllegalStep
 
 State = Literal[
@@ -57,6 +58,7 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
     "leave as written": (_BEFORE_SENDING | {"sent", "refused"}, "planned"),
     "wait": (frozenset({"planned"}), "waiting"),
     "send": (frozenset({"read", "planned"}), "sent"),
+    "deny": (frozenset({"sent"}), "planned"),
     "refuse": (frozenset({"sent"}), "refused"),
     "withdraw": (frozenset({"refused"}), "planned"),
     "begin": (frozenset({"sent"}), "began"),
@@ -71,6 +73,8 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
 """Every step: the states it may be taken in, and the state it leads to."""
 
 _R = TypeVar("_R")
+_DENIALS = 2
+"""After so many, a call is sent with nothing of our own: threads that spend the same room are few."""
 Price = Callable[[Usage], Cost | None]
 """What tokens of this call cost, None where that is not known."""
 
@@ -127,8 +131,11 @@ class Refusal(NamedTuple):
 class Learner(Protocol):
     """What a store of traffic does with the lessons of an exchange."""
 
-    def sent(self, scope: Scope, sent: Sent, now: float) -> None:
-        """A planned request goes out."""
+    def sent(self, scope: Scope, sent: Sent, now: float) -> Waste | None:
+        """A planned request goes out, and what it may cost is reserved.
+
+        Where what may be risked does not cover it, nothing is remembered, and the accounts as they stand are given.
+        """
 
     def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
@@ -159,9 +166,10 @@ class Lesson(NamedTuple):
     scope: Scope
     about: tuple[Any, ...]
 
-    def teach(self, store: Learner) -> None:
-        """Hand it to a store."""
-        getattr(store, self.what)(self.scope, *self.about)
+    def teach(self, store: Learner) -> Waste | None:
+        """Hand it to a store; gives what `sent` answers where the store does not cover what is sent."""
+        denied: Waste | None = getattr(store, self.what)(self.scope, *self.about)
+        return denied
 
 
 class Warn(NamedTuple):
@@ -220,6 +228,7 @@ class Exchange:
     _left: Sequence[Checkpoint] | None = field(default=None, init=False)
     _refused_before: bool = field(default=False, init=False)
     _in_flight: bool = field(default=False, init=False)
+    _denials: int = field(default=0, init=False)
     _half: Mapping[str, Any] | None = field(default=None, init=False)
     _lessons: list[Lesson] = field(init=False, default_factory=list)
     _warnings: list[Warn] = field(init=False, default_factory=list)
@@ -381,6 +390,20 @@ class Exchange:
             view.calibration.factor, view.refused,
         )  # fmt: skip
         return bill.bill(habit, plan.own, self.started, plan.charge)
+
+    def denied(self, waste: Waste) -> Effects:
+        """The store does not cover what was sent: others spent the room since it was planned.
+
+        It is planned anew by the accounts as they stand; denied again, nothing of our own is placed. Then `send`.
+        """
+        self._step("deny")
+        self._in_flight, self._denials = False, self._denials + 1
+        if self._denials > _DENIALS:
+            self._drop()
+            return self._effects()
+        self.view = self.view.with_waste(waste if self._denials < _DENIALS else waste.spent())
+        self._try("planning", self._plan)
+        return self._effects()
 
     @property
     def _sends(self) -> Plan:
@@ -650,7 +673,8 @@ def sent_record(
         read=None
         if expected.read_boundary is None
         else record(expected.read_boundary, expected.read_ttl or "5m", expected.read, exact=expected.read_exact),
-        written=expected.written,
+        reaches=reaches(plan, view, steps),
+        risk=plan.risk,
         estimated=prompt.tokens,
         minimum=rule.minimum if rule else 0,
         rates=rates,
@@ -663,5 +687,18 @@ def sent_record(
         foreign=view.foreign(steps, turn_before(prompt)),
         ends_like=ending(prompt, len(prompt.blocks) - 1),
         before_ends_like=ending(prompt, prompt.previous_end),
-        authorised=plan.authorised,
     )  # fmt: skip
+
+
+def reaches(plan: Plan, view: View, steps: Sequence[Step]) -> tuple[Reach, ...]:
+    """What a planned request may read, in wire order: what is believed alive, and what other processes wrote."""
+    points = {point.boundary: float(point.tokens) for point in plan.checkpoints}
+    found = []
+    for boundary, step in enumerate(steps):
+        entry = view.entries.get(step.digest)
+        if entry is None and boundary not in points:
+            continue
+        known = entry.tokens if entry is not None else None
+        tokens = float(known) if known is not None else points.get(boundary, step.tokens * view.calibration.factor)
+        found.append(Reach(step.digest, tokens, step.role))
+    return tuple(found)

@@ -11,6 +11,7 @@ from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Step, View
+from cachepoint.core.traffic.waste import Waste
 
 
 class Store(Protocol):
@@ -39,8 +40,11 @@ class Store(Protocol):
         """What is known, without remembering."""
         ...
 
-    def sent(self, scope: Scope, sent: Sent, now: float) -> None:
-        """A planned request goes out."""
+    def sent(self, scope: Scope, sent: Sent, now: float) -> Waste | None:
+        """A planned request goes out, and what it may cost is reserved.
+
+        Where what may be risked does not cover it, nothing is remembered, and the accounts as they stand are given.
+        """
         ...
 
     def began(self, scope: Scope, sent: Sent) -> None:

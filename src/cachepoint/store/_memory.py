@@ -21,7 +21,7 @@ from cachepoint.core.traffic.pool import Pool, Scope
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Step, View
-from cachepoint.core.traffic.waste import NO_GUARDS, Guards
+from cachepoint.core.traffic.waste import Waste
 from cachepoint.store import _profile as profile
 
 BOUNDARIES_KEPT = 96_000
@@ -42,8 +42,8 @@ POOLS_KEPT = 256
 """Base models told apart, some times more than Bedrock has; all further ones are taken for one model."""
 SCOPES_KEPT = 1024
 """Scopes told apart, each with some kilobytes besides its boundaries …"""
-GUARDS_KEPT = 4096
-"""… and scopes of which what guards money is told apart, some 300 bytes each; of others it is lumped together."""
+REFUSALS_KEPT = 4096
+"""… and scopes no longer kept of which is known what the service refused; of more, it holds for every new scope."""
 
 
 class MemoryStore:
@@ -63,8 +63,8 @@ class MemoryStore:
         self._kept = EMPTY
         self._pools: dict[str, Pool] = {}
         self._scopes: dict[str, Traffic] = {}
-        self._guards: dict[str, Guards] = {}
-        self._lumped = NO_GUARDS
+        self._refused: dict[str, frozenset[str]] = {}
+        self._refused_somewhere: frozenset[str] = frozenset()
         self._writers: Latest[str] = Latest()
         # An abandoned stream settles itself when it is collected, which may be in the middle of another call of the
         # same thread: what it changes waits until that is done.
@@ -77,18 +77,18 @@ class MemoryStore:
     ) -> View:
         """Remember a request's boundaries and return what was known before it."""
         with self._alone(), self._grown(scope, now) as traffic:
-            view = self._guarded(traffic, traffic.visit(steps, history, now, habit))
+            view = traffic.visit(steps, history, now, habit)
             return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def peek(self, scope: Scope, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
         with self._alone():
-            traffic = self._traffic(scope)
-            return self._guarded(traffic, traffic.view(steps, now))
+            return self._traffic(scope).view(steps, now)
 
-    def sent(self, scope: Scope, sent: Sent, now: float) -> None:
-        """A planned request goes out."""
-        self._change(lambda: self._sent(scope, sent, now))
+    def sent(self, scope: Scope, sent: Sent, now: float) -> Waste | None:
+        """A planned request goes out; where what may be risked does not cover it, the accounts as they stand by now."""
+        with self._alone():
+            return self._sent(scope, sent, now)
 
     def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
@@ -160,12 +160,15 @@ class MemoryStore:
         while self._waiting:
             self._waiting.popleft()()
 
-    def _sent(self, scope: Scope, sent: Sent, now: float) -> None:
+    def _sent(self, scope: Scope, sent: Sent, now: float) -> Waste | None:
         with self._grown(scope, now) as traffic:
-            traffic.sent(sent, now)
+            uncovered = traffic.sent(sent, now)
+        if uncovered is not None:
+            return uncovered
         for point in sent.points:
             self._writers.put(point.digest, scope.name)
         self._writers.take_oldest(len(self._writers) - self._most.entries)
+        return None
 
     def _learn(self, scope: Scope, delta: Delta) -> None:
         pool = self._pool(scope.model)
@@ -224,29 +227,21 @@ class MemoryStore:
         return found
 
     def _start(self, scope: Scope) -> Traffic:
-        traffic = Traffic(self._pool(scope.model))
-        own = self._guards.pop(scope.name, None)
-        if own is not None:
-            traffic.waste, traffic.refused, traffic.lumped = own.waste, own.refused, own.lumped
-        else:
-            traffic.lumped = self._lumped != NO_GUARDS
+        refused = self._refused.pop(scope.name, self._refused_somewhere)
+        traffic = Traffic(self._pool(scope.model), refused=refused)
         while len(self._scopes) >= SCOPES_KEPT:
             self._forget(next(iter(self._scopes)))
         return traffic
 
     def _forget(self, name: str) -> None:
-        """Forget a scope but for what guards money, in a row of its own or lumped with others."""
+        """Forget a scope but for what the service refused there. The accounts of its model have all that it cost."""
         traffic = self._scopes.pop(name)
         self._count(traffic.kept(), EMPTY)
         traffic.keep(EMPTY, max(traffic.latest, traffic.habits.newest))
-        self._guards[name] = traffic.guards
-        while len(self._guards) > GUARDS_KEPT:
-            oldest = self._guards.pop(next(iter(self._guards)))
-            self._lumped = self._lumped.merged(oldest)
-
-    def _guarded(self, traffic: Traffic, view: View) -> View:
-        """The view of a scope, bound by what others lost if it may be one of these: all that they have by now."""
-        return view.guarded(traffic.guards.beside(self._lumped)) if traffic.lumped else view
+        if traffic.refused:
+            self._refused[name] = traffic.refused
+        while len(self._refused) > REFUSALS_KEPT:
+            self._refused_somewhere |= self._refused.pop(next(iter(self._refused)))
 
     def _count(self, before: Room, after: Room) -> None:
         self._kept = Room(*map(add, self._kept, map(sub, after, before)))

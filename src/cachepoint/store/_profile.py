@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, N_BUC
 from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Seen
+from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
 
 VERSION = 3
@@ -86,6 +88,8 @@ def _plain_pool(pool: Pool, told: Mapping[bytes, Seen]) -> dict[str, Any]:
     return {
         "calibration": [pool.calibration.factor, pool.calibration.spread, pool.calibration.samples],
         "learned_minimum": pool.learned_minimum,
+        "won": pool.waste.carried(),
+        "proven": sorted(pool.waste.proven),
         "curves": list(pool.habits.counted(max(pool.habits.newest, 0.0)).items()),
         # A boundary seen once says nothing a fresh process would not assume; most boundaries are such.
         "seen": {
@@ -116,6 +120,9 @@ def _tell(pool: Pool, plain: Mapping[str, Any]) -> None:
     pool.habits.undated = {kind: added(told.get(kind), curves.get(kind)) for kind in {**told, **curves}}
     pool.calibration = max(pool.calibration, Calibration(*plain["calibration"]), key=lambda known: known.samples)
     pool.learned_minimum = max(pool.learned_minimum, plain["learned_minimum"])
+    won = float(plain.get("won", 0.0))
+    proven = frozenset(role for role in AGAIN_KIND if role in plain.get("proven", ()))
+    pool.waste = Waste(purse=won if 0 < won < inf else 0.0, proven=proven)
     for digest, (times, kind, born, gaps) in plain["seen"].items():
         own, known = tuple(gaps and _of(N_BUCKETS, gaps)), pool.told.get(bytes.fromhex(digest))
         if known is None or times > known.times:

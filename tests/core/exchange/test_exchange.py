@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cachepoint.core.exchange import STEPS, Effects, Exchange, Refusal, Target, sent_record, with_points
+from cachepoint.core.exchange import STEPS, Effects, Exchange, Lesson, Refusal, Target, sent_record, with_points
 from cachepoint.core.planning.plan import Expected, Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.builder import PromptBuilder
@@ -20,9 +20,11 @@ from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.boundaries import steps
+from cachepoint.core.traffic.entries import Entry, Reach
 from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.view import View
+from cachepoint.core.traffic.waste import Segment, Waste
 from cachepoint.errors import ConfigurationError, IllegalStep
 
 NOW = 1_000_000.0
@@ -137,6 +139,7 @@ TAKE: Mapping[str, Callable[[Exchange], Effects]] = {
     "wait": lambda call: call.wait(),
     "send": lambda call: call.send(),
     "refuse": lambda call: call.refused(None),
+    "deny": lambda call: call.denied(Waste()),
     "withdraw": lambda call: call.withdraw(),
     "begin": lambda call: call.began(),
     "hear": lambda call: call.heard(REPORTED),
@@ -165,7 +168,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "cancel": "cancelled",
     },
     "sent": {
-        "leave as written": "planned", "refuse": "refused", "begin": "began", "fail": "failed",
+        "leave as written": "planned", "refuse": "refused", "deny": "planned", "begin": "began", "fail": "failed",
         "cancel": "cancelled",
     },
     "refused": {
@@ -713,13 +716,16 @@ def departing() -> tuple[Prompt, Plan]:
 
 def test_what_is_sent_is_kept_by_digest_size_and_ttl() -> None:
     prompt, plan = departing()
-    sent = sent_record(prompt, plan, RULE, Rates(0.1, 1.25, 2.0), View(), ())
+    sent = sent_record(prompt, plan, RULE, Rates(0.1, 1.25, 2.0), View(), steps(prompt))
     (point,) = sent.points
     assert (point.digest, point.ttl, point.splits, point.exact) == (prompt.end(0).digest, "1h", (), False)
     assert point.tokens == 2727  # 12,000 bytes at 4.4 a token
     assert sent.read is None
-    assert (sent.written, sent.estimated, sent.minimum) == (point.tokens, prompt.tokens, 1024)
-    assert sent.surcharge == point.tokens  # written at twice the price
+    assert (sent.estimated, sent.minimum) == (prompt.tokens, 1024)
+    assert sent.reaches == (Reach(point.digest, 2727.0, "system_end"),)
+    # written at twice the price, of which the user set the TTL; the prompt is 2,727 tokens, 12 for the question
+    assert sent.risk.segments == (Segment(point.digest, "system_end", 2727.0, own=0.25, asked=0.75),)
+    assert (sent.risk.price, sent.risk.read, sent.risk.prompt.mid) == (0.25, b"", prompt.tokens)
     shape = sent.shape
     assert shape is not None
     assert shape.digests == tuple(prompt.end(block).digest for block in range(2))
@@ -730,11 +736,12 @@ def test_what_is_read_is_kept_as_the_entry_it_was() -> None:
     call = exchange()
     call.read(TARGET, KEY, NOW)
     assert call.prompt is not None
-    call.known(View(entries={call.prompt.end(0).digest: Entry("1h", NOW - 10, tokens=2700)}), NOW)
+    entries = {call.prompt.end(0).digest: Entry("1h", NOW - 10, tokens=2700)}
+    call.known(View(entries=entries, waste=Waste(baseline=1e9)), NOW)
     call.send()
     assert call.sent.read is not None
     assert call.sent.read == (call.prompt.end(0).digest, "1h", 2700.0, (), True)
-    assert call.sent.written == 0
+    assert call.sent.reaches == (Reach(call.prompt.end(0).digest, 2700.0, "system_end"),)
 
 
 def test_fewer_points_write_up_to_the_deepest_that_is_left() -> None:
@@ -752,3 +759,36 @@ def test_fewer_points_write_up_to_the_deepest_that_is_left() -> None:
     assert with_points(
         prompt, replace(reading, expected=replace(reading.expected, read_boundary=99)), [point]
     ).expected == (Expected(written=point.tokens))
+
+
+# -- where what may be risked was spent meanwhile -------------------------------------------------
+
+
+def test_a_call_that_is_denied_is_planned_by_the_accounts_as_they_stand() -> None:
+    call = sent(CachePolicy(ttl="1h"))
+    assert call.plan.checkpoints
+    effects = call.denied(Waste(general=1.0))
+    assert (call.state, effects.lessons, call.view.waste.general) == ("planned", (), 1.0)
+    assert [lesson.what for lesson in call.send().lessons] == ["sent"]
+    assert call.plan.checkpoints
+
+
+def test_a_call_that_is_denied_again_has_nothing_of_our_own_and_says_why() -> None:
+    call = sent(CachePolicy(ttl="1h"))
+    for _ in range(2):
+        call.denied(Waste())
+        call.send()
+    assert not call.plan.checkpoints
+    assert not call.plan.risk.ours
+    assert "allowance_spent" in {held.reason for held in call.plan.held}
+    call.denied(Waste())  # a store that denies even that
+    call.send()
+    assert (call.prompt, call.request) == (None, dict(call.original))
+
+
+def test_a_lesson_gives_what_the_store_answers() -> None:
+    class Full:
+        def sent(self, *_: object) -> Waste:
+            return Waste(general=7.0)
+
+    assert Lesson("sent", TARGET.scope, ()).teach(Full()) == Waste(general=7.0)  # type: ignore[arg-type]

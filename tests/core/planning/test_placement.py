@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planning_kit import LATE, NEVER, OFTEN, ONCE, RATES
 
-from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving, shared_out, surcharge
+from cachepoint.core.planning.placement import NOTHING, Candidate, Pick, choose, nested, saving, shared_out
 from cachepoint.core.planning.reasons import Placed
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL
@@ -190,10 +190,3 @@ def test_others_pay_their_part_of_a_price_and_no_more_than_they_gain() -> None:
     assert shared_out(1000, 100, 3) == 300  # three that gain a hundred each
     assert shared_out(1000, 500, math.inf) == 1000
     assert shared_out(1000, 0, 3) == shared_out(1000, 500, 0) == shared_out(1000, -5, 3) == 0
-
-
-def test_what_writing_costs_beyond_no_caching() -> None:
-    # 1,500 tokens at 2 - 1 and 4,000 at 1.25 - 1
-    picks = [Pick(candidate(2000, OFTEN), "1h", 0), Pick(candidate(6000, OFTEN), "5m", 0)]
-    assert surcharge(picks, 500, RATES) == pytest.approx(1500 + 1000)
-    assert surcharge([], 500, RATES) == 0

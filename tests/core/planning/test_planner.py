@@ -22,7 +22,6 @@ from planning_kit import (
     OFTEN,
     ONCE,
     RATES,
-    STEADY,
     Mark,
     Part,
     entry,
@@ -40,11 +39,10 @@ from cachepoint.core.planning.plan import Expected, Plan, Split
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Placed, Rejected, Repair
 from cachepoint.core.prompt.prompt import Prompt, Where
-from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.traffic.return_curves import Outlook
 from cachepoint.core.traffic.view import View
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.waste import Stake, Waste
 
 ONE, TWO = CachePolicy(max_checkpoints=1), CachePolicy(max_checkpoints=2)
 EXPLICIT = CachePolicy(mode="explicit")
@@ -349,46 +347,71 @@ def test_what_lies_beyond_the_live_prefix_counts_on_both_sides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("net", "points", "held"),
+    ("general", "points", "held"),
     [
-        # allowed are 1.5% of 10,000 tokens and two writes of them: 150 + 25,000; both writes cost 0.25 x 10,000
-        (22_650.0, [(0, "5m", AGAIN), (1, "5m", AGAIN)], []),
-        # only the first, 0.25 x 4,000 = 1,000
-        (22_651.0, [(0, "5m", AGAIN)], [("system[0]", "allowance_spent")]),
-        (24_150.0, [(0, "5m", AGAIN)], [("system[0]", "allowance_spent")]),
-        (24_151.0, [], [("system[0]", "allowance_spent"), ("tools[0]", "allowance_spent")]),
+        # 10,000 tokens, at most 11,000 and at least 9,000. At 11,000, .015 x 11,000 + .25 x 11,000 = 2,915 are allowed,
+        # and both writes cost .25 x 11,000; at 9,000, 2,385 are, and they cost 2,250.
+        (135.0, [(0, "5m", AGAIN), (1, "5m", AGAIN)], []),
+        # Only the first, .25 x 4,000: at 9,000 it costs 900.
+        (136.0, [(0, "5m", AGAIN)], [("system[0]", "allowance_spent")]),
+        (1_485.0, [(0, "5m", AGAIN)], [("system[0]", "allowance_spent")]),
+        (1_486.0, [], [("system[0]", "allowance_spent"), ("tools[0]", "allowance_spent")]),
     ],
 )
 def test_writes_stay_within_what_may_be_lost(
-    net: float, points: list[tuple[int, TTL, str]], held: list[tuple[str, str]]
+    general: float, points: list[tuple[int, TTL, str]], held: list[tuple[str, str]]
 ) -> None:
     of = prompt(tools=[4000], system=[6000])
-    plan = planned(of, view(of, {0: OFTEN, 1: ONCE}, waste=Waste(net=net)))
+    plan = planned(of, view(of, {0: OFTEN, 1: ONCE}, waste=Waste(general=general)))
     assert (placed(plan), reasons(plan)) == (points, held)
 
 
-def test_what_is_read_already_is_not_at_risk_again() -> None:
+def test_a_read_may_be_a_write_and_is_risked_up_to_two_writes_of_the_largest_prompt() -> None:
     of = prompt(tools=[4000], system=[6000])
-    # 0.25 x 6,000 = 1,500 of 25,150
-    by = view(of, {1: ONCE}, live={0: entry()}, waste=Waste(net=23_600))
-    assert (1, "5m", AGAIN) in placed(planned(of, by))
+    live = {0: entry(stake=Stake("tools_end", 1_000.0))}
+    # After .25 x 6,000 the next read risks .25 x 10,000: 300 + 5,000 - 1,500 - 2,500 = 1,300.
+    # The read alone costs 900 at 9,000, where least is allowed: .015 x 9,000 + 2 x .25 x 9,000 = 4,635.
+    for general, deepest in ((1_300.0, 1), (1_301.0, 0), (3_735.0, 0), (3_736.0, None)):
+        found = planned(of, view(of, {1: ONCE}, live=live, waste=Waste(general=general))).checkpoints
+        assert (found[-1].boundary if found else None) == deepest
 
 
-def test_where_even_a_read_may_not_be_tried_nothing_is() -> None:
+def test_where_even_a_read_may_not_be_tried_only_the_users_marks_are_sent() -> None:
     of = prompt(tools=[4000], system=[6000])
-    overdrawn = view(of, {1: OFTEN}, live={0: entry()}, waste=Waste(net=25_151))
-    assert (placed(planned(of, overdrawn)), reasons(planned(of, overdrawn))) == ([], [("", "allowance_spent")])
+    spent = Waste(general=10_000)
+    plan = planned(of, view(of, {1: OFTEN}, live={0: entry()}, waste=spent))
+    assert not placed(plan)
+    assert {reason for _, reason in reasons(plan)} == {"allowance_spent"}
     marked = prompt(tools=[4000], system=[6000, Mark()])
-    plan = planned(marked, view(marked, waste=Waste(net=25_151)))
-    assert (placed(plan), reasons(plan)) == ([(1, "5m", "marked")], [])
+    # up to the mark the user has all of it written: a point before it costs nothing more
+    assert [point[:2] for point in placed(planned(marked, view(marked, {0: OFTEN}, waste=spent)))] == [
+        (0, "5m"), (1, "5m"),
+    ]  # fmt: skip
 
 
-def test_the_bound_is_in_tokens_as_calibrated() -> None:
-    of = prompt(tools=[4000], system=[6000])
-    # twice the tokens: 50,300 allowed
-    double = view(of, {1: OFTEN}, calibration=Calibration(2.0, 0.0, 1.0), waste=Waste(net=40_000))
-    assert placed(planned(of, double))
-    assert not placed(planned(of, view(of, {1: OFTEN}, calibration=STEADY, waste=Waste(net=40_000))))
+def test_a_write_that_is_not_covered_in_full_is_made_as_far_as_it_is() -> None:
+    of = prompt(system=[2000] * 5)
+    # At 9,000 of 10,000: 135 + 2,250 are allowed, less 1,000, 1,385: .25 x .9 x 6,000 = 1,350 are covered.
+    plan = planned(of, view(of, {4: OFTEN}, waste=Waste(general=1_000)))
+    assert placed(plan) == [(2, "5m", AGAIN)]
+    assert plan.checkpoints[0].reason.role == "system_end"
+    assert plan.risk.segments[0].role == "system_end"  # whose purse pays for it
+
+
+def test_where_an_hour_is_not_covered_five_minutes_may_be() -> None:
+    of = prompt(system=[10_000])
+    # Back five times, of which half within five minutes: an hour is worth more, and costs 10,000 of 2,650.
+    by = {0: Outlook(5, 0.6, 1.0)}
+    assert placed(planned(of, view(of, by))) == [(0, "1h", AGAIN)]
+    assert placed(planned(of, view(of, by, waste=Waste()))) == [(0, "5m", AGAIN)]
+
+
+def test_what_an_hour_is_dearer_is_the_users_who_set_it() -> None:
+    of = prompt(system=[10_000])
+    policy = CachePolicy(ttl="1h")
+    plan = planned(of, view(of, {0: OFTEN}, waste=Waste()), policy=policy)
+    assert placed(plan) == [(0, "1h", AGAIN)]
+    assert [(segment.own, segment.asked) for segment in plan.risk.segments] == [(0.25, 0.75)]
 
 
 # -- spare slots ---------------------------------------------------------------------------------
@@ -600,7 +623,7 @@ def requests(draw: st.DrawFn) -> tuple[Prompt, View]:
     by = view(
         of, draw(some(CHANCES)), live=draw(some(entries)), visits=draw(some(st.integers(1, 5))),
         refused=draw(st.sampled_from([(), ("system",), ("messages", "system", "tools"), (LONG_TTL,)])),
-        waste=Waste(net=draw(st.sampled_from([0.0, 1e4, 1e9]))),
+        waste=Waste(general=draw(st.sampled_from([0.0, 1e4, 1e9]))),
     )  # fmt: skip
     return of, by
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL
-from cachepoint.core.traffic.entries import Digests, Entry, Sent, SentPoint, Shape, arrived, by_life
+from cachepoint.core.traffic.entries import Digests, Entry, SentPoint, Shape, arrived, by_life
 
 DIGESTS = [bytes([number]) * 16 for number in range(3)]
 
@@ -41,15 +40,6 @@ def test_entries_are_parted_by_life() -> None:
 )
 def test_an_expected_read_may_be_a_little_short(exact: bool, read: int, came: bool) -> None:
     assert arrived(SentPoint(b"", "5m", 1_000.0, exact=exact), read) is came
-
-
-def test_the_surcharge_is_that_of_the_dearest_write() -> None:
-    short, long = SentPoint(b"a", "5m", 1.0), SentPoint(b"b", "1h", 1.0)
-    assert Sent((short,), written=1_000, rates=Rates()).surcharge == pytest.approx(250)
-    assert Sent((short, long), written=1_000, rates=Rates()).surcharge == pytest.approx(1_000)
-    assert Sent(written=1_000).surcharge == 0
-    assert Sent((long,)).surcharge == 0
-    assert Sent() == Sent((), None, 0, 0, 0, Rates(), None, (), None)
 
 
 def test_digests_in_one_piece_are_the_same_digests() -> None:

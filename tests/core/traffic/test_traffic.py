@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from cachepoint.core.prompt.tokens import Band
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.traffic.entries import Cold, Entry, Sent, SentPoint, Shape
+from cachepoint.core.traffic.entries import Cold, Entry, Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.evidence import AT_RISK, BEGUN, ELSEWHERE, EVENTS, FOLLOWED, NO_COUNTS
 from cachepoint.core.traffic.kinds import AGAIN_KIND, FIRST_KINDS, CurveKey
 from cachepoint.core.traffic.latest import EMPTY, Latest, Room
@@ -16,7 +17,7 @@ from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.return_curves import as_they_came
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Seen, Step
-from cachepoint.core.traffic.waste import Guards, Waste
+from cachepoint.core.traffic.waste import Risk, Segment, Stake, Waste
 
 NOW = 1_000_000.0
 SYSTEM = Step(b"system", "system_end", 3_000.0)
@@ -40,8 +41,13 @@ def point(name: bytes = b"system", tokens: float = 3_000.0, splits: tuple[bytes,
     return SentPoint(name, "5m", tokens, splits)
 
 
-def sent(*points: SentPoint, read: SentPoint | None = None, written: float = 0.0, **more: object) -> Sent:
-    return replace(Sent(points, read, written, estimated=5_000.0, minimum=1_024, rates=Rates()), **more)  # type: ignore[arg-type]
+def sent(*points: SentPoint, read: SentPoint | None = None, **more: object) -> Sent:
+    return replace(Sent(points, read, estimated=5_000.0, minimum=1_024, rates=Rates()), **more)  # type: ignore[arg-type]
+
+
+def risk(tokens: float = 3_000.0, digest: bytes = b"system") -> Risk:
+    """Of a prompt of 5,000 tokens, so many are written at 1.25."""
+    return Risk((Segment(digest, "system_end", tokens, 0.25),), Band(5_000, 5_000, 5_000))
 
 
 def served(traffic: Traffic, what: Sent, usage: Usage | None, at: float = NOW) -> Traffic:
@@ -150,7 +156,7 @@ def replace_role(step: Step) -> Step:
 
 
 def test_an_entry_lives_from_sending_and_is_read_once_the_answer_begins() -> None:
-    traffic, what = visited(SYSTEM), sent(point(), written=3_000)
+    traffic, what = visited(SYSTEM), sent(point(), risk=risk())
     traffic.sent(what, NOW)
     assert traffic.view([SYSTEM], NOW).entries == {b"system": Entry("5m", NOW, readable=False)}
     traffic.began(what)
@@ -174,11 +180,11 @@ def test_a_live_entry_is_not_begun_again_unless_its_text_is_split_otherwise() ->
 
 
 def test_what_failed_wrote_nothing_and_commits_nothing() -> None:
-    traffic, what = Traffic(), sent(point(), written=3_000)
-    traffic.sent(what, NOW)
-    assert traffic.waste.committed == 750  # .25 × 3,000
+    traffic, what = Traffic(), sent(point(), risk=risk())
+    assert traffic.sent(what, NOW) is None
+    assert traffic.pool.waste.committed == {"system_end": 750}  # .25 × 3,000
     traffic.failed(what)
-    assert (traffic.waste.committed, traffic.entries) == (0, {})
+    assert (traffic.pool.waste, traffic.entries) == (Waste(), {})
     traffic.entries.put(b"system", Entry("5m", NOW))
     traffic.failed(what)
     assert traffic.entries == {b"system": Entry("5m", NOW)}
@@ -186,9 +192,18 @@ def test_what_failed_wrote_nothing_and_commits_nothing() -> None:
 
 def test_usage_tells_the_size_of_what_was_written_and_what_it_cost() -> None:
     first = point(b"tools", 1_000.0)
-    traffic = served(Traffic(), sent(first, point(), written=3_000), Usage(input=2_000, cache_write_5m=3_100))
-    assert traffic.entries == {b"tools": Entry("5m", NOW), b"system": Entry("5m", NOW, tokens=3_100)}
-    assert traffic.waste == Waste(775, 0, 5_100, 5_100)  # .25 × 3,100
+    both = Risk(
+        (Segment(b"tools", "tools_end", 1_000, 0.25), Segment(b"system", "system_end", 2_000, 0.25)),
+        Band(5_000, 5_000, 5_000),
+    )
+    traffic = served(Traffic(), sent(first, point(), risk=both), Usage(input=2_000, cache_write_5m=3_100))
+    assert traffic.pool.waste == Waste(775, baseline=5_100, largest=5_100)  # .25 × 3,100, a third of it for the tools
+    tools, system = traffic.entries[b"tools"], traffic.entries[b"system"]
+    assert (tools.tokens, system.tokens) == (None, 3_100)
+    assert tools.stake is not None
+    assert system.stake is not None
+    assert (tools.stake.role, system.stake.role) == ("tools_end", "system_end")
+    assert (tools.stake.general, system.stake.general) == pytest.approx((775 / 3, 1_550 / 3))
     assert traffic.pool.calibration.factor == pytest.approx(5_100 / 5_000)
 
 
@@ -215,7 +230,10 @@ def test_an_entry_that_could_not_be_read_was_written_anew(before: Entry) -> None
     traffic = Traffic()
     traffic.entries.put(b"system", before)
     traffic.settled(sent(point(), point(b"tail")), Usage(cache_write_5m=4_000), NOW)
-    assert traffic.entries == {b"system": Entry("5m", NOW), b"tail": Entry("5m", NOW, tokens=4_000)}
+    assert traffic.entries == {
+        b"system": Entry("5m", NOW),
+        b"tail": Entry("5m", NOW, tokens=4_000),
+    }
 
 
 def test_an_entry_that_could_be_read_keeps_its_ttl_and_its_size() -> None:
@@ -240,18 +258,18 @@ def test_nothing_cached_leaves_no_entry() -> None:
 
 def test_a_read_keeps_an_entry_alive_as_it_was_written() -> None:
     traffic, later = Traffic(), NOW + 200
-    served(traffic, sent(point(), written=3_000), Usage(input=2_000, cache_write_5m=3_000))
+    served(traffic, sent(point(), risk=risk()), Usage(input=2_000, cache_write_5m=3_000))
     served(traffic, sent(point(), read=point()), Usage(input=2_000, cache_read=3_000), later)
-    assert traffic.entries == {b"system": Entry("5m", later, tokens=3_000)}
+    assert traffic.entries == {b"system": Entry("5m", later, tokens=3_000, stake=Stake("system_end", 750))}
 
 
 def test_an_answer_that_comes_after_that_of_a_later_request_takes_nothing_back() -> None:
     traffic, what, usage = Traffic(), sent(point(), read=point()), Usage(input=2_000, cache_read=3_000)
-    served(traffic, sent(point(), written=3_000), Usage(input=2_000, cache_write_5m=3_000))
+    served(traffic, sent(point(), risk=risk()), Usage(input=2_000, cache_write_5m=3_000))
     traffic.sent(what, NOW + 100)
     served(traffic, what, usage, NOW + 200)
     traffic.settled(what, usage, NOW + 100)
-    assert traffic.entries == {b"system": Entry("5m", NOW + 200, tokens=3_000)}
+    assert traffic.entries == {b"system": Entry("5m", NOW + 200, tokens=3_000, stake=Stake("system_end", 750))}
 
 
 def test_an_entry_written_anew_has_its_own_ttl_and_time() -> None:
@@ -272,8 +290,39 @@ def test_a_read_that_did_not_come_ends_an_entry() -> None:
 
 
 def test_an_answer_that_never_arrived_counts_as_a_write_that_was_lost() -> None:
-    traffic = served(Traffic(), sent(point(), written=3_000), None)
-    assert traffic.waste == Waste(750, 0, 5_000, 5_000)
+    traffic = served(Traffic(), sent(point(), risk=risk()), None)
+    assert traffic.pool.waste == Waste(750, baseline=5_000, largest=5_000)
+    assert traffic.entries[b"system"].stake == Stake("system_end", 750)
+
+
+def test_what_is_not_covered_is_not_sent() -> None:
+    traffic = served(Traffic(), sent(point(), risk=risk(5_000)), Usage(cache_write_5m=5_000))
+    spent = traffic.pool.waste
+    assert spent.general == 1_250
+    # 1.5% of 10,000 and .25 × 5,000, less 1,250, covers 150: .25 × 600
+    assert traffic.sent(sent(point(b"other"), risk=risk(601, b"other")), NOW) == spent
+    assert (traffic.pool.waste, b"other" in traffic.entries) == (spent, False)
+    assert traffic.sent(sent(point(b"other"), risk=risk(600, b"other")), NOW) is None
+    assert b"other" in traffic.entries
+
+
+def test_a_read_repays_what_it_read_and_what_is_left_is_won() -> None:
+    reaches = (Reach(b"system", 3_000.0, "inner"), Reach(b"tail", 4_000.0, "tail_turns"))
+    traffic = served(Traffic(), sent(point(), risk=risk()), Usage(input=2_000, cache_write_5m=3_000))
+    read = sent(point(b"tail", 4_000.0), read=point(), reaches=reaches, risk=risk(4_000, b"tail"))
+    served(traffic, read, Usage(input=1_000, cache_read=3_000, cache_write_5m=1_000))
+    # .9 × 3,000 saved, of which 750 are paid back; the tail costs .25 × 1,000, which its role has won by then
+    assert traffic.entries[b"system"].stake == Stake("system_end", 0)
+    assert (traffic.pool.waste.purse, traffic.pool.waste.general) == (1_700, 0)
+    assert traffic.pool.waste.paid
+
+
+def test_an_entry_that_is_forgotten_takes_what_it_owes_with_it() -> None:
+    traffic = served(Traffic(), sent(point(), risk=risk()), Usage(input=2_000, cache_write_5m=3_000))
+    traffic.keep(EMPTY, NOW)
+    served(traffic, sent(reaches=(Reach(b"system", 3_000.0, "system_end"),)), Usage(input=2_000, cache_read=3_000))
+    # nobody remembers that it owed 750: they stay owed, and all of .9 × 3,000 is won
+    assert (traffic.pool.waste.general, traffic.pool.waste.purse) == (750, 2_700)
 
 
 # -- learned of the model -------------------------------------------------------------------------
@@ -456,26 +505,8 @@ def test_tails_are_forgotten_with_the_boundaries() -> None:
     assert len(traffic.tails) == 100 // 10 + 64
 
 
-def test_what_guards_money_stays_whatever_is_given_up() -> None:
-    traffic = served(visited(SYSTEM, TAIL), sent(point(), written=3_000), None)
-    traffic.refuse("tools")
-    guards = traffic.guards
-    traffic.keep(EMPTY, NOW)
-    assert traffic.guards == guards == Guards(Waste(750, 0, 5_000, 5_000), frozenset({"tools"}))
-    assert traffic.view([], NOW).waste == guards.waste
-
-
-def test_guards_of_others_bind_a_view() -> None:
-    traffic = Traffic(waste=Waste(10, 0, 7, 7), refused=frozenset({"tools"}), lumped=True)
-    assert traffic.guards == Guards(Waste(10, 0, 7, 7), frozenset({"tools"}), lumped=True)
-    view = traffic.view([], NOW).guarded(traffic.guards.beside(Guards(Waste(5, 1, 2, 3), frozenset({"system"}))))
-    assert (view.waste, view.refused) == (Waste(16, 0, 7, 7), ("system", "tools"))
-
-
 def test_scopes_of_a_model_share_habits_and_sizes_but_no_boundary_and_no_entry() -> None:
-    traffic = served(
-        visited(SYSTEM, at=NOW - 20), sent(point(), written=3_000), Usage(input=2_000, cache_write_5m=3_000)
-    )
+    traffic = served(visited(SYSTEM, at=NOW - 20), sent(point(), risk=risk()), Usage(input=2_000, cache_write_5m=3_000))
     visited(SYSTEM, traffic=traffic)
     traffic.refuse("tools")
     other = Traffic(traffic.pool).view([SYSTEM], NOW)

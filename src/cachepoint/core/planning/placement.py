@@ -136,12 +136,3 @@ def shared_out(price: float, gain: float, others: float) -> float:
 def _longer(rates: Rates) -> float:
     """What the longer TTL must promise beyond the shorter one, a token."""
     return rates.write_1h - rates.write_5m
-
-
-def surcharge(picks: Sequence[Pick], start: float, rates: Rates) -> float:
-    """What writing these picks costs beyond no caching, in input tokens."""
-    total = 0.0
-    for pick in picks:
-        total += (pick.candidate.tokens - start) * (rates.write(pick.ttl) - 1)
-        start = pick.candidate.tokens
-    return total

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cachepoint.core.planning.reasons import Placed, Rejected, Repair
 from cachepoint.core.prompt.prompt import ListKey, Mark, Prompt, Where
 from cachepoint.core.provider.rules import TTL
+from cachepoint.core.traffic.waste import Risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,9 @@ class Plan:
     """Checkpoints for one request; `marks` are the user's own, which they replace, `plain` as in Prompt.
 
     A dialect's `apply` needs nothing else, and its `undo` gives the request back. `rejected` are the places
-    not used; without a checkpoint there is at least one. `authorised` is what of its surcharge the user has, by saying
-    that a prefix comes back: in input tokens, and once for each prefix. `own` are the boundaries and TTLs of the
-    checkpoints that the planner would have sent unguarded, `charge` what following a static plan costs now beyond its
-    shadow, in input tokens.
+    not used; without a checkpoint there is at least one. `risk` is what it can cost beyond no caching. `own` are the
+    boundaries and TTLs of the checkpoints that the planner would have sent unguarded, `charge` what following a static
+    plan costs now beyond its shadow, in input tokens.
     """
 
     checkpoints: tuple[Checkpoint, ...] = ()
@@ -77,10 +77,10 @@ class Plan:
     marks: tuple[Mark, ...] = ()
     splits: tuple[Split, ...] = ()
     plain: frozenset[ListKey] = frozenset()
-    authorised: float = 0.0
     expected: Expected = Expected()
     own: tuple[tuple[int, TTL], ...] = ()
     charge: float = 0.0
+    risk: Risk = Risk()
 
     @property
     def changes_nothing(self) -> bool:

@@ -8,9 +8,10 @@ spare slots for prefixes that others share; the user's marks; legality.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
@@ -18,25 +19,26 @@ from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
 from cachepoint.core.planning.placement import (
     Candidate,
     Choice,
-    Pick,
     choose,
     nested,
     saving,
     shared_out,
-    surcharge,
 )
 from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, Split, with_paths
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.prefixes import Live, Prefixes
 from cachepoint.core.planning.reasons import HeldCode, Placed, Rejected
+from cachepoint.core.planning.risk import segments
 from cachepoint.core.planning.shadow_bill import ShadowBill, places_of
 from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.traffic.entries import Entry
 from cachepoint.core.traffic.guard import Followed
+from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H
 from cachepoint.core.traffic.view import View
+from cachepoint.core.traffic.waste import Risk
 
 
 def plan(
@@ -94,7 +96,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         """The steps of the module, in their order."""
-        return self._legal(self._own)
+        return self._legal(self._affordable)
 
     def following(self, followed: Followed) -> Plan | None:
         """The checkpoints of a static plan, and the read of what lives; None where going over to it is too dear now."""
@@ -102,33 +104,34 @@ class _Planner:
             return None
         bill = self.shadow_bill
         places = places_of(followed.plan, bill.places())
-        base = self._readable[-1] if self._readable else None
-        ttl, reads = FAMILY[followed.plan].ttl, bill.read_by(followed.plan)
+        base, ttl, reads = self._base, FAMILY[followed.plan].ttl, bill.read_by(followed.plan)
         if base is not None and base.entry.ttl != ttl and places and base.boundary >= places[0][0]:
             return None  # what lives goes on being read as it is, and is not written anew for another lifetime
         charge = (self.rates.write(ttl) - self.rates.read) * max(reads - (base.tokens if base else 0.0), 0.0)
         if charge > followed.credit:
             return None
-        return replace(self._legal(lambda slots: self._static(followed.plan, places, base, slots)), charge=charge)
+        return replace(self._legal(partial(self._static, followed.plan, places)), charge=charge)
 
-    def _static(self, plan: int, places: Sequence[tuple[int, TTL]], base: Live | None, slots: int) -> list[Checkpoint]:
+    def _static(
+        self, plan: int, places: Sequence[tuple[int, TTL]], marks: Sequence[Checkpoint], slots: int
+    ) -> list[Checkpoint]:
         points = []
         for boundary, ttl in places:
             if self.prefixes.is_cut(boundary) and not self.prefixes.splits:
                 continue
             reason = Placed("static_plan", self.prefixes.role(boundary), text=str(FAMILY[plan]))
             points.append(self._checkpoint(boundary, ttl, reason, self.prefixes.size(boundary).mid))
-        if base is not None and slots:
-            points = self._with_read(points, base, slots)
+        if self._base is not None and slots:
+            points = self._with_read(points, self._base, slots)
         if not points:
             self.rejected.append(Rejected("", "static_plan"))
-        return points[:slots]
+        return self._within_allowance(marks, points[:slots], slots)
 
-    def _legal(self, own_points: Callable[[int], list[Checkpoint]]) -> Plan:
+    def _legal(self, own_points: Callable[[Sequence[Checkpoint], int], list[Checkpoint]]) -> Plan:
         marks, cap = list(self._marks()), self._cap
         own: list[Checkpoint] = []
         if (nothing := self._none_of_our_own(cap)) is None:
-            own = own_points(cap - len({mark.boundary for mark in marks}))
+            own = own_points(marks, cap - len({mark.boundary for mark in marks}))
         elif not self.prompt.marks:
             self.rejected.append(Rejected("", nothing))
         live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
@@ -142,6 +145,11 @@ class _Planner:
     @cached_property
     def _readable(self) -> list[Live]:
         return [found for found in self.prefixes.live if found.entry.readable]
+
+    @property
+    def _base(self) -> Live | None:
+        """The deepest live prefix that can be read by now."""
+        return self._readable[-1] if self._readable else None
 
     @cached_property
     def shadow_bill(self) -> ShadowBill:
@@ -172,8 +180,7 @@ class _Planner:
             return "not_marked"
         if not cap:
             return "none_allowed"
-        overdrawn = self.view.waste.overdrawn(self.prefixes.total, self.rates)
-        return "allowance_spent" if overdrawn and not self._authorising else None
+        return None
 
     def _marks(self) -> Iterator[Checkpoint]:
         for mark in self.prompt.marks:
@@ -196,19 +203,18 @@ class _Planner:
         found = shortlist(self.prefixes, self.rule, self._minimum, may_cut=may_cut)
         self.rejected += found.rejected
         kept, base = self._best(found.candidates, slots)
-        picks = self._within_allowance(kept.picks, base)
         points = [
-            self._checkpoint(pick.candidate.boundary, pick.ttl, pick.candidate.reason, pick.worth) for pick in picks
+            self._checkpoint(pick.candidate.boundary, pick.ttl, pick.candidate.reason, pick.worth)
+            for pick in kept.picks
         ]
         points = self._with_read(points, base, slots) if base else self._with_bridge(points, slots)
         points = self._with_shared(points, base, slots)
-        self._explain(found.candidates, kept.picks[len(picks) :], points, slots)
+        self._explain(found.candidates, points, slots)
         return points
 
     def _best(self, candidates: Sequence[Candidate], slots: int) -> tuple[Choice, Live | None]:
         """The best set beyond the deepest live prefix, or beyond a 1h one if a 5m one is better written anew for 1h."""
-        readable = self._readable
-        base = readable[-1] if readable else None
+        readable, base = self._readable, self._base
         kept = self._beyond(candidates, base, slots)
         if base is not None and base.entry.ttl == "5m" and "1h" in self._ttls:
             longer = next((found for found in reversed(readable) if found.entry.ttl == "1h"), None)
@@ -242,14 +248,101 @@ class _Planner:
         last = parts[-1].outlook.visits
         return gain > sum(price - shared_out(price, gain, visits - last) for price, visits in prices)
 
-    def _within_allowance(self, picks: Sequence[Pick], base: Live | None) -> Sequence[Pick]:
-        """The picks without the deepest ones that would cost more than may be risked."""
-        allowed = max(self.view.waste.allowance(self.prefixes.total, self.rates), 0.0)
-        start = base.tokens if base else 0.0
-        while picks and surcharge(picks, start, self.rates) - self._authorised(_written(picks), start) > allowed:
-            self.rejected.append(Rejected(self.prefixes.where(picks[-1].candidate.boundary).path, "allowance_spent"))
-            picks = picks[:-1]
-        return picks
+    def _affordable(self, marks: Sequence[Checkpoint], slots: int) -> list[Checkpoint]:
+        """The best points that may be risked: of both TTLs, or where that is cut short and saves less, of 5m alone."""
+        wanted = self._own(slots)
+        kept = self._within_allowance(marks, wanted, slots)
+        if len(self._ttls) == 1 or self._saving(kept) >= self._saving(wanted):
+            return kept
+        cheaper = replace(self, rule=replace(self.rule, ttls=("5m",)), rejected=[])
+        instead = cheaper._within_allowance(marks, cheaper._own(slots), slots)
+        if self._saving(instead) <= self._saving(kept):
+            return kept
+        self.rejected = cheaper.rejected
+        return instead
+
+    def _saving(self, points: Sequence[Checkpoint]) -> float:
+        """What these points are expected to save, the read of what lives with them, in input tokens."""
+        read = self._read_by(points)
+        written = sum(point.worth for point in points if point.reason.code != "keeps_read")
+        return written + (read.tokens * (1 - self.rates.read) if read else 0.0)
+
+    def _within_allowance(
+        self, marks: Sequence[Checkpoint], points: Sequence[Checkpoint], slots: int
+    ) -> list[Checkpoint]:
+        """The points, of which the deepest are written as far only as what may be risked covers.
+
+        What lives is read all the same, unless not even that is covered: a read that does not come is a write.
+        """
+        base, kept = self._base, sorted(points, key=lambda point: point.boundary)
+        while kept and not self._covered([*marks, *kept]):
+            lost = kept.pop()
+            self.rejected.append(Rejected(lost.where.path, "allowance_spent"))
+            if base is None or lost.boundary > base.boundary:
+                shorter = self._shortened(lost, [*marks, *kept], base)
+                kept += [shorter] if shorter else []
+            if base is not None and lost.boundary > base.boundary:
+                kept = sorted(self._with_read(kept, base, slots), key=lambda point: point.boundary)
+        return kept
+
+    def _shortened(self, point: Checkpoint, others: Sequence[Checkpoint], base: Live | None) -> Checkpoint | None:
+        """A checkpoint that may not be written in full, at the last boundary up to which it may; None where none is.
+
+        Whoever comes back to a prefix comes back to the beginning of it.
+        """
+        start = max([other.boundary for other in others] + ([base.boundary] if base else [-1])) + 1
+
+        def too_dear(boundary: int) -> bool:
+            return not self._covered([*others, self._checkpoint(boundary, point.ttl, point.reason, 0.0)])
+
+        boundary = start + bisect_left(range(start, point.boundary), x=True, key=too_dear) - 1
+        while boundary >= start and self.prefixes.size(boundary).mid >= self._minimum:
+            if self._may_end(boundary):
+                share = self.prefixes.size(boundary).mid / self.prefixes.size(point.boundary).mid
+                return self._checkpoint(boundary, point.ttl, point.reason, point.worth * share)
+            boundary -= 1
+        return None
+
+    def _may_end(self, boundary: int) -> bool:
+        """Whether a prefix may be written up to here."""
+        if self.prefixes.is_cut(boundary) and not (self.prefixes.splits and self.policy.learn):
+            return False
+        section = self.prefixes.where(boundary).section
+        return section in self.rule.sections and section not in self.view.refused
+
+    def _covered(self, points: Sequence[Checkpoint]) -> bool:
+        risk = self._risk(points, self._base)
+        return self.view.waste.covers(risk) and (not risk.ours or self.view.waste.sustains(risk))
+
+    def _risk(self, points: Sequence[Checkpoint], read: Live | None) -> Risk:
+        """What these checkpoints can cost, where a live prefix is to be read."""
+        boundaries = self.prompt.boundaries
+        return Risk(
+            segments(
+                points,
+                lambda boundary: boundaries[boundary].digest,
+                self._role,
+                self.rates,
+                hour_is_asked=self.policy.ttl == "1h",
+            ),
+            self.prefixes.size(len(boundaries) - 1),
+            price=self.rates.write_5m - 1,
+            read=boundaries[read.boundary].digest if read else b"",
+            kept=read.tokens if read else 0.0,
+            authorised=self._authorised(points, read.tokens if read else 0.0),
+            again=all(point.marked or boundaries[point.boundary].digest in self.view.seen for point in points),
+        )
+
+    def _role(self, point: Checkpoint) -> Role:
+        """What has to be proven to pay for it: the entry there, else the boundary wanted, which may be deeper."""
+        entry = self.view.entries.get(self.prompt.boundaries[point.boundary].digest)
+        if entry is not None and entry.stake is not None:
+            return entry.stake.role
+        return (
+            point.reason.role
+            if point.reason.code in ("expected_again", "expected")
+            else self.prefixes.role(point.boundary)
+        )
 
     @cached_property
     def _authorising(self) -> frozenset[int]:
@@ -257,13 +350,13 @@ class _Planner:
         known, boundaries = {**self.view.entries, **self.view.lapsed}, self.prompt.boundaries
         return frozenset(i for i in self.prefixes.said.subjects if boundaries[i].digest not in known)
 
-    def _authorised(self, written: Sequence[tuple[int, float, TTL]], start: float) -> float:
-        """What of the surcharge of writing prefixes, beyond the first `start` tokens, the user has authorised."""
+    def _authorised(self, points: Sequence[Checkpoint], start: float) -> float:
+        """What of the surcharge of these checkpoints, beyond the first `start` tokens, the user has authorised."""
         total = found = 0.0
-        for boundary, tokens, ttl in written:
-            total += max(tokens - start, 0.0) * (self.rates.write(ttl) - 1)
-            start = max(tokens, start)
-            found = total if boundary in self._authorising else found
+        for point in sorted(points, key=lambda point: point.boundary):
+            total += max(point.tokens - start, 0.0) * (self.rates.write(point.ttl) - 1)
+            start = max(float(point.tokens), start)
+            found = total if point.boundary in self._authorising else found
         return found
 
     def _with_read(self, points: list[Checkpoint], base: Live, slots: int) -> list[Checkpoint]:
@@ -318,15 +411,13 @@ class _Planner:
     def _explain(
         self,
         candidates: Sequence[Candidate],
-        spent: Sequence[Pick],
         points: Sequence[Checkpoint],
         slots: int,
     ) -> None:
-        """Why the prefix goes uncached from the last checkpoint on; `spent` are the picks the allowance forbade."""
+        """Why the prefix goes uncached from the last checkpoint on."""
         end = max((point.boundary for point in points), default=-1)
-        explained = {pick.candidate.boundary for pick in spent}
         for found in candidates:
-            if found.boundary <= end or found.boundary in explained:
+            if found.boundary <= end:
                 continue
             path = self.prefixes.where(found.boundary).path
             if len(points) >= slots and any(saving(found.outlook, self.rates, ttl) > 0 for ttl in self._ttls):
@@ -358,9 +449,7 @@ class _Planner:
             splits=tuple(self._split(cut) for cut in sorted(cuts)),
             plain=self.prompt.plain,
             own=tuple((point.boundary, point.ttl) for point in legal.points),
-            authorised=self._authorised(
-                [(point.boundary, point.tokens, point.ttl) for point in legal.points], read.tokens if read else 0.0
-            ),
+            risk=self._risk(legal.points, read),
             expected=Expected(
                 read=read.tokens if read else 0.0,
                 read_exact=read is not None and read.entry.tokens is not None,
@@ -381,8 +470,3 @@ class _Planner:
             ):
                 return found
         return None
-
-
-def _written(picks: Sequence[Pick]) -> list[tuple[int, float, TTL]]:
-    """The boundary, size and TTL of each pick."""
-    return [(pick.candidate.boundary, pick.candidate.tokens, pick.ttl) for pick in picks]

@@ -1,7 +1,8 @@
 """What belongs to a base model, pooled over all accounts, endpoints, Regions, profiles and APIs of a process.
 
 Entries, refusals and boundaries stay by scope. How boundaries of a kind come back, and how large prompts are in
-truth, is the same wherever the model runs: a new Region, or one more tenant's inference profile, starts with it.
+truth, is the same wherever the model runs: a new Region, or one more tenant's inference profile, starts with it. What
+caching may cost is bounded for the model as a whole, so that no number of scopes multiplies it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cachepoint.core.traffic.guard import Guard
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.return_curves import Habits
 from cachepoint.core.traffic.view import Seen
+from cachepoint.core.traffic.waste import Waste
 
 
 class Scope(NamedTuple):
@@ -40,6 +42,7 @@ class Pool:
     unreadable: int = 0
     told: Latest[Seen] = field(default_factory=Latest)
     guard: Guard = field(default_factory=Guard)
+    waste: Waste = field(default_factory=Waste)
 
     def kept(self) -> Room:
         """How much it keeps besides its curves."""

@@ -23,6 +23,8 @@ from cachepoint.core.traffic.entries import (
     Shape,
     arrived,
     by_life,
+    paid,
+    saved,
 )
 from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import AGAIN_KIND, NAMED, STATIC, CurveKey
@@ -32,7 +34,7 @@ from cachepoint.core.traffic.return_curves import SOON, Habits, Happened
 from cachepoint.core.traffic.shadows import Shadows
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
-from cachepoint.core.traffic.waste import Guards, Waste
+from cachepoint.core.traffic.waste import Stake, Waste
 
 _SHAPES_REMEMBERED = 16
 _SHAPE_BLOCKS = 4096
@@ -53,17 +55,15 @@ _STRAYS = 3
 
 @dataclass
 class Traffic:
-    """The learned traffic of one scope; `lumped` says that it may be one of those no longer told apart."""
+    """The learned traffic of one scope."""
 
     pool: Pool = field(default_factory=Pool)
-    waste: Waste = field(default_factory=Waste)
     refused: frozenset[str] = frozenset()
     splits_trusted: bool = True
     entries: Latest[Entry] = field(default_factory=Latest)
     recent: deque[Shape] = field(default_factory=deque)
     blocks: int = 0
     latest: float = 0.0
-    lumped: bool = False
     seen: Latest[Seen] = field(default_factory=Latest)
     tails: Latest[bytes] = field(default_factory=Latest)
     shadows: Shadows = field(default_factory=Shadows)
@@ -109,14 +109,14 @@ class Traffic:
             if not self.recent and most.blocks:
                 self._recall(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
 
-    @property
-    def guards(self) -> Guards:
-        """What guards money here."""
-        return Guards(self.waste, self.refused, self.lumped)
+    def sent(self, sent: Sent, now: float) -> Waste | None:
+        """A planned request goes out: its new entries are in flight.
 
-    def sent(self, sent: Sent, now: float) -> None:
-        """A planned request goes out: its new entries are in flight."""
-        self.waste = self.waste.with_commitment(sent.surcharge)
+        Where what may be risked by now does not cover it, nothing is remembered, and the accounts are given back.
+        """
+        if not self.pool.waste.covers(sent.risk):
+            return self.pool.waste
+        self.pool.waste = self.pool.waste.reserved(sent.risk)
         if sent.ends_like:
             self.endings.pop(sent.ends_like, None)
             self.endings[sent.ends_like] = None
@@ -126,6 +126,7 @@ class Traffic:
             entry = self.entries.get(point.digest)
             if entry is None or not entry.lives(now) or entry.splits != point.splits:
                 self.entries.put(point.digest, Entry(point.ttl, now, point.splits, readable=False))
+        return None
 
     def began(self, sent: Sent) -> None:
         """The response began: what the request wrote can be read."""
@@ -139,7 +140,7 @@ class Traffic:
 
     def failed(self, sent: Sent) -> None:
         """The request failed before its response began: it wrote nothing."""
-        self.waste = self.waste.with_commitment(-sent.surcharge)
+        self.pool.waste = self.pool.waste.released(sent.risk)
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is not None and not entry.readable:
@@ -147,15 +148,14 @@ class Traffic:
 
     def settled(self, sent: Sent, usage: Usage | None, started: float) -> None:
         """The answer is complete; `usage` is None when it never arrived, `started` is wall time."""
-        self.waste = self.waste.with_commitment(-sent.surcharge)
+        stakes = self._settle_waste(sent, usage)
         if usage is None:
-            lost = Usage(cache_write_5m=round(sent.written), input=max(round(sent.estimated - sent.written), 0))
-            self.waste = self.waste.settled(lost, sent.rates, sent.authorised)
+            self._remember_stakes(stakes)
             return
-        self.waste = self.waste.settled(usage, sent.rates, sent.authorised)
         self._check_splits(sent, usage)
         self.pool.calibration = self.pool.calibration.updated(sent.estimated, usage.prompt)
         self._correct(sent, usage, started)
+        self._remember_stakes(stakes)
         self._learn_of_others(sent, usage)
         cached = usage.cache_read + usage.cache_write
         if sent.shape is not None and cached:
@@ -201,7 +201,7 @@ class Traffic:
         later = {AGAIN_KIND[step.role] for step in steps if step.role in STATIC and step.digest not in seen}
         view = View(
             seen, entries, self.habits.forecasts({*kinds, *later}, now), self.pool.calibration,
-            self.pool.learned_minimum, self.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed,
+            self.pool.learned_minimum, self.pool.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed,
             tuple(self.recent), now=now, known=reached, alive=alive, shadows=shadows, habit=habit,
             followed=self._followed(steps, kinds, habit, now), common=common, changed=changed,
             withdrawn=self.habits.forecasts(new, now, withdrawn=True),
@@ -320,6 +320,25 @@ class Traffic:
         seen = self.seen.get(found.digest)
         if seen is not None:
             self.seen[found.digest] = seen._replace(gaps=sooner(seen.gaps, found.gap))
+
+    def _settle_waste(self, sent: Sent, usage: Usage | None) -> dict[bytes, Stake]:
+        """Settle the accounts; what was read has its stake repaid at once, the stakes of what was written are given."""
+        savings, surcharges = saved(sent, usage, self.entries), paid(sent, usage)
+        prompt = sent.risk.prompt.mid or sent.estimated if usage is None else usage.prompt
+        after, read, written = self.pool.waste.released(sent.risk).settled(
+            prompt, [saving for _, saving in savings], [surcharge for _, surcharge in surcharges]
+        )
+        self.pool.waste = after
+        self._remember_stakes(
+            {digest: stake for (digest, _), stake in zip(savings, read, strict=True) if stake is not None}
+        )
+        return {digest: stake for (digest, _), stake in zip(surcharges, written, strict=True) if stake is not None}
+
+    def _remember_stakes(self, stakes: Mapping[bytes, Stake]) -> None:
+        for digest, stake in stakes.items():
+            entry = self.entries.get(digest)
+            if entry is not None:
+                self.entries[digest] = entry._replace(stake=stake)
 
     def _correct(self, sent: Sent, usage: Usage, started: float) -> None:
         """What usage says of the entries, against what was believed."""

@@ -37,7 +37,7 @@ from cachepoint.core.traffic.return_curves import (
     returns_by_bucket,
 )
 from cachepoint.core.traffic.static_plans import Habit
-from cachepoint.core.traffic.waste import Guards, Waste
+from cachepoint.core.traffic.waste import Waste
 
 
 class Seen(NamedTuple):
@@ -120,9 +120,9 @@ class View:
     changed: int | None = None
     withdrawn: Mapping[CurveKey, Forecast] = field(default_factory=dict)
 
-    def guarded(self, guards: Guards) -> View:
-        """The same view where other guards bind it."""
-        return replace(self, waste=guards.waste, refused=tuple(sorted(guards.refused)))
+    def with_waste(self, waste: Waste) -> View:
+        """The same view with the accounts as they stand by now."""
+        return replace(self, waste=waste)
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""

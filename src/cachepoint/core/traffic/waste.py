@@ -1,89 +1,259 @@
-"""The bound on waste: what caching has cost so far, and what one more request may risk."""
+"""The bound on waste: what caching has cost a base model so far, and what one more request may risk.
+
+Every surcharge of a write is charged once: if boundaries of its role have proven to come back, to the *purse* as far
+as that goes, else to the *general* account. Every saving of a read first repays what the entry read still owes to the
+general account, and what is left goes into the purse. So at any time
+
+    bill - bill without caching ≤ general + asked + what a profile brought,
+
+since the purse is never overdrawn, and the general account is kept below its room: a share of the bill without caching
+and one write of the largest prompt, two once a read was paid for. An entry that ends unread needs no entry in these
+books: what it owes stays owed, what the purse paid for it stays paid. docs/planner.md has the argument in full.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from types import MappingProxyType
+from typing import NamedTuple
 
-from cachepoint.core.provider.prices import Rates
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.prompt.tokens import Band
+from cachepoint.core.traffic.kinds import Role
 
 WASTE_SHARE = 0.015
-"""The surcharge over no caching is at most this share of the bill without caching …"""
+"""What is not yet repaid is at most this share of the bill without caching …"""
+WRITES_UNPROVEN = 1
+"""… and so many writes of the largest prompt until the first read was paid for …"""
+WRITES_PROVEN = 2
+"""… or so many from then on, and for a request that is to make this first read, or writes what has come back before:
+one write on trust, and one more where that was wrong."""
+CARRIED = 2.0
+"""What a profile carries of the purse at most, in input prices of the largest prompt: the surcharge of one write for an
+hour, and of one more where its first read does not come."""
 
-WASTE_WRITES = 2
-"""… plus this many writes of the largest prefix (K of the design)."""
+Amounts = Mapping[Role, float]
+"""Input tokens by role."""
+_NO_AMOUNTS: Amounts = MappingProxyType({})
+_NO_READERS: Mapping[bytes, Readers] = MappingProxyType({})
+_ROUNDING = 1e-6
+"""Sums of tokens are not exact."""
+
+
+class Segment(NamedTuple):
+    """What a checkpoint adds to the prefix before: the role of its boundary, and what writing it costs.
+
+    `tokens` are likely ones. `own` is the surcharge a token at the planner's risk, `asked` the one of what the user
+    wants written, both in input prices.
+    """
+
+    digest: bytes
+    role: Role
+    tokens: float
+    own: float
+    asked: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What a request can cost beyond no caching: everything it sends is written in full, each part at its own TTL.
+
+    `prompt` is the size of the whole, `price` the surcharge a token of one write of it for five minutes. `read` is the
+    digest of the entry it is to read and `kept` the likely tokens of that; `again` says that all it writes came before.
+    `authorised` is how much of its surcharge the user took over, in input tokens.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    prompt: Band = Band(0.0, 0.0, 0.0)
+    price: float = 0.25
+    read: bytes = b""
+    kept: float = 0.0
+    again: bool = False
+    authorised: float = 0.0
+
+    @property
+    def ours(self) -> bool:
+        """Whether any of it is the planner's."""
+        return any(segment.own for segment in self.segments)
+
+    def at(self, size: float) -> tuple[Amounts, Amounts]:
+        """The surcharge by role where the whole prompt has this size: of what is new, and of what is to be read.
+
+        What is wrong of an estimate is wrong of all of it.
+        """
+        scale, authorised, start = size / self.prompt.mid if self.prompt.mid else 1.0, self.authorised, 0.0
+        new: dict[Role, float] = {}
+        again: dict[Role, float] = {}
+        for segment in self.segments:
+            inside = min(max(self.kept - start, 0.0), segment.tokens)
+            amount = (segment.tokens - inside) * segment.own * scale
+            taken = min(amount, authorised)
+            authorised -= taken
+            _add(new, segment.role, amount - taken)
+            _add(again, segment.role, inside * segment.own * scale)
+            start += segment.tokens
+        return new, again
+
+
+def _add(amounts: dict[Role, float], role: Role, amount: float) -> None:
+    if amount > 0:
+        amounts[role] = amounts.get(role, 0.0) + amount
+
+
+class Readers(NamedTuple):
+    """The calls under way that are to read one entry: how many, and what one of them costs where it is gone."""
+
+    calls: int
+    amounts: Amounts
+
+
+class Stake(NamedTuple):
+    """What a write of ours has cost, as its entry remembers it: what it owes still, and to which account."""
+
+    role: Role
+    general: float = 0.0
+    asked: float = 0.0
+
+
+class Saving(NamedTuple):
+    """A part of what a read saved, in input tokens, and the stake of the entry it read; None where others wrote it."""
+
+    role: Role
+    amount: float
+    stake: Stake | None = None
+
+
+class Surcharge(NamedTuple):
+    """What a write cost beyond no caching, in input tokens: at the planner's risk, and as the user asked.
+
+    `role` is None where nobody can say what was written.
+    """
+
+    role: Role | None
+    own: float
+    asked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Waste:
-    """What caching has cost so far, in input tokens: the bound on waste is kept from it.
+    """The accounts of one base model, in input tokens.
 
-    `net` is surcharges paid less savings (a saving does not licence later waste beyond a few
-    prefixes), `committed` the surcharges of calls under way, `baseline` all prompt tokens, `largest`
-    the largest prompt.
+    `general` and `asked` are surcharges not yet repaid, at the planner's risk and at the user's; `purse` is what reads
+    have won and is not staked, for boundaries of the `proven` roles; `committed` what calls under way may write, by
+    role, and `readers` what they may write where the entry is gone that they are to read; `baseline` all prompt tokens,
+    `largest` the largest prompt; `paid` says that a read was paid for.
     """
 
-    net: float = 0.0
-    committed: float = 0.0
+    general: float = 0.0
+    asked: float = 0.0
+    purse: float = 0.0
+    proven: frozenset[Role] = frozenset()
+    committed: Amounts = field(default_factory=lambda: _NO_AMOUNTS)
+    readers: Mapping[bytes, Readers] = field(default_factory=lambda: _NO_READERS)
     baseline: float = 0.0
     largest: float = 0.0
+    paid: bool = False
 
-    def allowance(self, prompt_tokens: float, rates: Rates) -> float:
-        """The surcharge, in input tokens, that one more request may risk."""
-        return self._ceiling(prompt_tokens, rates) - self.net - self.committed
+    def covers(self, risk: Risk) -> bool:
+        """Whether a request may be sent: the bound holds whatever comes of it and of all that are under way.
 
-    def overdrawn(self, prompt_tokens: float, rates: Rates) -> bool:
-        """Whether not even a read may be tried: one that does not come is a write."""
-        return self.net > self._ceiling(prompt_tokens, rates)
+        What the prompt's size may be is a band, over which the least room left is at an end or at the largest so far.
+        """
+        if not risk.ours:
+            return True
+        low, _, high = risk.prompt
+        return all(self._room(risk, size) >= -_ROUNDING for size in {low, min(max(self.largest, low), high), high})
 
-    def _ceiling(self, prompt_tokens: float, rates: Rates) -> float:
-        largest = max(self.largest, prompt_tokens)
-        return WASTE_SHARE * (self.baseline + prompt_tokens) + WASTE_WRITES * rates.write_5m * largest
+    def sustains(self, risk: Risk) -> bool:
+        """Whether what is new in a request could be read the next time, too: else it is written for nothing."""
+        new, _ = risk.at(risk.prompt.mid)
+        after, _, _ = self.settled(risk.prompt.mid, [], [Surcharge(role, amount) for role, amount in new.items()])
+        return after.covers(replace(risk, read=risk.read or risk.segments[-1].digest, kept=inf, authorised=0.0))
 
-    @property
-    def lost(self) -> float:
-        """What may be lost for good: no saving is counted, and calls under way as if they came to nothing."""
-        return max(self.net, 0.0) + self.committed
+    def _room(self, risk: Risk, size: float) -> float:
+        """What is left in the general account at a size of the prompt, with this and all that is under way lost."""
+        new, again = risk.at(size)
+        lost = dict(self.committed)
+        for amounts in (new, *(readers.amounts for digest, readers in self.readers.items() if digest != risk.read)):
+            for role, amount in amounts.items():
+                _add(lost, role, amount)
+        for role, amount in _either(again, self.readers.get(risk.read)).items():
+            _add(lost, role, amount)
+        proven = sum(amount for role, amount in lost.items() if role in self.proven)
+        beyond = sum(lost.values()) - min(proven, self.purse)
+        writes = WRITES_PROVEN if self.paid or risk.read or risk.again else WRITES_UNPROVEN
+        room = WASTE_SHARE * (self.baseline + size) + writes * risk.price * max(self.largest, size)
+        return room - self.general - beyond
 
-    def merged(self, other: Waste) -> Waste:
-        """What both lost together, in any order and grouping; the prompts of neither license waste of the other."""
-        return Waste(self.lost + other.lost)
+    def reserved(self, risk: Risk) -> Waste:
+        """The same with one more call under way.
 
-    def beside(self, lost: Waste) -> Waste:
-        """The same where others' losses, which may be its own of earlier, count too."""
-        return replace(self, net=self.net + lost.lost)
+        Calls that read the same entry at the same time share one reservation for it: where it is gone it is gone for
+        all of them, and to let one after the other try it would make many calls at once slow, or dear.
+        """
+        if not risk.ours:
+            return self
+        new, again = risk.at(risk.prompt.high)
+        readers = dict(self.readers)
+        if risk.read:
+            before = readers.get(risk.read)
+            readers[risk.read] = Readers(before.calls + 1 if before else 1, _either(again, before))
+        return replace(self, committed=_moved(self.committed, new, 1), readers=readers)
 
-    def with_commitment(self, surcharge: float) -> Waste:
-        """The same with one more call under way (or, negative, one fewer)."""
-        return replace(self, committed=max(self.committed + surcharge, 0.0))
+    def released(self, risk: Risk) -> Waste:
+        """The same with one call fewer under way."""
+        if not risk.ours:
+            return self
+        readers, before = dict(self.readers), self.readers.get(risk.read)
+        if before is not None:
+            del readers[risk.read]
+            if before.calls > 1:
+                readers[risk.read] = before._replace(calls=before.calls - 1)
+        committed = _moved(self.committed, risk.at(risk.prompt.high)[0], -1)
+        return replace(self, committed=committed, readers=readers)
 
-    def settled(self, usage: Usage, rates: Rates, authorised: float = 0.0) -> Waste:
-        """The same after a call's usage came in; what the user authorised of its surcharge is no waste."""
-        surcharge = (rates.write_5m - 1) * usage.cache_write_5m + (rates.write_1h - 1) * usage.cache_write_1h
-        surcharge, largest = max(surcharge - authorised, 0.0), max(self.largest, usage.prompt)
-        net = max(self.net + surcharge - (1 - rates.read) * usage.cache_read, -WASTE_WRITES * largest)
-        return Waste(net, self.committed, self.baseline + usage.prompt, largest)
+    def settled(
+        self, prompt: float, savings: Sequence[Saving], surcharges: Sequence[Surcharge]
+    ) -> tuple[Waste, list[Stake | None], list[Stake | None]]:
+        """The same after a call of so many prompt tokens, with the stakes of what it read and of what it wrote."""
+        general, asked, purse = self.general, self.asked, self.purse
+        proven = self.proven
+        read: list[Stake | None] = []
+        for role, amount, stake in savings:
+            left = stake or Stake(role)
+            ours, theirs = min(left.general, amount), min(left.asked, max(amount - left.general, 0.0))
+            general, asked = general - ours, asked - theirs
+            purse += amount - ours - theirs
+            proven |= {left.role} if amount > 0 else set()
+            read.append(stake and Stake(left.role, left.general - ours, left.asked - theirs))
+        written: list[Stake | None] = []
+        for known, own, theirs in surcharges:
+            from_purse = min(purse, own) if known in proven else 0.0
+            purse -= from_purse
+            general, asked = general + own - from_purse, asked + theirs
+            written.append(Stake(known, own - from_purse, theirs) if known else None)
+        after = Waste(
+            max(general, 0.0), max(asked, 0.0), purse, proven, self.committed, self.readers, self.baseline + prompt,
+            max(self.largest, prompt), self.paid or any(saving.amount > 0 for saving in savings),
+        )  # fmt: skip
+        return after, read, written
+
+    def spent(self) -> Waste:
+        """The same where nothing more may be risked."""
+        return replace(self, general=inf)
+
+    def carried(self) -> float:
+        """What a profile takes of the purse."""
+        return min(self.purse, CARRIED * self.largest)
 
 
-@dataclass(frozen=True, slots=True)
-class Guards:
-    """What guards money in a scope: its waste, and the sections and TTLs in which checkpoints were refused.
-
-    Never dropped: where there is no room to keep scopes apart, theirs are merged. The `lumped` ones bind a scope
-    that may be one of these: it began after the first were, and not with guards of its own.
-    """
-
-    waste: Waste = Waste()
-    refused: frozenset[str] = frozenset()
-    lumped: bool = False
-
-    def merged(self, other: Guards) -> Guards:
-        """Both together, in any order and grouping."""
-        return Guards(self.waste.merged(other.waste), self.refused | other.refused, self.lumped or other.lumped)
-
-    def beside(self, others: Guards) -> Guards:
-        """The same where others hold too: never a greater allowance, never fewer refusals."""
-        return Guards(self.waste.beside(others.waste), self.refused | others.refused, self.lumped)
+def _either(amounts: Amounts, readers: Readers | None) -> Amounts:
+    """The greater of two amounts of each role."""
+    others = readers.amounts if readers else _NO_AMOUNTS
+    return {role: max(amounts.get(role, 0.0), others.get(role, 0.0)) for role in {**amounts, **others}}
 
 
-NO_GUARDS = Guards()
+def _moved(amounts: Amounts, by: Amounts, sign: int) -> Amounts:
+    moved = {role: amounts.get(role, 0.0) + sign * by.get(role, 0.0) for role in {**amounts, **by}}
+    return {role: amount for role, amount in moved.items() if amount > _ROUNDING}
