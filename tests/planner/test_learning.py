@@ -121,7 +121,7 @@ def test_one_hour_and_five_minute_entries_may_be_shared_or_not(ttl_shared: bool)
     caller = Caller(cache=CacheModel(CacheSwitches(ttl_shared=ttl_shared)))
     for turn in range(30):
         caller.call(asks(f"question {turn}", system=[DOCUMENT]), after=20 if turn % 3 else 600)
-    assert caller.bill < 0.3 * caller.uncached
+    assert caller.bill < 0.32 * caller.uncached  # the hour is bought in steps, as bound A lets it
 
 
 def test_a_clock_that_goes_backwards_never_keeps_an_entry_alive() -> None:

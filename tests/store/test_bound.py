@@ -202,7 +202,7 @@ def test_a_profile_brings_winnings_and_no_more_than_it_tells(steps: list[Step], 
 def test_threads_do_not_spend_the_same_room() -> None:
     """Eight plan at once, each a write of its own that alone is covered; one of them is."""
     store = MemoryStore(key=b"k" * 32)
-    callers = [Caller(store=store) for _ in range(8)]
+    callers = [Caller(store=store, scope=Scope(f"scope{number}", "model")) for number in range(8)]
     ready = threading.Barrier(len(callers))
 
     def call(number: int) -> Exchange:

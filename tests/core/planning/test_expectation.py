@@ -129,7 +129,7 @@ def test_a_conversation_that_goes_on_is_written_whatever_was_learned() -> None:
 
 def test_what_was_expected_of_any_visit_is_expected_of_the_one_that_is_sure() -> None:
     by = view(CHAT, {3: Outlook(0.5, 0.8, 0.9)})
-    assert outlook(CHAT, by, GOES_ON, 3) == (1.5, 0.8, 0.9)
+    assert outlook(CHAT, by, GOES_ON, 3) == (1.5, 0.8, 0.98)  # within the hour, where no time was said
     assert outlook(CHAT, by, GOES_ON, 2) == (1.0, 0.0, 0.0)
 
 
@@ -196,7 +196,7 @@ def test_a_context_comes_as_often_as_was_said_and_was_not_yet_seen() -> None:
     of = prompt([Part(2000, context=True), 100])
     by = view(of, {0: Outlook(0.1, 0.8, 0.9)})
     five = Expectation(times=5)
-    assert outlook(of, by, five, 0) == (4.0, 0.8, 0.9)
+    assert outlook(of, by, five, 0) == (4.0, 0.8, 0.98)
     assert outlook(of, replace(by, seen=view(of, visits={0: 3}).seen), five, 0) == (1.0, 0.8, 0.9)
     assert outlook(of, replace(by, seen=view(of, visits={0: 4}).seen), five, 0) == (0.0, 0.8, 0.9)
     assert outlook(of, replace(by, seen=view(of, visits={0: 5}).seen), five, 0) == (0.1, 0.8, 0.9)
@@ -221,7 +221,7 @@ def test_without_a_mark_the_context_is_what_stands_before_the_question() -> None
 
 # -- what it may cost -------------------------------------------------------------------------------
 
-SPENT = Waste(net=20_000.0)
+SPENT = Waste(general=20_000.0)
 """More than 1.5% and two writes of the largest prompt: nothing may be risked any more."""
 
 
@@ -230,7 +230,7 @@ def test_each_prefix_that_is_named_may_cost_one_write_beyond_the_bound() -> None
     assert placed(told(CHAT, by, NOTHING_SAID)) == []
     plan = told(CHAT, by, GOES_ON)
     assert placed(plan)[-1] == (3, "5m", "expected")
-    assert plan.authorised == pytest.approx(0.25 * CHAT.boundaries[3].tokens)
+    assert plan.risk.authorised == pytest.approx(0.25 * CHAT.boundaries[3].tokens)
 
 
 def test_what_was_written_once_is_not_authorised_again() -> None:
@@ -241,8 +241,8 @@ def test_what_was_written_once_is_not_authorised_again() -> None:
 
 def test_what_is_read_costs_nothing_and_what_was_not_said_is_not_authorised() -> None:
     grown = told(CHAT, view(CHAT, {3: ONCE}, live={2: entry()}), GOES_ON)
-    assert grown.authorised == pytest.approx(0.25 * (CHAT.boundaries[3].tokens - CHAT.boundaries[2].tokens))
-    assert told(CHAT, view(CHAT, {0: OFTEN, 3: OFTEN}), NOTHING_SAID).authorised == 0
+    assert grown.risk.authorised == pytest.approx(0.25 * (CHAT.boundaries[3].tokens - CHAT.boundaries[2].tokens))
+    assert told(CHAT, view(CHAT, {0: OFTEN, 3: OFTEN}), NOTHING_SAID).risk.authorised == 0
 
 
 def test_what_the_user_says_goes_before_a_look_but_not_before_documents_of_one_turn() -> None:
@@ -273,7 +273,7 @@ def test_an_outlook_stays_one_whatever_is_said(
         found = outlook(CHAT, by, expected, boundary)
         assert found.visits >= 0
         assert -1e-9 <= found.within_5m <= found.within_1h + 1e-9 <= 1 + 2e-9
-    assert told(CHAT, by, expected).authorised >= 0
+    assert told(CHAT, by, expected).risk.authorised >= 0
 
 
 def test_late_returns_are_worth_an_hour_to_a_context_too() -> None:

@@ -91,6 +91,9 @@ class Expectation:
 
 NOTHING_SAID = Expectation()
 
+WITHIN_1H = 0.98
+"""The chance that what was said to come back does so within the hour, where no time was said: as of any prefix."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -157,15 +160,15 @@ class Said:
         return visits <= passed or boundary == len(self.prompt.boundaries) - 1
 
     def _timed(self, outlook: Outlook) -> Outlook:
-        """The outlook of what is back by the time that was said."""
+        """The outlook of what is back by the time that was said, or within the hour where none was."""
         back_in = self.expected.back_in
         if back_in is None:
-            return outlook
+            return outlook._replace(within_1h=max(outlook.within_1h, WITHIN_1H))
         return Outlook(outlook.visits, float(back_in <= TTL_SECONDS["5m"]), float(back_in <= TTL_SECONDS["1h"]))
 
     def _passed(self, learned: Outlook) -> Outlook:
         """The outlook of what others visit too: of its visits one comes by then, and the others as ever."""
-        visits, sure = max(learned.visits, 1.0), self._timed(_NEVER)
+        visits, sure = max(learned.visits, 1.0), _NEVER if self.expected.back_in is None else self._timed(_NEVER)
         soon = learned.within_5m + sure.within_5m * (1 - learned.within_5m) / visits
         later = learned.within_1h + sure.within_1h * (1 - learned.within_1h) / visits
         return Outlook(visits, soon, later)

@@ -40,6 +40,9 @@ from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Risk
 
+SELDOM = 0.5
+"""The share of returns within five minutes below which a prefix seldom comes back so soon: half."""
+
 
 def plan(
     prompt: Prompt,
@@ -249,10 +252,15 @@ class _Planner:
         return gain > sum(price - shared_out(price, gain, visits - last) for price, visits in prices)
 
     def _affordable(self, marks: Sequence[Checkpoint], slots: int) -> list[Checkpoint]:
-        """The best points that may be risked: of both TTLs, or where that is cut short and saves less, of 5m alone."""
+        """The best points that may be risked: of both TTLs, or where that is cut short and saves less, of 5m alone.
+
+        What seldom comes back within five minutes is not tried again for five: a short prefix that is read for an hour
+        soon wins what a longer one costs.
+        """
         wanted = self._own(slots)
         kept = self._within_allowance(marks, wanted, slots)
-        if len(self._ttls) == 1 or self._saving(kept) >= self._saving(wanted):
+        late = any(point.ttl == "1h" and point.reason.within_5m < SELDOM for point in wanted)
+        if late or len(self._ttls) == 1 or self._saving(kept) >= self._saving(wanted):
             return kept
         cheaper = replace(self, rule=replace(self.rule, ttls=("5m",)), rejected=[])
         instead = cheaper._within_allowance(marks, cheaper._own(slots), slots)
@@ -329,6 +337,7 @@ class _Planner:
             price=self.rates.write_5m - 1,
             read=boundaries[read.boundary].digest if read else b"",
             kept=read.tokens if read else 0.0,
+            excused=read.tokens if read and read.entry.stake and read.entry.stake.asked > 0 else 0.0,
             authorised=self._authorised(points, read.tokens if read else 0.0),
             again=all(point.marked or boundaries[point.boundary].digest in self.view.seen for point in points),
         )

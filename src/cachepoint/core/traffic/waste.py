@@ -60,8 +60,9 @@ class Risk:
     """What a request can cost beyond no caching: everything it sends is written in full, each part at its own TTL.
 
     `prompt` is the size of the whole, `price` the surcharge a token of one write of it for five minutes. `read` is the
-    digest of the entry it is to read and `kept` the likely tokens of that; `again` says that all it writes came before.
-    `authorised` is how much of its surcharge the user took over, in input tokens.
+    digest of the entry it is to read and `kept` the likely tokens of that, up to `excused` on the account of the user,
+    who had it written. `again` says that all it writes came before, and `authorised` is how much of its surcharge the
+    user took over, in input tokens.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -69,6 +70,7 @@ class Risk:
     price: float = 0.25
     read: bytes = b""
     kept: float = 0.0
+    excused: float = 0.0
     again: bool = False
     authorised: float = 0.0
 
@@ -91,7 +93,8 @@ class Risk:
             taken = min(amount, authorised)
             authorised -= taken
             _add(new, segment.role, amount - taken)
-            _add(again, segment.role, inside * segment.own * scale)
+            theirs = min(max(self.excused - start, 0.0), inside)
+            _add(again, segment.role, (inside - theirs) * segment.own * scale)
             start += segment.tokens
         return new, again
 
@@ -160,14 +163,16 @@ class Waste:
 
         What the prompt's size may be is a band, over which the least room left is at an end or at the largest so far.
         """
-        if not risk.ours:
-            return True
         low, _, high = risk.prompt
+        if not any(risk.at(high)):
+            return True
         return all(self._room(risk, size) >= -_ROUNDING for size in {low, min(max(self.largest, low), high), high})
 
     def sustains(self, risk: Risk) -> bool:
         """Whether what is new in a request could be read the next time, too: else it is written for nothing."""
         new, _ = risk.at(risk.prompt.mid)
+        if not new:  # what the user has written is read on his account, too
+            return True
         after, _, _ = self.settled(risk.prompt.mid, [], [Surcharge(role, amount) for role, amount in new.items()])
         return after.covers(replace(risk, read=risk.read or risk.segments[-1].digest, kept=inf, authorised=0.0))
 
