@@ -7,6 +7,7 @@ from pathlib import Path
 
 from planner.kit import Caller, Request, asks, over_the_bound, prose
 
+from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.provider.cache_model import CacheModel
 from cachepoint.store._memory import MemoryStore
 
@@ -48,8 +49,9 @@ def test_conversations_spread_over_processes_are_kept_as_in_one() -> None:
     requests = interleaved(chats=4, turns=30)
     alone, spread_out = (spread(fleet(size), requests, gap=25) for size in (1, 16))
     assert alone < 0.25
-    # Each of the sixteen makes seven or eight calls, with a bound A of its own: it begins with 5-minute writes.
-    assert spread_out < alone + 0.07
+    # Each of the sixteen makes seven or eight calls, with a bound A of its own: one that loses its first write stays
+    # behind. Without the bound it is 0.164.
+    assert spread_out < alone + 0.09
 
 
 def test_a_process_that_saw_no_returns_of_its_own_learns_of_those_elsewhere() -> None:
@@ -106,14 +108,15 @@ def test_a_profile_tells_a_process_of_one_call_how_conversations_go_on(tmp_path:
     assert bill < 0.45 * uncached
 
 
-def test_chats_of_a_few_turns_are_not_written_for_an_hour_because_of_one_long_gap() -> None:
-    caller = Caller()
-    usages = []
-    for chat in range(30):
-        for turn, request in enumerate(conversation(chat, 4)):
-            usages.append(caller.call(request, after=400 if turn == 2 and chat % 5 == 0 else 20)[1])
-    beyond_system = [usage.cache_write_1h for usage in usages[40:]]
-    assert max(beyond_system) < 20  # no turn of 170 tokens; a question of six once
+def test_one_long_gap_in_a_few_chats_makes_an_hour_no_dearer_than_five_minutes() -> None:
+    bills = []
+    for ttl in ("auto", "5m"):
+        caller = Caller(policy=CachePolicy.of({"ttl": ttl}))
+        for chat in range(30):
+            for turn, request in enumerate(conversation(chat, 4)):
+                caller.call(request, after=400 if turn == 2 and chat % 5 == 0 else 20)
+        bills.append(caller.bill)
+    assert bills[0] <= 1.02 * bills[1]
 
 
 def test_a_history_trimmed_every_turn_is_not_taken_for_other_processes() -> None:

@@ -130,7 +130,7 @@ def test_a_conversation_that_goes_on_is_written_whatever_was_learned() -> None:
 def test_what_was_expected_of_any_visit_is_expected_of_the_one_that_is_sure() -> None:
     by = view(CHAT, {3: Outlook(0.5, 0.8, 0.9)})
     assert outlook(CHAT, by, GOES_ON, 3) == (1.5, 0.8, 0.98)  # within the hour, where no time was said
-    assert outlook(CHAT, by, GOES_ON, 2) == (1.0, 0.0, 0.0)
+    assert outlook(CHAT, by, GOES_ON, 2) == (1.0, 0.0, 0.98)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_a_context_comes_as_often_as_was_said_and_was_not_yet_seen() -> None:
     by = view(of, {0: Outlook(0.1, 0.8, 0.9)})
     five = Expectation(times=5)
     assert outlook(of, by, five, 0) == (4.0, 0.8, 0.98)
-    assert outlook(of, replace(by, seen=view(of, visits={0: 3}).seen), five, 0) == (1.0, 0.8, 0.9)
-    assert outlook(of, replace(by, seen=view(of, visits={0: 4}).seen), five, 0) == (0.0, 0.8, 0.9)
+    assert outlook(of, replace(by, seen=view(of, visits={0: 3}).seen), five, 0) == (1.0, 0.8, 0.98)
+    assert outlook(of, replace(by, seen=view(of, visits={0: 4}).seen), five, 0) == (0.0, 0.8, 0.98)
     assert outlook(of, replace(by, seen=view(of, visits={0: 5}).seen), five, 0) == (0.1, 0.8, 0.9)
     assert outlook(of, by, five, 1) == NEVER
     assert outlook(of, by, Expectation(times=5, back_in=900), 0) == (4.0, 0.0, 1.0)

@@ -395,10 +395,10 @@ def test_where_even_a_read_may_not_be_tried_only_the_users_marks_are_sent() -> N
 def test_a_write_that_is_not_covered_in_full_is_made_as_far_as_it_is() -> None:
     of = prompt(system=[2000] * 5)
     # At 9,000 of 10,000: 135 + 2,250 are allowed, less 1,000, 1,385: .25 x .9 x 6,000 = 1,350 are covered.
-    plan = planned(of, view(of, {4: OFTEN}, waste=Waste(general=1_000)), policy=ONE)
-    assert placed(plan) == [(2, "5m", AGAIN)]
-    assert plan.checkpoints[0].reason.role == "system_end"
-    assert plan.risk.segments[0].role == "system_end"  # whose purse pays for it
+    plan = planned(of, view(of, {4: OFTEN}, waste=Waste(general=1_000)))
+    assert placed(plan)[-1] == (2, "5m", AGAIN)
+    assert plan.checkpoints[-1].reason.role == "system_end"
+    assert plan.risk.segments[-1].role == "system_end"  # whose purse pays for it
 
 
 def test_where_an_hour_is_not_covered_five_minutes_may_be() -> None:

@@ -259,7 +259,8 @@ class _Planner:
         """
         wanted = self._own(slots)
         kept = self._within_allowance(marks, wanted, slots)
-        late = any(point.ttl == "1h" and point.reason.within_5m < SELDOM for point in wanted)
+        alone = self.view.followed is not None  # others may keep it warm in between
+        late = alone and any(point.ttl == "1h" and point.reason.within_5m < SELDOM for point in wanted)
         if late or len(self._ttls) == 1 or self._saving(kept) >= self._saving(wanted):
             return kept
         cheaper = replace(self, rule=replace(self.rule, ttls=("5m",)), rejected=[])
@@ -282,7 +283,9 @@ class _Planner:
 
         What lives is read all the same, unless not even that is covered: a read that does not come is a write.
         """
-        base, kept = self._base, sorted(points, key=lambda point: point.boundary)
+        spare = [point for point in points if point.reason.code == "shared"]
+        base = self._base
+        kept = sorted((point for point in points if point not in spare), key=lambda point: point.boundary)
         while kept and not self._covered([*marks, *kept]):
             lost = kept.pop()
             self.rejected.append(Rejected(lost.where.path, "allowance_spent"))
@@ -291,7 +294,8 @@ class _Planner:
                 kept += [shorter] if shorter else []
             if base is not None and lost.boundary > base.boundary:
                 kept = sorted(self._with_read(kept, base, slots), key=lambda point: point.boundary)
-        return kept
+        end = kept[-1].boundary if kept else -1
+        return [*kept, *(point for point in spare if point.boundary < end)][:slots]
 
     def _shortened(self, point: Checkpoint, others: Sequence[Checkpoint], base: Live | None) -> Checkpoint | None:
         """A checkpoint that may not be written in full, at the last boundary up to which it may; None where none is.

@@ -84,7 +84,8 @@ class Risk:
 
         What is wrong of an estimate is wrong of all of it.
         """
-        scale, authorised, start = size / self.prompt.mid if self.prompt.mid else 1.0, self.authorised, 0.0
+        scale, start = size / self.prompt.mid if self.prompt.mid else 1.0, 0.0
+        authorised = self.authorised * scale
         new: dict[Role, float] = {}
         again: dict[Role, float] = {}
         for segment in self.segments:
