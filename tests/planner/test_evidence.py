@@ -119,10 +119,6 @@ def as_it_was(history: list[str], _: int) -> list[str]:
     return history
 
 
-def begun_with(text: str) -> Callable[[list[str], int], list[str]]:
-    return lambda history, _: history or [text, "yes"]
-
-
 def edited(history: list[str], turn: int) -> list[str]:
     """Now and then the question before the last one is put in other words, and answered anew."""
     if not turn or turn % 3:
@@ -172,21 +168,3 @@ def test_turns_that_another_process_took_are_told() -> None:
         caller.now = 1_000_000.0 + 40 * turn
         caller.call(request, after=0)
     assert elsewhere(here) > 0
-
-
-# -- several processes ----------------------------------------------------------------------------
-
-
-def test_the_guard_steps_aside_where_others_read_what_this_process_writes() -> None:
-    """No shadow of one process knows what its writes save the others."""
-    shared = CacheModel()
-    fleet = [Caller(cache=shared) for _ in range(8)]
-    chats = [conversation(begun_with(f"chat {chat}"), 12) for chat in range(4)]
-    static = 0
-    for number, request in enumerate(request for turn in zip(*chats, strict=True) for request in turn):
-        caller = fleet[(number * 5 + number // 7) % 8]
-        caller.now = 1_000_000.0 + 25 * number
-        plan, _ = caller.call(request, after=0)
-        static += "static_plan" in {*(p.reason.code for p in plan.checkpoints), *(r.reason for r in plan.rejected)}
-    assert sum(caller.bill for caller in fleet) < 0.25 * sum(caller.uncached for caller in fleet)
-    assert static <= 2
