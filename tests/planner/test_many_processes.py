@@ -54,6 +54,11 @@ def test_conversations_spread_over_processes_are_kept_as_in_one() -> None:
     assert spread_out < alone + 0.06
 
 
+def test_the_guard_steps_aside_where_others_read_what_a_process_writes() -> None:
+    # No shadow of one process knows what it saves the others: guarded all the same, these cost 0.36.
+    assert spread(fleet(8), interleaved(chats=4, turns=20), gap=25) < 0.25
+
+
 def test_a_process_that_saw_no_returns_of_its_own_learns_of_those_elsewhere() -> None:
     here, there = fleet(2)
     usages = []

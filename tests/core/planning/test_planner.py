@@ -6,9 +6,9 @@ once 0.65 (`ONCE`), and one that comes back five times within the hour 5 x 0.9 -
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -34,13 +34,16 @@ from planning_kit import (
 )  # fmt: skip
 
 from cachepoint.core.planning import planner
+from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.planning.plan import Expected, Plan, Split
 from cachepoint.core.planning.policy import CachePolicy
-from cachepoint.core.planning.reasons import Placed, Rejected, Repair
+from cachepoint.core.planning.reasons import Placed, PlacedCode, Rejected, Repair
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.return_curves import Outlook
+from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, OURS_1H, Place, StaticPlan
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Stake, Waste
 
@@ -509,6 +512,154 @@ def test_a_live_prefix_is_shared_with_the_lifetime_it_has() -> None:
     both = prompt([1000, 1000], tools=[1000], system=[1000, 1000])
     by = view(both, {4: OFTEN}, live={2: entry("1h"), 3: entry()}, visits={1: 3})
     assert placed(planned(both, by)) == [(0, "5m", SHARED), (1, "5m", SHARED), (4, "5m", AGAIN)]
+
+
+# -- a static plan that is followed ---------------------------------------------------------------
+
+STATIC: PlacedCode = "static_plan"
+
+
+def following(
+    of: Prompt,
+    places: tuple[Place, ...],
+    ttl: TTL = "5m",
+    outlooks: Mapping[int, Outlook] | None = None,
+    *,
+    credit: float = 0.0,
+    there: Sequence[int] = (),
+    **rest: Any,
+) -> View:
+    """A view by which a static plan is followed, which in its shadow has the prefixes `there`."""
+    plan = FAMILY.index(StaticPlan(places, ttl)) if places else NOTHING
+    shadows = {of.boundaries[boundary].digest: 1 << plan for boundary in there}
+    return view(of, outlooks, followed=Followed(plan, credit), shadows=shadows, **rest)
+
+
+def test_the_checkpoints_of_the_plan_followed_are_sent_in_place_of_our_own() -> None:
+    of = prompt([1000], tools=[1000], system=[2000])
+    plan = planned(of, following(of, ("tools", "system"), "1h", {2: OFTEN}))
+    assert placed(plan) == [(0, "1h", STATIC), (1, "1h", STATIC)]
+    assert plan.checkpoints[1].reason == Placed(STATIC, "system_end", text="tools + system at 1h")
+    assert (
+        plan.checkpoints[1].why
+        == 'end of system: the plan "tools + system at 1h" has been cheaper for requests like this one'
+    )
+    assert (plan.charge, plan.expected) == (0.0, Expected(written=3000))
+    # what the planner would have sent by itself goes on being judged
+    assert plan.own == ((0, "5m"), (1, "5m"), (2, "5m"))
+
+
+def test_where_nothing_is_cheapest_nothing_is_placed_and_the_plan_says_why() -> None:
+    of = prompt([1000], system=[2000])
+    plan = planned(of, following(of, (), outlooks={0: OFTEN}))
+    assert (placed(plan), reasons(plan), plan.own) == ([], [("", STATIC)], ((0, "5m"),))
+
+
+def test_a_plan_without_a_place_in_this_request_places_nothing() -> None:
+    of = prompt([1000], system=[2000])
+    plan = planned(of, following(of, ("history",), outlooks={0: OFTEN}))
+    assert (placed(plan), reasons(plan)) == ([], [("", STATIC)])
+
+
+def test_the_planner_goes_by_itself_where_it_is_the_cheapest_or_nobody_guards_it() -> None:
+    of = prompt([1000], system=[2000])
+    for followed in (None, Followed(), Followed(OURS, 1e9)):
+        plan = planned(of, view(of, {0: OFTEN}, followed=followed))
+        assert (placed(plan), plan.own) == ([(0, "5m", AGAIN)], ((0, "5m"),))
+
+
+def test_who_knows_what_comes_back_needs_no_guard() -> None:
+    of = prompt([1000], system=[2000])
+    by = following(of, (), outlooks={0: OFTEN})
+    told = planner.plan(of, CLAUDE, CachePolicy(), by, RATES, NOW, Expectation(times=3))
+    assert placed(told) == [(0, "5m", "expected")]
+
+
+def test_our_own_is_judged_by_its_own_shadow() -> None:
+    of = prompt([1000], system=[2000])
+    digest = of.boundaries[0].digest
+    # five more visits: 0.9 a token and 5 x 0.9 for what is kept at 5m, as opposed to what would have to be written
+    by = following(of, (), outlooks={0: LATE}, live={})
+    assert planned(of, by).own == ((0, "1h"),)
+    for bit, ttl in ((OURS, "5m"), (OURS_1H, "1h")):
+        plan = planned(of, replace(by, shadows={digest: 1 << bit}))
+        assert (placed(plan), plan.own) == ([], ((0, "1h"),))
+        kept = planned(of, replace(by, shadows={digest: 1 << bit}, outlooks={digest: OFTEN}))  # type: ignore[call-arg]
+        assert kept.own == ((0, ttl),)
+
+
+def test_what_lives_goes_on_being_read() -> None:
+    of = prompt([100], [100], [100], system=[1000, 2000])
+    # a checkpoint behind it with its lifetime finds it
+    near = planned(of, following(of, ("end",), live={1: entry()}))
+    assert placed(near) == [(4, "5m", STATIC)]
+    assert near.expected.read_boundary == 1
+    # nothing stands behind it
+    first = following(of, ("first_system",), live={1: entry()})
+    assert placed(planned(of, first)) == [(0, "5m", STATIC), (1, "5m", READ)]
+    assert placed(planned(of, following(of, (), live={1: entry("1h")}))) == [(1, "1h", READ)]
+    # an hour before five minutes
+    assert placed(planned(of, following(of, ("system",), live={0: entry("1h")}))) == [
+        (0, "1h", READ),
+        (1, "5m", STATIC),
+    ]
+
+
+def test_what_lives_is_not_written_anew_for_another_lifetime() -> None:
+    of = prompt([1000], system=[1000, 2000])
+    first: tuple[Place, ...] = ("first_system",)
+    for places in (first, ("system",)):
+        by = following(of, places, "1h", {1: OFTEN}, live={1: entry()}, credit=1e9)
+        assert placed(planned(of, by))[-1] == (1, "5m", READ)
+    behind = following(of, ("end",), "1h", {1: OFTEN}, live={0: entry()}, credit=1e9)
+    assert placed(planned(of, behind)) == [(2, "1h", STATIC)]  # which finds it
+
+
+@pytest.mark.parametrize(("credit", "followed"), [(2300.0, True), (2299.0, False)])
+def test_what_the_shadow_has_and_we_have_not_is_paid_from_the_lead(credit: float, followed: bool) -> None:
+    of = prompt([1000], system=[2000])
+    plan = planned(of, following(of, ("system",), outlooks={1: OFTEN}, there=[0], credit=credit))
+    # writing in place of reading: 2,000 x 1.15
+    assert plan.charge == pytest.approx(2300 if followed else 0)
+    assert (placed(plan) == [(0, "5m", STATIC)]) is followed
+
+
+def test_of_what_lives_nothing_is_paid_for() -> None:
+    of = prompt([1000], tools=[1000], system=[2000])
+    live = planned(of, following(of, ("system",), there=[1], live={1: entry()}))
+    assert (placed(live), live.charge) == ([(1, "5m", STATIC)], 0.0)
+    # 2,000 of 3,000 tokens at 2 - 0.1
+    hour = following(of, ("system",), "1h", there=[1], live={0: entry("1h")}, credit=3800)
+    assert planned(of, hour).charge == pytest.approx(3800)
+
+
+def test_marks_stay_whatever_plan_is_followed() -> None:
+    of = prompt([1000, Mark("1h")], tools=[1000], system=[2000])
+    plan = planned(of, following(of, ("tools", "system")))
+    assert [(point.boundary, point.marked) for point in plan.checkpoints][-1] == (2, True)
+    assert placed(planned(of, following(of, ()))) == [(2, "1h", "marked")]
+    assert placed(planned(of, following(of, ("tools", "system")), policy=ONE)) == [(2, "1h", "marked")]
+
+
+def test_the_plan_followed_keeps_to_what_is_allowed() -> None:
+    of = prompt([1000], tools=[1000], system=[2000])
+    everywhere: tuple[Place, ...] = ("tools", "system", "history", "end")
+    assert len(planned(of, following(of, everywhere), policy=TWO).checkpoints) == 2
+    assert placed(planned(of, following(of, everywhere, refused=("system",)))) == [(0, "5m", STATIC), (2, "5m", STATIC)]
+    short = planned(of, following(of, ("system",), "1h", refused=(LONG_TTL,)))
+    assert placed(short) == [(1, "5m", STATIC)]
+    assert placed(planned(of, following(of, ("system",)), replace(CLAUDE, minimum=3200))) == []
+    for policy, rule in ((EXPLICIT, CLAUDE), (CachePolicy(), replace(CLAUDE, explicit=False))):
+        assert placed(planned(of, following(of, everywhere), rule, policy)) == []
+
+
+def test_a_text_is_split_at_what_is_common_where_that_is_wanted() -> None:
+    of = prompt([two_parts(400)], system=[1000])
+    by = following(of, ("common",), common=1)
+    assert placed(planned(of, by)) == [(1, "5m", STATIC)]
+    assert planned(of, by).splits == (Split(1, Where("messages", 0, 0), 440),)
+    whole = planned(of, by, policy=CachePolicy(split_text=False))
+    assert (placed(whole), reasons(whole)) == ([], [("", STATIC)])
 
 
 # -- text in two parts ---------------------------------------------------------------------------

@@ -455,8 +455,8 @@ class _Planner:
                 self.rejected.append(Rejected(path, reason, visits=found.outlook.visits))
 
     def _reaches(self, point: Checkpoint, boundary: int) -> bool:
-        """Whether a checkpoint finds an entry at an earlier boundary."""
-        return self.prefixes.distance(boundary, point.boundary) < self.rule.lookback
+        """Whether a checkpoint finds an entry at a boundary, which is its own or an earlier one."""
+        return point.boundary >= boundary and self.prefixes.distance(boundary, point.boundary) < self.rule.lookback
 
     def _checkpoint(self, boundary: int, ttl: TTL, reason: Placed, worth: float) -> Checkpoint:
         where, offset = self.prefixes.where(boundary), self.prompt.boundaries[boundary].offset
@@ -493,8 +493,6 @@ class _Planner:
     def _read_by(self, points: Sequence[Checkpoint]) -> Live | None:
         """The deepest live prefix that one of the checkpoints finds."""
         for found in reversed(self.prefixes.live):
-            if found.entry.readable and any(
-                point.boundary >= found.boundary and self._reaches(point, found.boundary) for point in points
-            ):
+            if found.entry.readable and any(self._reaches(point, found.boundary) for point in points):
                 return found
         return None

@@ -17,6 +17,7 @@ from cachepoint.core.traffic.shadows import Shadowed, Stamp
 from cachepoint.core.traffic.static_plans import FAMILY, LONG, OURS, OURS_1H, Habit, bits, places
 
 _ALL = (1 << OURS) - 1
+_OWN = 1 << OURS | 1 << OURS_1H
 
 
 class _Point(NamedTuple):
@@ -64,12 +65,17 @@ class ShadowBill:
         reads, touched = self._reads(points)
         total = self.factor * self.prompt.tokens
         costs, longer = self._costs(points, reads, total)
-        stamps = [Stamp(point.digest, point.plans) for point in points]
+        stamps = [self._stamp(point) for point in points]
         return Shadowed(habit, at, costs, longer, (*touched, *stamps), charge, total)
 
     def _point(self, boundary: int, plans: int) -> _Point:
         here = self.prompt.boundaries[boundary]
         return _Point(here.block, here.tokens * self.factor, here.digest, plans)
+
+    def _stamp(self, point: _Point) -> Stamp:
+        """What is alive after a checkpoint; what the planner has there keeps its lifetime, whatever reads it (C7)."""
+        kept = self.alive.get(point.digest, 0) & _OWN if point.plans & _OWN else 0
+        return Stamp(point.digest, point.plans & ~_OWN | kept if kept else point.plans)
 
     def read_by(self, plan: int) -> float:
         """The tokens that a plan would read in its shadow, the plan's own entries being there."""
@@ -91,13 +97,13 @@ class ShadowBill:
                     break
                 if point.block - boundary.block < self.rule.lookback:
                     reach |= point.plans
-            if reach >> OURS & 3:
-                reach |= 3 << OURS  # a checkpoint of either TTL reads the planner's entries
+            if reach & _OWN:
+                reach |= _OWN  # a checkpoint of either TTL reads the planner's entries
             found = alive & reach
             if not found:
                 continue
-            if found >> OURS & 3:
-                done |= 3 << OURS
+            if found & _OWN:
+                done |= _OWN
             done |= found
             touched.append(Stamp(boundary.digest, found))
             for plan in bits(found):
