@@ -20,11 +20,11 @@ from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, Habit
 
 HABITS_KEPT = 64
 """Habits told apart; what is more is judged as one …"""
-HANDICAP = 0.005
+HANDICAP = 0.0015
 """The unit of the handicaps, as a share of the cheapest plan's bill …"""
-HANDICAP_LEAST = 0.5
-"""… and at least this share of the largest prompt: about what one prefix costs that is written and lost."""
-PRIOR = 0.5
+HANDICAP_LEAST = 0.09
+"""… and at least this share of the largest prompt."""
+PRIOR = 0.9999
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
 COUNTED_BY_HALF = 1_800.0
