@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.core.traffic.guard import HABITS_KEPT, OTHERS, Followed, Guard, handicaps
+from cachepoint.core.traffic.guard import HABITS_KEPT, OTHERS, Followed, Guard, Standing, handicaps
 from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, Habit, StaticPlan
 
@@ -74,6 +74,11 @@ def test_of_several_that_lead_the_one_furthest_ahead_is_followed() -> None:
     assert asked(guard({END: 1.1}), {OURS: 3000.0, END: 1900.0, SHORT: 2000.0}, 5).followed(HABIT).plan == SHORT
 
 
+def test_any_plan_may_be_the_cheapest() -> None:
+    for plan in range(OURS):
+        assert asked(guard(), {OURS: 3000.0, plan: 2000.0}, 5).followed(HABIT).plan == plan
+
+
 def test_who_falls_behind_is_left_again() -> None:
     by = asked(guard(), AHEAD, 5)
     behind = {OURS: 2000.0, SHORT: 3000.0}  # 500 beyond the handicap
@@ -98,6 +103,13 @@ def test_a_clock_set_back_makes_nothing_of_what_was_seen() -> None:
 
 
 # -- hours ----------------------------------------------------------------------------------------
+
+
+def test_before_the_first_request_nothing_is_owed() -> None:
+    by = asked(guard(), {OURS: 3000.0})
+    assert (by.standings[HABIT].costs[OURS], by.standings[HABIT].owed[OURS]) == (3000, 0)
+    asked(by, {OURS: 3000.0}, at=NOW + 1800)
+    assert by.standings[HABIT].costs[OURS] == pytest.approx(3000 + 3000 * 0.5 ** (1800 / DAY))
 
 
 def test_what_an_hour_costs_counts_as_the_hour_goes_by() -> None:
@@ -230,6 +242,12 @@ def test_beyond_sixty_four_habits_all_others_are_one() -> None:
     assert [by.known(habit) for habit in habits] == [*habits[:HABITS_KEPT], *[OTHERS] * 10]
     assert [by.known(habit) for habit in habits] == [*habits[:HABITS_KEPT], *[OTHERS] * 10]
     assert len(by.standings) == HABITS_KEPT + 1 == 65
+
+
+def test_what_is_lumped_together_is_of_many_lifetimes_and_follows_no_plan_but_nothing() -> None:
+    by = Guard(b"", {OTHERS: Standing()}, (0.0,) * (OURS + 1))
+    assert asked(by, AHEAD, 5, habit=OTHERS).followed(OTHERS).plan == OURS
+    assert asked(by, {OURS: 6 * OUT, NOTHING: 0.0}, habit=OTHERS).followed(OTHERS).plan == NOTHING
 
 
 def test_a_request_of_a_habit_that_is_not_known_teaches_nothing() -> None:

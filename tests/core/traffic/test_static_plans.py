@@ -115,6 +115,16 @@ def test_every_plan_has_its_own_places_and_no_others(
         assert {boundary for boundary, plans in found.items() if plans >> index & 1} == wanted
 
 
+def test_the_sets_of_places_are_those_people_write() -> None:
+    named: dict[str, Place] = {
+        "T": "tools", "S1": "first_system", "S": "system", "F": "first_block", "U": "first_message", "H": "history",
+        "E": "end", "C": "common",
+    }  # fmt: skip
+    sets = "S; S1; T+S; H; S+H; E; S+E; T+S+H+E; F; S+F; S1+S+H; S1+S+E; U; S+U; S+U+E; C"
+    wanted = {tuple(named[place] for place in each.split("+")) for each in sets.split("; ")}
+    assert {plan.places for plan in FAMILY} == wanted | {()}
+
+
 def test_the_family_is_nothing_and_sixteen_sets_for_five_minutes_and_for_an_hour() -> None:
     assert len(FAMILY) == len(set(FAMILY)) == OURS == 33
     assert FAMILY[NOTHING].places == ()

@@ -88,7 +88,7 @@ class Guard:
         standing = self.standings.get(shadowed.habit)
         if standing is None:  # of another process, or of one that was forgotten
             return
-        apart = max(shadowed.at - standing.at, 0.0) if standing.at > -math.inf else 0.0
+        apart = max(shadowed.at - standing.at, 0.0)  # from the first one without end, and there is nothing to fade
         faded, left = math.exp2(-apart / HALF_LIFE), math.exp2(-apart / COUNTED_BY_HALF)
         owed, longer = standing.owed, shadowed.longer
         costs = [cost - longer[plan] + owed[plan] * (1 - left) for plan, cost in enumerate(shadowed.costs)]
@@ -107,7 +107,7 @@ class Guard:
         allowed = (
             plan for plan in range(OURS + 1) if plan in (NOTHING, OURS) or habit.ttl in ("auto", FAMILY[plan].ttl)
         )
-        first = min([*allowed, OURS], key=lambda plan: standing.costs[plan] + self._handicaps[plan] * unit)
+        first = min(allowed, key=lambda plan: standing.costs[plan] + self._handicaps[plan] * unit)
         if first != standing.followed:
             standing.followed, standing.charged = first, 0.0
 
