@@ -104,7 +104,7 @@ async def test_a_refused_checkpoint_is_removed_and_the_call_repeated(bedrock: Be
     with pytest.warns(CachepointWarning, match="refused a checkpoint in tools"):
         await client.converse(**question(), toolConfig={"tools": [tool("search", SYSTEM)]})
     assert bedrock.statuses == [400, 200]
-    assert checkpoints(bedrock.bodies[0]) == [("system[1]", "5m")]
+    assert checkpoints(bedrock.bodies[0]) == [("system[1]", "5m"), ("messages[0].content[1]", "5m")]
 
 
 async def test_a_failed_call_is_recorded(bedrock: Bedrock, raw: Any) -> None:

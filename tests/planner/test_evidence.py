@@ -45,7 +45,7 @@ def static_tokens() -> int:
 # -- a text that changes behind one that does not ------------------------------------------------
 
 
-def test_in_one_string_what_two_requests_share_is_written_with_the_second_and_nothing_behind() -> None:
+def test_in_one_string_what_two_requests_share_is_written_and_nothing_behind() -> None:
     caller, shared = Caller(), static_tokens()
     _, second, *others = caller.calls(chat(15, in_one_string), after=30)
     # up to the last break before the text that changes
@@ -55,7 +55,7 @@ def test_in_one_string_what_two_requests_share_is_written_with_the_second_and_no
     assert caller.bill < 0.6 * caller.uncached
 
 
-def test_in_two_blocks_what_stays_is_read_from_the_second_request_on_and_nothing_more_written() -> None:
+def test_in_two_blocks_what_stays_is_read_and_nothing_more_written() -> None:
     caller, shared = Caller(), static_tokens()
     first, *others = caller.calls(chat(15, in_two_blocks), after=30)
     assert first.cache_write > shared  # a lone first request counts on its system prompt as a whole
@@ -70,7 +70,7 @@ def test_where_nothing_is_static_only_the_first_request_is_written() -> None:
     assert caller.bill <= 1.03 * caller.uncached + 0.25 * first.prompt
 
 
-def test_a_memory_behind_the_prompt_of_an_agent_does_not_keep_its_tools_and_prompt_from_being_read() -> None:
+def test_a_memory_behind_an_agents_prompt_does_not_keep_its_tools_uncached() -> None:
     tools = {
         "tools": [
             {"toolSpec": {"name": f"tool{n}", "description": prose(300, n), "inputSchema": {"json": {}}}}

@@ -440,7 +440,7 @@ def test_later_ends_of_sections_come_before_earlier_ones() -> None:
     assert placed(plan) == [(1, "5m", SHARED), (2, "5m", SHARED), (3, "5m", AGAIN)]
 
 
-def test_spare_slots_go_first_to_where_most_requests_part_an_end_of_a_section_or_not() -> None:
+def test_spare_slots_go_first_to_where_most_requests_part() -> None:
     of = prompt([1000], tools=[1000], system=[1000])
     # seven of nine requests end with 1,000 tokens of tools, two with 2,000: 7,000 against 4,000
     assert placed(planned(of, view(of, {2: OFTEN}, visits={0: 9, 1: 2}), policy=TWO)) == [

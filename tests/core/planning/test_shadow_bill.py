@@ -116,7 +116,7 @@ def test_every_static_plan_pays_in_the_shadow_what_the_service_would_bill(
 
 @settings(max_examples=100, deadline=None)
 @given(sessions(), RULES, st.data())
-def test_checkpoints_of_both_lifetimes_pay_in_the_shadow_what_the_service_would_bill(
+def test_checkpoints_of_both_lifetimes_pay_what_the_service_would_bill(
     session: list[tuple[Prompt, float]], rule: ModelRule, data: st.DataObject
 ) -> None:
     service, now = Service(rule), NOW

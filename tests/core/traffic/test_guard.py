@@ -244,7 +244,7 @@ def test_beyond_sixty_four_habits_all_others_are_one() -> None:
     assert len(by.standings) == HABITS_KEPT + 1 == 65
 
 
-def test_what_is_lumped_together_is_of_many_lifetimes_and_follows_no_plan_but_nothing() -> None:
+def test_what_is_lumped_together_follows_no_plan_but_nothing() -> None:
     by = Guard(b"", {OTHERS: Standing()}, (0.0,) * (OURS + 1))
     assert asked(by, AHEAD, 5, habit=OTHERS).followed(OTHERS).plan == OURS
     assert asked(by, {OURS: 6 * OUT, NOTHING: 0.0}, habit=OTHERS).followed(OTHERS).plan == NOTHING

@@ -147,7 +147,7 @@ def test_bits_are_told_from_the_lowest_on(found: set[int]) -> None:
 # -- habits --------------------------------------------------------------------------------------
 
 
-def test_a_habit_is_of_the_policy_the_sections_and_what_comes_before_the_first_answer() -> None:
+def test_a_habit_is_of_the_policy_the_sections_and_the_opening() -> None:
     assert habit_of(prompt([500, 500], [900], [900], tools=[100], system=[1000]), "auto") == Habit(
         "auto", True, True, 2104
     )

@@ -23,6 +23,8 @@ ROLE_NAMES: dict[Role, str] = {
 }
 
 
+TOOL_CHOICES = ("toolConfig.toolChoice", "tool_choice")
+"""The settings, by API, that say whether a tool has to be called."""
 _OF_TURNS = ("history_end", "tail_turns", "tail_stuffed", "tail_tools")
 _NAMED_BOUNDARIES = "named_boundaries"
 STUFFED = 4
@@ -52,8 +54,19 @@ def _roles(prompt: Prompt) -> dict[int, Role]:
     if prompt.history_end >= 0 and prompt.has_turns:
         found[ends[prompt.history_end]] = "history_end"
     if prompt.blocks and prompt.blocks[-1].where.section == "messages":
-        found[ends[-1]] = _tail(prompt.blocks, len(prompt.blocks) - 1)
+        found[ends[-1]] = _tail_of(prompt, len(prompt.blocks) - 1)
     return found
+
+
+def _tail_of(prompt: Prompt, last: int) -> Role:
+    """What the end of a request is that ends with block `last`; an agent's first question is asked again in its loop."""
+    found = _tail(prompt.blocks, last)
+    return "tail_turns" if found == "tail_single" and prompt.tools_end >= 0 and not _forced(prompt) else found
+
+
+def _forced(prompt: Prompt) -> bool:
+    """Whether a tool has to be called, as for an answer in a schema: then no loop follows."""
+    return any(setting.digest and setting.path in TOOL_CHOICES for setting in prompt.settings)
 
 
 def turn_before(prompt: Prompt) -> Turn | None:
@@ -68,7 +81,7 @@ def turn_before(prompt: Prompt) -> Turn | None:
     while first and blocks[first - 1].where.message == answer:
         first -= 1
     end = prompt.end(prompt.previous_end)
-    tail = Step(end.digest, _tail(blocks, prompt.previous_end), end.tokens, prompt.end(first - 1).tokens)
+    tail = Step(end.digest, _tail_of(prompt, prompt.previous_end), end.tokens, prompt.end(first - 1).tokens)
     return Turn(tail, prompt.end(last).digest) if first else None
 
 
@@ -100,8 +113,7 @@ def _tail(blocks: Sequence[Block], last: int) -> Role:
         message = block.where.message
         sizes.append(block.tokens)
     if not answered:
-        # An agent asks again as soon as it has called a tool.
-        return "tail_turns" if blocks[0].where.section == "tools" else "tail_single"
+        return "tail_single"
     # Where the model may call tools, documents put in for one turn come back within it.
     stuffed = blocks[0].where.section != "tools" and len(sizes) > 1 and sizes[0] > STUFFED * max(sizes[1:])
     return "tail_stuffed" if stuffed else "tail_turns"
