@@ -346,6 +346,13 @@ def test_what_lies_beyond_the_live_prefix_counts_on_both_sides() -> None:
     assert placed(planned(of, by)) == [(0, "5m", SHARED), (1, "5m", AGAIN)]
 
 
+def test_where_no_hour_is_worth_it_what_lives_is_not_taken_for_written_anew() -> None:
+    # a tail that comes back sooner than what it stands on: five minutes are best for it, from the beginning on as well
+    of = prompt([2000, *[100] * 25, 1000])
+    by = view(of, {0: Outlook(3.3, 0.5, 1), 26: Outlook(3.3, 1, 1)}, live={0: entry()})
+    assert placed(planned(of, by, policy=TWO)) == [(0, "5m", READ), (26, "5m", AGAIN)]
+
+
 # -- the bound on waste --------------------------------------------------------------------------
 
 

@@ -222,7 +222,8 @@ class _Planner:
         if base is not None and base.entry.ttl == "5m" and "1h" in self._ttls:
             longer = next((found for found in reversed(readable) if found.entry.ttl == "1h"), None)
             rewritten = self._beyond(candidates, longer, slots)
-            if self._pays_anew(candidates, base, longer, rewritten.value - kept.value):
+            hours = any(pick.ttl == "1h" for pick in rewritten.picks)  # without one what lives is read all the same
+            if hours and self._pays_anew(candidates, base, longer, rewritten.value - kept.value):
                 return rewritten, longer
         return kept, base
 
