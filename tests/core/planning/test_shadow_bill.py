@@ -138,6 +138,17 @@ def test_what_lives_keeps_its_lifetime_whatever_reads_it(first: TTL, then: TTL) 
     service.asks(of, [(0, "5m")], NOW + 3700)
 
 
+@pytest.mark.parametrize(("ttl", "lives"), [("5m", 300), ("1h", 3600)])
+def test_only_the_deepest_entry_that_is_read_lives_longer_for_it(ttl: TTL, lives: int) -> None:
+    service, turns = Service(CLAUDE), ([900], [100], [200], [100], [300])
+    first, second, third = (prompt(*turns[:length], system=[1000]) for length in (1, 3, 5))
+    edited = prompt(turns[0], [150], [200], system=[1000])
+    service.asks(first, [(1, ttl)], NOW)
+    service.asks(second, [(3, "5m")], NOW + 200)  # reads what the first wrote
+    service.asks(third, [(5, "5m")], NOW + 400)  # reads what the second wrote
+    service.asks(edited, [(3, "5m")], NOW + 200 + lives)  # and so what the first wrote is gone
+
+
 # -- one request by hand -------------------------------------------------------------------------
 
 
@@ -204,6 +215,9 @@ def test_the_users_checkpoints_are_every_plans() -> None:
     paid = shadowed(of)
     assert paid.costs[NOTHING] == paid.costs[SYSTEM] == pytest.approx(3004 * 1.25)
     assert paid.costs[OURS] == 3004  # the planner's own says where it has its marks
+    assert shadowed(of, {1: 1 << NOTHING}).costs[NOTHING] == pytest.approx(3004 * 0.1)
+    far = prompt([2000, *[100] * 20, Mark()])
+    assert shadowed(far, {0: 1 << NOTHING}).costs[NOTHING] == pytest.approx(4004 * 1.25)
     leading = prompt([1000], system=[Mark(leading=True), 2000])
     assert shadowed(leading).costs[NOTHING] == 3004
 
@@ -217,6 +231,7 @@ def test_what_is_common_with_the_last_request_is_written_and_read() -> None:
     # from the request after it on the cut is read, by the next place in common that is not before it
     for deeper, read in ((0, 0), (1, cut.tokens), (2, cut.tokens)):
         assert bill_of(of, {1: 1 << common}, common=deeper).read_by(common) == read
+    assert bill_of(of, {2: 1 << common}, common=1).read_by(common) == 0  # in the same text, but behind the cut
 
 
 def test_the_places_of_one_plan_are_told_with_its_lifetime() -> None:
