@@ -21,6 +21,8 @@ from cachepoint.emulator import BedrockEmulator
 MODEL = "global.anthropic.claude-sonnet-4-6"
 REQUESTS = 50
 DOCUMENT = shipped()
+KEY = b"the same handicaps in every run."
+"""A store's key draws the handicaps of the guard, and a figure is to be the same each time."""
 Request = dict[str, Any]
 
 
@@ -83,7 +85,7 @@ class Shape:
         with BedrockEmulator(replies=lambda question: excerpts(DOCUMENT, question.text[-200:])) as emulator:
             client = emulator.client()
             if caching:
-                client = cachepoint.wrap(client, clock=emulator.clock)
+                client = cachepoint.wrap(client, clock=emulator.clock, store=cachepoint.MemoryStore(key=KEY))
             for request in self.requests():
                 client.converse(modelId=MODEL, **request)
                 emulator.clock.advance(self.seconds_between)

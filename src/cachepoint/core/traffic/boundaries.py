@@ -59,7 +59,7 @@ def _roles(prompt: Prompt) -> dict[int, Role]:
 
 
 def _tail_of(prompt: Prompt, last: int) -> Role:
-    """What the end of a request is that ends with block `last`; an agent's first question is asked again in its loop."""
+    """What the end of a request is that ends with block `last`; an agent's first question comes again in its loop."""
     found = _tail(prompt.blocks, last)
     return "tail_turns" if found == "tail_single" and prompt.tools_end >= 0 and not _forced(prompt) else found
 

@@ -179,13 +179,17 @@ class Waste:
 
     def _room(self, risk: Risk, size: float) -> float:
         """What is left in the general account at a size of the prompt, with this and all that is under way lost."""
+        # What is under way was reserved at the high end of the same estimates: it is as much smaller as this is.
         new, again = risk.at(size)
-        lost = dict(self.committed)
-        for amounts in (new, *(readers.amounts for digest, readers in self.readers.items() if digest != risk.read)):
+        scale = size / risk.prompt.high if risk.prompt.high else 1.0
+        lost = {role: amount * scale for role, amount in self.committed.items()}
+        for digest, readers in self.readers.items():
+            if digest != risk.read:  # it is one and the same entry, of which this knows the size by now
+                for role, amount in readers.amounts.items():
+                    _add(lost, role, amount * scale)
+        for amounts in (new, again):
             for role, amount in amounts.items():
                 _add(lost, role, amount)
-        for role, amount in _either(again, self.readers.get(risk.read)).items():
-            _add(lost, role, amount)
         proven = sum(amount for role, amount in lost.items() if role in self.proven)
         beyond = sum(lost.values()) - min(proven, self.purse)
         writes = WRITES_PROVEN if self.paid or risk.read or risk.again else WRITES_UNPROVEN
@@ -204,7 +208,7 @@ class Waste:
         readers = dict(self.readers)
         if risk.read:
             before = readers.get(risk.read)
-            readers[risk.read] = Readers(before.calls + 1 if before else 1, _either(again, before))
+            readers[risk.read] = Readers(before.calls + 1 if before else 1, again)
         return replace(self, committed=_moved(self.committed, new, 1), readers=readers)
 
     def released(self, risk: Risk) -> Waste:
@@ -252,12 +256,6 @@ class Waste:
     def carried(self) -> float:
         """What a profile takes of the purse."""
         return min(self.purse, CARRIED * self.largest)
-
-
-def _either(amounts: Amounts, readers: Readers | None) -> Amounts:
-    """The greater of two amounts of each role."""
-    others = readers.amounts if readers else _NO_AMOUNTS
-    return {role: max(amounts.get(role, 0.0), others.get(role, 0.0)) for role in {**amounts, **others}}
 
 
 def _moved(amounts: Amounts, by: Amounts, sign: int) -> Amounts:
