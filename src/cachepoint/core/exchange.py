@@ -384,11 +384,7 @@ class Exchange:
             self._learn("sent", self.sent, self.started)
 
     def _shadowed(self, prompt: Prompt, rule: ModelRule, habit: Habit) -> Shadowed:
-        view, plan = self.view, self.plan
-        bill = ShadowBill(
-            prompt, rule, self.target.rates, view.shadows, view.common, max(rule.minimum, view.learned_minimum),
-            view.calibration.factor, view.refused,
-        )  # fmt: skip
+        bill, plan = ShadowBill.of(prompt, rule, self.target.rates, self.view), self.plan
         return bill.bill(habit, plan.own, self.started, plan.charge)
 
     def denied(self, waste: Waste) -> Effects:

@@ -21,7 +21,7 @@ from cachepoint.core.traffic.guard import (
     HANDICAP,
     HANDICAP_LEAST,
     OTHERS,
-    PRIOR,
+    OURS_LIKELY,
     Followed,
     Guard,
     Standing,
@@ -188,7 +188,7 @@ def test_handicaps_are_the_same_for_a_seed_and_others_for_another() -> None:
 def test_handicaps_are_drawn_for_each_plan_by_how_likely_it_is_held() -> None:
     drawn = [handicaps(b"%d" % seed) for seed in range(200)]
     # what is left by the planner is shared out over 33 static plans; the mean of -ln u is 1
-    first, other = -math.log(PRIOR), -math.log((1 - PRIOR) / 33)
+    first, other = -math.log(OURS_LIKELY), -math.log((1 - OURS_LIKELY) / 33)
     ours = [each[OURS] for each in drawn]
     static = [handicap for each in drawn for handicap in each[:OURS]]
     assert max(ours) <= first
@@ -225,7 +225,7 @@ def test_in_expectation_the_guard_costs_little_more_than_the_best_plan(shape: st
         for costs in requests:
             paid += costs[by.followed(HABIT).plan] / drawn
             asked(by, costs)
-    likely = [*[(1 - PRIOR) / OURS] * OURS, PRIOR]
+    likely = [*[(1 - OURS_LIKELY) / OURS] * OURS, OURS_LIKELY]
     bound = min(sum(costs[i] for costs in requests) + (1 - math.log(likely[i])) * unit for i in range(OURS + 1))
     assert paid <= math.exp(1 / 20) * bound
 

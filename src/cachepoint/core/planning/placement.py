@@ -3,9 +3,6 @@
 With input price 1, read r, write w(T), N further visits to a boundary and F(T) the chance that the next
 comes within T, a token of prefix kept there saves N(F(1-r) - (1-F)(w-1)) - (w-1). A chosen set cuts the
 prefix into segments, and each segment's tokens come back as often as the boundary that ends it.
-
-N and F are estimates, and of several choices the one that looks best is the one most likely overestimated:
-the dearer write must promise more than its price.
 """
 
 from __future__ import annotations
@@ -54,9 +51,7 @@ def saving(outlook: Outlook, rates: Rates, ttl: TTL, *, written: bool = True) ->
     within = outlook.within_5m if ttl == "5m" else outlook.within_1h
     write = rates.write(ttl)
     again = outlook.visits * (within * (1 - rates.read) - (1 - within) * (write - 1))
-    if not written:
-        return again
-    return again - (rates.write_5m - 1) - (_longer(rates) if ttl == "1h" else 0.0)
+    return again - (write - 1) if written else again
 
 
 def nested(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -134,5 +129,5 @@ def shared_out(price: float, gain: float, others: float) -> float:
 
 
 def _longer(rates: Rates) -> float:
-    """What the longer TTL must promise beyond the shorter one, a token."""
+    """What an hour costs beyond five minutes, a token."""
     return rates.write_1h - rates.write_5m

@@ -3,7 +3,8 @@
 Every choice is one question: is this prefix expected to be read again, within its TTL, often enough to
 pay for writing it? The steps: the prefixes and which of them live (`prefixes`); candidates and their outlook
 (`candidates`); the best set beyond what is read (`placement`); a checkpoint that keeps the read within lookback;
-spare slots for prefixes that others share; the user's marks; legality.
+spare slots for prefixes that others share; what may be risked (`waste`); a static plan in their place, where one has
+been cheaper (`guard`); the user's marks; legality.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.traffic.entries import Entry
 from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import Role
-from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H
+from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H, OWN
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Risk
 
@@ -63,16 +64,20 @@ def plan(
     if LONG_TTL in view.refused:
         rule = replace(rule, ttls=("5m",))
     guarded = _planner(prompt, rule, policy, view, rates, now, expected)
-    followed = view.followed if expected == NOTHING_SAID else None  # who knows needs no guard
-    if followed is None or followed.plan == OURS or (static := guarded.following(followed)) is None:
+    if view.followed is None or expected != NOTHING_SAID:  # who knows needs no guard
         return guarded.plan()
-    entries = {
+    static = None if view.followed.plan == OURS else guarded.following(view.followed)
+    planned = static or guarded.plan()
+    shadow = {
         digest: Entry("1h" if plans >> OURS_1H & 1 else "5m", now, tokens=_exact(view, digest))
         for digest, plans in view.shadows.items()
-        if plans >> OURS & 3
+        if plans & OWN
     }
-    unguarded = _planner(prompt, rule, policy, replace(view, entries=entries), rates, now, expected).plan()
-    return replace(static, own=unguarded.own)
+    real = {digest: entry.ttl for digest, entry in view.entries.items() if entry.readable and entry.lives(now)}
+    if static is None and real == {digest: entry.ttl for digest, entry in shadow.items()}:
+        return planned
+    unguarded = _planner(prompt, rule, policy, replace(view, entries=shadow), rates, now, expected).plan()
+    return replace(planned, own=unguarded.own)
 
 
 def _exact(view: View, digest: bytes) -> int | None:
@@ -103,11 +108,12 @@ class _Planner:
 
     def following(self, followed: Followed) -> Plan | None:
         """The checkpoints of a static plan, and the read of what lives; None where going over to it is too dear now."""
-        if self._none_of_our_own(self._cap) is not None:
+        plan = FAMILY[followed.plan]
+        if self._none_of_our_own(self._cap) is not None or (plan.places and plan.ttl not in self._ttls):
             return None
         bill = self.shadow_bill
         places = places_of(followed.plan, bill.places())
-        base, ttl, reads = self._base, FAMILY[followed.plan].ttl, bill.read_by(followed.plan)
+        base, ttl, reads = self._base, plan.ttl, bill.read_by(followed.plan)
         if base is not None and base.entry.ttl != ttl and places and base.boundary >= places[0][0]:
             return None  # what lives goes on being read as it is, and is not written anew for another lifetime
         charge = (self.rates.write(ttl) - self.rates.read) * max(reads - (base.tokens if base else 0.0), 0.0)
@@ -157,11 +163,7 @@ class _Planner:
     @cached_property
     def shadow_bill(self) -> ShadowBill:
         """The request as every static plan would send it."""
-        view = self.view
-        return ShadowBill(
-            self.prompt, self.rule, self.rates, view.shadows, view.common, self._minimum, view.calibration.factor,
-            view.refused,
-        )  # fmt: skip
+        return ShadowBill.of(self.prompt, self.rule, self.rates, self.view)
 
     @cached_property
     def _minimum(self) -> int:
@@ -260,7 +262,7 @@ class _Planner:
         """
         wanted = self._own(slots)
         kept = self._within_allowance(marks, wanted, slots)
-        alone = self.view.followed is not None  # others may keep it warm in between
+        alone = not self.view.shared  # else others may keep it warm in between
         late = alone and any(point.ttl == "1h" and point.reason.within_5m < SELDOM for point in wanted)
         if late or len(self._ttls) == 1 or self._saving(kept) >= self._saving(wanted):
             return kept

@@ -52,11 +52,6 @@ class Prefixes:
         return Band(known + rest * rates.low, known + rest * rates.mid, known + rest * rates.high)
 
     @cached_property
-    def total(self) -> float:
-        """The whole prompt in likely tokens."""
-        return self.view.calibration.factor * self.prompt.tokens
-
-    @cached_property
     def live(self) -> tuple[Live, ...]:
         """The entries believed alive that this prompt can be sent to read, in wire order."""
         found = [

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.prompt.prompt import Boundary, Prompt
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.traffic.shadows import Shadowed, Stamp
-from cachepoint.core.traffic.static_plans import FAMILY, LONG, OURS, OURS_1H, Habit, bits, places
+from cachepoint.core.traffic.static_plans import FAMILY, LONG, OURS, OURS_1H, OWN, Habit, bits, places
+from cachepoint.core.traffic.view import View
 
 _ALL = (1 << OURS) - 1
-_OWN = 1 << OURS | 1 << OURS_1H
 
 
 class _Point(NamedTuple):
@@ -44,13 +45,23 @@ class ShadowBill:
     factor: float
     refused: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, prompt: Prompt, rule: ModelRule, rates: Rates, view: View) -> ShadowBill:
+        """The request of a prompt, given what is known of its boundaries."""
+        minimum = max(rule.minimum, view.learned_minimum)
+        return cls(
+            prompt, rule, rates, view.shadows, view.common, minimum, view.calibration.factor, view.refused
+        )  # fmt: skip
+
     def places(self) -> dict[int, int]:
         """The boundaries that get checkpoints, with the bits of the plans that have one there."""
         sections = tuple(section for section in self.rule.sections if section not in self.refused)
         found = places(self.prompt, sections, self.common)
         for mark in self.prompt.marks:
-            if mark.block is not None:
-                found[self.prompt.ends[mark.block]] = _ALL
+            if mark.block is not None:  # of plans with another TTL it is left out, which makes them look dearer
+                found[self.prompt.ends[mark.block]] = _ALL & (LONG if mark.ttl == "1h" else ~LONG)
+        if "1h" not in self.rule.ttls or LONG_TTL in self.refused:
+            found = {boundary: plans & ~LONG for boundary, plans in found.items()}
         least = self.minimum / self.factor
         return {
             boundary: plans for boundary, plans in found.items() if self.prompt.boundaries[boundary].tokens >= least
@@ -74,8 +85,8 @@ class ShadowBill:
 
     def _stamp(self, point: _Point) -> Stamp:
         """What is alive after a checkpoint; what the planner has there keeps its lifetime, whatever reads it (C7)."""
-        kept = self.alive.get(point.digest, 0) & _OWN if point.plans & _OWN else 0
-        return Stamp(point.digest, point.plans & ~_OWN | kept if kept else point.plans)
+        kept = self.alive.get(point.digest, 0) & OWN if point.plans & OWN else 0
+        return Stamp(point.digest, point.plans & ~OWN | kept if kept else point.plans)
 
     def read_by(self, plan: int) -> float:
         """The tokens that a plan would read in its shadow, the plan's own entries being there."""
@@ -97,13 +108,13 @@ class ShadowBill:
                     break
                 if point.block - boundary.block < self.rule.lookback:
                     reach |= point.plans
-            if reach & _OWN:
-                reach |= _OWN  # a checkpoint of either TTL reads the planner's entries
+            if reach & OWN:
+                reach |= OWN  # a checkpoint of either TTL reads the planner's entries
             found = alive & reach
             if not found:
                 continue
-            if found & _OWN:
-                done |= _OWN
+            if found & OWN:
+                done |= OWN
             done |= found
             touched.append(Stamp(boundary.digest, found))
             for plan in bits(found):

@@ -19,12 +19,12 @@ from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, Habit
 
 HABITS_KEPT = 64
-"""Habits told apart; what is more is judged as one …"""
+"""Habits told apart; what is more is judged as one."""
 HANDICAP = 0.0015
 """The unit of the handicaps, as a share of the cheapest plan's bill …"""
 HANDICAP_LEAST = 0.09
 """… and at least this share of the largest prompt."""
-PRIOR = 0.9999
+OURS_LIKELY = 0.9999
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
 COUNTED_BY_HALF = 1_800.0
@@ -33,7 +33,7 @@ SPENT_ON_CHANGING = 0.5
 """The share of a lead that may be spent on going over: the rest stays won, however many prefixes live."""
 
 OTHERS = Habit("", tools=False, system=False, size=0.0)
-"""… which is this."""
+"""What is more than the habits kept: of many TTLs, it is judged between nothing and the planner alone."""
 
 
 class Followed(NamedTuple):
@@ -45,7 +45,9 @@ class Followed(NamedTuple):
 
 @dataclass(slots=True)
 class Standing:
-    """How the plans of one habit stand: what each has cost, and what changing over to the one followed has.
+    """How the plans of one habit stand: what each has cost, and what changing over to the one followed has (`charged`).
+
+    `largest` is the largest prompt in tokens, `at` when the last request came.
 
     What was paid for an hour of life counts as that hour goes by; `owed` is what has not counted yet. Otherwise a plan
     would look dear for what it has just laid out.
@@ -68,7 +70,7 @@ class Guard:
     _handicaps: tuple[float, ...] = ()
 
     def known(self, habit: Habit) -> Habit:
-        """The habit that a request counts to: one like it that came before, else its own."""
+        """The habit that a request counts to: one like it that came before, else its own, known from now on."""
         if habit in self.standings:
             return habit
         found = next((each for each in self.standings if each.like(habit)), None)
@@ -114,7 +116,7 @@ class Guard:
 
 def handicaps(seed: bytes) -> tuple[float, ...]:
     """The handicap of each plan in units: more the less it is held likely to begin with, less its luck."""
-    prior = [(1 - PRIOR) / len(FAMILY)] * len(FAMILY) + [PRIOR]
+    prior = [(1 - OURS_LIKELY) / len(FAMILY)] * len(FAMILY) + [OURS_LIKELY]
     return tuple(-math.log(share) + math.log(_drawn(seed, plan)) for plan, share in enumerate(prior))
 
 

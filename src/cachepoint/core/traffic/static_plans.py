@@ -53,6 +53,8 @@ NOTHING = 0
 OURS = len(FAMILY)
 """The planner's own plan, which takes part as if nothing guarded it; its entries of an hour have a bit more."""
 OURS_1H = OURS + 1
+OWN = 1 << OURS | 1 << OURS_1H
+"""The bits of the planner's own entries."""
 LONG = sum(1 << index for index, plan in enumerate(FAMILY) if plan.ttl == "1h") | 1 << OURS_1H
 """The bits of what lives for an hour."""
 AT: Mapping[Place, int] = {

@@ -26,7 +26,6 @@ from cachepoint.core.traffic.entries import (
     paid,
     saved,
 )
-from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import AGAIN_KIND, NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.pool import Pool
@@ -84,6 +83,8 @@ class Traffic:
         """
         view, kinds = self._view(steps, now, self.pool.guard.known(habit) if habit else None)
         self.latest = max(self.latest, now)
+        if view.habit is not None:
+            self.opened[view.habit] = now
         self._remember(steps, kinds, view, history, now)
         return view
 
@@ -199,25 +200,17 @@ class Traffic:
             kind for kind, step in zip(kinds[changed:], steps[changed:], strict=True) if step.digest not in seen
         }  # fmt: skip
         later = {AGAIN_KIND[step.role] for step in steps if step.role in STATIC and step.digest not in seen}
+        shared = self.habits.shared({kind for kind, step in zip(kinds, steps, strict=True) if step.role in NAMED}, now)
+        # No shadow here knows of what other processes read of what this one writes.
+        followed = self.pool.guard.followed(habit) if habit is not None and not shared else None
         view = View(
             seen, entries, self.habits.forecasts({*kinds, *later}, now), self.pool.calibration,
             self.pool.learned_minimum, self.pool.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed,
             tuple(self.recent), now=now, known=reached, alive=alive, shadows=shadows, habit=habit,
-            followed=self._followed(steps, kinds, habit, now), common=common, changed=changed,
+            followed=followed, shared=shared, common=common, changed=changed,
             withdrawn=self.habits.forecasts(new, now, withdrawn=True),
         )  # fmt: skip
-        if habit is not None:
-            self.opened[habit] = now
         return view, kinds
-
-    def _followed(
-        self, steps: Sequence[Step], kinds: Sequence[CurveKey], habit: Habit | None, now: float
-    ) -> Followed | None:
-        """The plan to follow; None where other processes read what this one writes, which no shadow of it knows."""
-        named = {kind for kind, step in zip(kinds, steps, strict=True) if step.role in NAMED}
-        if habit is None or self.habits.shared(named, now):
-            return None
-        return self.pool.guard.followed(habit)
 
     def _since_the_last(
         self, steps: Sequence[Step], seen: Mapping[bytes, Seen], habit: Habit | None
@@ -348,7 +341,8 @@ class Traffic:
         if sent.read is not None:
             self._settle_read(sent.read, usage, started)
             if sent.shadowed is not None and sent.shape is not None and not arrived(sent.read, usage.cache_read):
-                self.shadows.lost(sent.shape.digests, sent.shadowed.at)
+                on_the_way = {*sent.shape.digests, *(stamp.digest for stamp in sent.shadowed.stamps)}
+                self.shadows.lost(on_the_way, sent.shadowed.at)
         self._learn_minimum(sent, cached)
 
     def _settle_point(self, point: SentPoint, sent: Sent, cached: int, started: float, *, last: bool) -> None:

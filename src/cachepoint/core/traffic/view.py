@@ -116,6 +116,7 @@ class View:
     shadows: Mapping[bytes, int] = field(default_factory=dict)
     habit: Habit | None = None
     followed: Followed | None = None
+    shared: bool = False
     common: int = -1
     changed: int | None = None
     withdrawn: Mapping[CurveKey, Forecast] = field(default_factory=dict)

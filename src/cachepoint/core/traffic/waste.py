@@ -7,8 +7,9 @@ general account, and what is left goes into the purse. So at any time
     bill - bill without caching ≤ general + asked + what a profile brought,
 
 since the purse is never overdrawn, and the general account is kept below its room: a share of the bill without caching
-and one write of the largest prompt, two once a read was paid for. An entry that ends unread needs no entry in these
-books: what it owes stays owed, what the purse paid for it stays paid. docs/planner.md has the argument in full.
+and one write of the largest prompt, two from the first read on that was tried, or the first write of what had come
+before. An entry that ends unread needs no entry in these books: what it owes stays owed, what the purse paid for it
+stays paid. docs/planner.md has the argument in full.
 """
 
 from __future__ import annotations
