@@ -153,7 +153,9 @@ _CAUSES: Mapping[Cause, str] = {
     "writing_under_way": "a request under way is writing this prefix",
     "no_return_expected": "about {0.visits:.1f} more visits expected, too few or too late to pay for the write",
     "not_expected": "by what you said it does not come back often or soon enough to pay for the write",
-    "allowance_spent": "what may be risked on writes does not cover it: a profile, `expect(back_in=…)` or a TTL of your own would",
+    "allowance_spent": (
+        "what may be risked on writes does not cover it: a profile, `expect(back_in=…)` or a TTL of your own would"
+    ),
     "over_cap": "only {0.limit} checkpoints may be sent and this one is worth least",
     "shorter_live": "its live 5m entry may not stand before a 1h checkpoint",
     "static_plan": "a plan without a checkpoint here has been cheaper for requests like this one",
