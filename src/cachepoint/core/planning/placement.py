@@ -8,7 +8,7 @@ prefix into segments, and each segment's tokens come back as often as the bounda
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -69,19 +69,12 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     TTLs never grow along the prefix. The empty set is chosen when nothing pays.
     """
     best = NOTHING
-    program = _Program(candidates, start, rates)
-    rates_of = {
-        (index, ttl): rate
-        for index, each in enumerate(candidates)
-        for ttl in ttls
-        if (rate := saving(each.outlook, rates, ttl)) > 0 or ttl == "1h"  # others may pay for an hour
-    }
+    options = _options(candidates, rates, ttls)
     ending: dict[tuple[int, TTL], Choice] = {}
     for _ in range(slots):
         longer: dict[tuple[int, TTL], Choice] = {}
-        for (index, ttl), rate in rates_of.items():
-            gain = rate - max(rates_of.get((index, "5m"), 0.0), 0.0) if ttl == "1h" else 0.0
-            found = longer[index, ttl] = program.ending_at(index, ttl, rate, gain, ending)
+        for option in options:
+            found = longer[option.place, option.ttl] = _ending_at(option, candidates, ending, start, rates)
             if found.value > best.value:
                 best = found
         if len(ending) == len(longer) and all(ending[end].value == found.value for end, found in longer.items()):
@@ -90,32 +83,57 @@ def choose(candidates: Sequence[Candidate], start: float, rates: Rates, ttls: Se
     return best
 
 
-@dataclass(frozen=True, slots=True)
-class _Program:
-    candidates: Sequence[Candidate]
-    start: float
-    rates: Rates
+class _Option(NamedTuple):
+    """A boundary with a TTL: what a token of its segment saves, and how much of that only an hour does."""
 
-    def ending_at(
-        self, index: int, ttl: TTL, rate: float, gain: float, ending: dict[tuple[int, TTL], Choice]
-    ) -> Choice:
-        """The best set with one more pick, `gain` being what a token of it saves beyond the shorter TTL."""
-        candidate = self.candidates[index]
-        worth = (candidate.tokens - self.start) * rate
-        best = Choice(worth, (Pick(candidate, ttl, worth),))
-        for (earlier, before), choice in ending.items():
-            if earlier >= index or (before == "5m" and ttl == "1h"):
-                continue
-            further = candidate.tokens - self.candidates[earlier].tokens
-            value = choice.value + further * rate
-            if gain > 0:
-                begun = choice.picks[-2].candidate.tokens if len(choice.picks) > 1 else self.start
-                price = (self.candidates[earlier].tokens - begun) * _longer(self.rates)
-                others = self.candidates[earlier].outlook.visits - candidate.outlook.visits
-                value += shared_out(price, further * gain, others)
-            if value > best.value:
-                best = Choice(value, (*choice.picks, Pick(candidate, ttl, further * rate)))
-        return best
+    place: int
+    ttl: TTL
+    rate: float
+    gain: float
+
+
+def _options(candidates: Sequence[Candidate], rates: Rates, ttls: Sequence[TTL]) -> list[_Option]:
+    """What is worth trying, deepest first: what saves by itself, and an hour that a deeper one may pay for."""
+    options: list[_Option] = []
+    gained = False
+    for index in range(len(candidates) - 1, -1, -1):
+        soon = max(saving(candidates[index].outlook, rates, "5m"), 0.0) if "5m" in ttls else 0.0
+        if soon > 0:
+            options.append(_Option(index, "5m", soon, 0.0))
+        if "1h" in ttls:
+            rate = saving(candidates[index].outlook, rates, "1h")
+            if rate > 0 or gained:
+                options.append(_Option(index, "1h", rate, rate - soon))
+            gained = gained or rate > soon
+    return options
+
+
+def _ending_at(
+    option: _Option,
+    candidates: Sequence[Candidate],
+    ending: Mapping[tuple[int, TTL], Choice],
+    start: float,
+    rates: Rates,
+) -> Choice:
+    """The best set that ends with an option."""
+    index, ttl, rate, gain = option
+    candidate = candidates[index]
+    here, visits = candidate.tokens, candidate.outlook.visits
+    value, after = (here - start) * rate, NOTHING
+    for (earlier, before), choice in ending.items():
+        if earlier >= index or (before == "5m" and ttl == "1h"):
+            continue
+        part = candidates[earlier]
+        further = here - part.tokens
+        total = choice.value + further * rate
+        if gain > 0:
+            begun = choice.picks[-2].candidate.tokens if len(choice.picks) > 1 else start
+            price = (part.tokens - begun) * (rates.write_1h - rates.write_5m)
+            total += shared_out(price, further * gain, part.outlook.visits - visits)
+        if total > value:
+            value, after = total, choice
+    begun = after.picks[-1].candidate.tokens if after.picks else start
+    return Choice(value, (*after.picks, Pick(candidate, ttl, (here - begun) * rate)))
 
 
 def shared_out(price: float, gain: float, others: float) -> float:
@@ -126,8 +144,3 @@ def shared_out(price: float, gain: float, others: float) -> float:
     if gain <= 0 or others <= 0:
         return 0.0
     return price if others == math.inf else min(price * others / (1 + others), gain * others)
-
-
-def _longer(rates: Rates) -> float:
-    """What an hour costs beyond five minutes, a token."""
-    return rates.write_1h - rates.write_5m
