@@ -51,7 +51,7 @@ def test_conversations_spread_over_processes_are_kept_as_in_one() -> None:
     assert alone < 0.25
     # Each of the sixteen makes seven or eight calls, with a bound A of its own: one that loses its first write stays
     # behind. Without the bound it is 0.164.
-    assert spread_out < alone + 0.06
+    assert spread_out < alone + 0.07
 
 
 def test_the_guard_steps_aside_where_others_read_what_a_process_writes() -> None:

@@ -80,6 +80,10 @@ def _counted(answer: Mapping[str, Any]) -> int:
     return tokens
 
 
+LOST = frozenset(("ReadTimeoutError", "ConnectionClosedError", "HTTPClientError", "ServerDisconnectedError"))
+"""Errors of botocore and aiohttp after which nobody knows whether the service served the request, and billed it."""
+
+
 class Call:
     """One call; `departure` leads to `request`, which is what to send."""
 
@@ -214,8 +218,12 @@ class Call:
         try:
             with self._lock:
                 if not self.exchange.over:
-                    end = self.exchange.failed if isinstance(error, Exception) else self.exchange.cancelled
-                    self._take(partial(end, type(error).__name__, self._seconds))
+                    name = type(error).__name__
+                    if isinstance(error, Exception):
+                        end = partial(self.exchange.failed, lost=name in LOST)
+                        self._take(partial(end, name, self._seconds))
+                    else:
+                        self._take(partial(self.exchange.cancelled, name, self._seconds))
         finally:
             self._land()
 

@@ -140,8 +140,8 @@ class Learner(Protocol):
     def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
 
-    def failed(self, scope: Scope, sent: Sent) -> None:
-        """It failed before its response began."""
+    def failed(self, scope: Scope, sent: Sent, lost: bool = False) -> None:  # noqa: FBT001, FBT002
+        """It failed before its response began; `lost` says that it may have been served all the same."""
 
     def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
@@ -510,18 +510,21 @@ class Exchange:
         self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
         return self._settle(self._half, error, seconds, _unpriced)
 
-    def failed(self, error: str, seconds: float) -> Effects:
-        """The call failed before its response began; `error` is the name of the exception's class."""
+    def failed(self, error: str, seconds: float, *, lost: bool = False) -> Effects:
+        """The call failed before its response began; `error` is the name of the exception's class.
+
+        `lost` says that the service may have served it all the same.
+        """
         self._step("fail")
-        return self._end_without_a_response(error, seconds)
+        return self._end_without_a_response(error, seconds, lost=lost)
 
     def cancelled(self, error: str, seconds: float) -> Effects:
-        """The caller was cancelled before the response began."""
+        """The caller was cancelled before the response began; a request on its way is served all the same."""
         self._step("cancel")
-        return self._end_without_a_response(error, seconds)
+        return self._end_without_a_response(error, seconds, lost=True)
 
-    def _end_without_a_response(self, error: str, seconds: float) -> Effects:
-        self._forget()
+    def _end_without_a_response(self, error: str, seconds: float, *, lost: bool) -> Effects:
+        self._forget(lost=lost)
         self._make_record(None, error, seconds, _unpriced)
         return self._effects()
 
@@ -534,10 +537,10 @@ class Exchange:
         self._make_record(usage, error, seconds, price)
         return self._effects()
 
-    def _forget(self) -> None:
+    def _forget(self, *, lost: bool = False) -> None:
         if self._in_flight:
             self._in_flight = False
-            self._learn("failed", self.sent)
+            self._learn("failed", self.sent, lost)
 
     # -- the record -------------------------------------------------------------------------------
 

@@ -51,8 +51,8 @@ class Store(Protocol):
         """Its response began."""
         ...
 
-    def failed(self, scope: Scope, sent: Sent) -> None:
-        """It failed before its response began."""
+    def failed(self, scope: Scope, sent: Sent, lost: bool = False) -> None:  # noqa: FBT001, FBT002
+        """It failed before its response began; `lost` says that it may have been served all the same."""
         ...
 
     def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:

@@ -94,9 +94,9 @@ class MemoryStore:
         """Its response began."""
         self._change(lambda: self._traffic(scope).began(sent))
 
-    def failed(self, scope: Scope, sent: Sent) -> None:
-        """It failed before its response began."""
-        self._change(lambda: self._failed(scope, sent))
+    def failed(self, scope: Scope, sent: Sent, lost: bool = False) -> None:  # noqa: FBT001, FBT002
+        """It failed before its response began; `lost` says that it may have been served all the same."""
+        self._change(lambda: self._failed(scope, sent, lost=lost))
 
     def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
@@ -175,9 +175,9 @@ class MemoryStore:
         pool.habits.learn(delta)
         pool.habits.coarsen(self._curves_each)
 
-    def _failed(self, scope: Scope, sent: Sent) -> None:
+    def _failed(self, scope: Scope, sent: Sent, *, lost: bool) -> None:
         with self._grown(scope, 0.0) as traffic:
-            traffic.failed(sent)
+            traffic.failed(sent, lost=lost)
 
     def _settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         with self._grown(scope, started) as traffic:

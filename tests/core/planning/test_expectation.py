@@ -34,7 +34,7 @@ from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.traffic.boundaries import roles
 from cachepoint.core.traffic.return_curves import Outlook
 from cachepoint.core.traffic.view import View
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.waste import Stake, Waste
 from cachepoint.errors import ConfigurationError
 
 CHAT = prompt([1000], [1000], [1000], system=[2000])
@@ -279,3 +279,10 @@ def test_an_outlook_stays_one_whatever_is_said(
 def test_late_returns_are_worth_an_hour_to_a_context_too() -> None:
     of = prompt([Part(2000, context=True), 100])
     assert placed(told(of, view(of, {0: LATE}), Expectation(times=6)))[0][:2] == (0, "1h")
+
+
+def test_what_the_user_alone_had_written_is_read_on_his_account_too() -> None:
+    stakes = {"his": Stake("tail_single", asked=900), "ours": Stake("tail_single", general=800, asked=100)}
+    for whose, stake in stakes.items():
+        by = view(CHAT, {3: ONCE}, live={3: entry(stake=stake)}, waste=SPENT)
+        assert bool(placed(told(CHAT, by, NOTHING_SAID))) == (whose == "his")

@@ -190,6 +190,18 @@ def test_what_failed_wrote_nothing_and_commits_nothing() -> None:
     assert traffic.entries == {b"system": Entry("5m", NOW)}
 
 
+def test_an_answer_lost_on_its_way_may_have_cost_all_and_left_nothing() -> None:
+    lost, cut, what = Traffic(), Traffic(), sent(point(), risk=risk())
+    for traffic in (lost, cut):
+        traffic.sent(what, NOW)
+    lost.failed(what, lost=True)
+    cut.settled(what, None, NOW)
+    assert lost.pool.waste == cut.pool.waste
+    assert lost.pool.waste.general == 750
+    assert not lost.holds([b"system"], NOW)
+    assert b"system" in lost.entries  # written once, as far as anybody knows
+
+
 def test_usage_tells_the_size_of_what_was_written_and_what_it_cost() -> None:
     first = point(b"tools", 1_000.0)
     both = Risk(

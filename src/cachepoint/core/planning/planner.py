@@ -34,7 +34,7 @@ from cachepoint.core.planning.shadow_bill import ShadowBill, places_of
 from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
-from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.entries import LIKELY_TOLERANCE, Entry
 from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H, OWN
@@ -348,10 +348,18 @@ class _Planner:
             price=self.rates.write_5m - 1,
             read=boundaries[read.boundary].digest if read else b"",
             kept=read.tokens if read else 0.0,
-            excused=read.tokens if read and read.entry.stake and read.entry.stake.asked > 0 else 0.0,
+            excused=self._excused,
             authorised=self._authorised(points, read.tokens if read else 0.0),
             again=all(point.marked or boundaries[point.boundary].digest in self.view.seen for point in points),
         )
+
+    @cached_property
+    def _excused(self) -> frozenset[bytes]:
+        """The live entries that the user alone had written, and has not had back."""
+        found = ((self.prompt.boundaries[live.boundary].digest, live.entry.stake) for live in self._readable)
+        # What was authorised was an estimate, so that a little of the write may have been the planner's.
+        users = ((digest, stake) for digest, stake in found if stake and stake.asked > 0)
+        return frozenset(digest for digest, stake in users if stake.general <= LIKELY_TOLERANCE * stake.asked)
 
     def _inside(self, points: Sequence[Checkpoint]) -> Iterator[Checkpoint]:
         """Live prefixes before checkpoints, as those would write them: what is proven of a part pays for that part."""

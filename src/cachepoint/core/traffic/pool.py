@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cachepoint.core.prompt.tokens import Calibration
+from cachepoint.core.traffic.entries import Ending
 from cachepoint.core.traffic.guard import Guard
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.return_curves import Habits
 from cachepoint.core.traffic.view import Seen
 from cachepoint.core.traffic.waste import Waste
+
+ENDINGS_KEPT = 1024
+"""Requests of which it is remembered how they ended, some 200 bytes each: conversations under way at once."""
 
 
 class Scope(NamedTuple):
@@ -42,7 +46,15 @@ class Pool:
     unreadable: int = 0
     told: Latest[Seen] = field(default_factory=Latest)
     guard: Guard = field(default_factory=Guard)
+    endings: dict[Ending, None] = field(default_factory=dict)
     waste: Waste = field(default_factory=Waste)
+
+    def ended(self, like: Ending) -> None:
+        """Remember how a request ended."""
+        self.endings.pop(like, None)
+        self.endings[like] = None
+        if len(self.endings) > ENDINGS_KEPT:
+            del self.endings[next(iter(self.endings))]
 
     def kept(self) -> Room:
         """How much it keeps besides its curves."""

@@ -16,7 +16,6 @@ from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import (
     LIKELY_TOLERANCE,
     Cold,
-    Ending,
     Entry,
     Sent,
     SentPoint,
@@ -29,7 +28,7 @@ from cachepoint.core.traffic.entries import (
 from cachepoint.core.traffic.kinds import AGAIN_KIND, NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.pool import Pool
-from cachepoint.core.traffic.return_curves import SOON, Habits, Happened
+from cachepoint.core.traffic.return_curves import LONGEST_WAIT, SOON, Habits, Happened
 from cachepoint.core.traffic.shadows import Shadows
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Seen, Step, View, kinds_of, revisited, sooner
@@ -42,8 +41,6 @@ _TAILS_SHARE = 10
 """Histories whose tail is remembered: one in so many boundaries, since a turn has a few of these …"""
 _TAILS = 64
 """… and so many more, where there are few."""
-_ENDINGS = 512
-"""Requests of which it is remembered how they ended: conversations under way at once."""
 _SHADOWS = 2
 """Prefixes in the shadow for one entry: static plans together point at several places of a request."""
 _UNREADABLE_BEFORE_LEARNING = 3
@@ -67,7 +64,6 @@ class Traffic:
     tails: Latest[bytes] = field(default_factory=Latest)
     shadows: Shadows = field(default_factory=Shadows)
     opened: dict[Habit, float] = field(default_factory=dict)
-    endings: dict[Ending, None] = field(default_factory=dict)
     _splits_failed: int = 0
 
     @property
@@ -119,10 +115,7 @@ class Traffic:
             return self.pool.waste
         self.pool.waste = self.pool.waste.reserved(sent.risk)
         if sent.ends_like:
-            self.endings.pop(sent.ends_like, None)
-            self.endings[sent.ends_like] = None
-            if len(self.endings) > _ENDINGS:
-                del self.endings[next(iter(self.endings))]
+            self.pool.ended(sent.ends_like)
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is None or not entry.lives(now) or entry.splits != point.splits:
@@ -139,13 +132,22 @@ class Traffic:
             if entry is not None and not entry.readable:
                 self.entries[point.digest] = entry._replace(readable=True)
 
-    def failed(self, sent: Sent) -> None:
-        """The request failed before its response began: it wrote nothing."""
-        self.pool.waste = self.pool.waste.released(sent.risk)
+    def failed(self, sent: Sent, *, lost: bool = False) -> None:
+        """The request failed before its response began: it wrote nothing.
+
+        Or nobody knows, where the answer was `lost` on its way: then it may have been billed in full, and what it may
+        have written is believed to be over.
+        """
+        if lost:
+            self._settle_waste(sent, None)
+        else:
+            self.pool.waste = self.pool.waste.released(sent.risk)
         for point in sent.points:
             entry = self.entries.get(point.digest)
             if entry is not None and not entry.readable:
                 del self.entries[point.digest]
+                if lost:
+                    self.entries.put(point.digest, entry._replace(used_at=entry.used_at - LONGEST_WAIT, readable=True))
 
     def settled(self, sent: Sent, usage: Usage | None, started: float) -> None:
         """The answer is complete; `usage` is None when it never arrived, `started` is wall time."""
@@ -301,7 +303,7 @@ class Traffic:
             found = min(cold, key=lambda cold: abs(cold.tokens - read), default=None)
             if found is not None and abs(found.tokens - read) <= LIKELY_TOLERANCE * read:
                 self._kept_warm(found)
-        elif sent.foreign is not None and sent.before_ends_like not in self.endings:
+        elif sent.foreign is not None and sent.before_ends_like not in self.pool.endings:
             self.habits.returned_elsewhere(sent.foreign.kind, None, self.latest, read=False)
 
     def _kept_warm(self, found: Cold) -> None:

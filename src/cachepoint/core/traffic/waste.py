@@ -61,9 +61,9 @@ class Risk:
     """What a request can cost beyond no caching: everything it sends is written in full, each part at its own TTL.
 
     `prompt` is the size of the whole, `price` the surcharge a token of one write of it for five minutes. `read` is the
-    digest of the entry it is to read and `kept` the likely tokens of that, up to `excused` on the account of the user,
-    who had it written. `again` says that all it writes came before, and `authorised` is how much of its surcharge the
-    user took over, in input tokens.
+    digest of the entry it is to read and `kept` the likely tokens of that; of these the parts up to entries that are
+    `excused` are on the account of the user, who had them written. `again` says that all it writes came before, and
+    `authorised` is how much of its surcharge the user took over, in input tokens.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -71,7 +71,7 @@ class Risk:
     price: float = 0.25
     read: bytes = b""
     kept: float = 0.0
-    excused: float = 0.0
+    excused: frozenset[bytes] = frozenset()
     again: bool = False
     authorised: float = 0.0
 
@@ -95,8 +95,8 @@ class Risk:
             taken = min(amount, authorised)
             authorised -= taken
             _add(new, segment.role, amount - taken)
-            theirs = min(max(self.excused - start, 0.0), inside)
-            _add(again, segment.role, (inside - theirs) * segment.own * scale)
+            if segment.digest not in self.excused:
+                _add(again, segment.role, inside * segment.own * scale)
             start += segment.tokens
         return new, again
 
