@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -53,8 +53,8 @@ class Standing:
     would look dear for what it has just laid out.
     """
 
-    costs: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
-    owed: array[float] = field(default_factory=lambda: array("d", bytes(8 * (OURS + 1))))
+    costs: list[float] = field(default_factory=lambda: [0.0] * (OURS + 1))
+    owed: list[float] = field(default_factory=lambda: [0.0] * (OURS + 1))
     followed: int = OURS
     charged: float = 0.0
     largest: float = 0.0
@@ -92,11 +92,12 @@ class Guard:
             return
         apart = max(shadowed.at - standing.at, 0.0)  # from the first one without end, and there is nothing to fade
         faded, left = math.exp2(-apart / HALF_LIFE), math.exp2(-apart / COUNTED_BY_HALF)
-        owed, longer = standing.owed, shadowed.longer
-        costs = [cost - longer[plan] + owed[plan] * (1 - left) for plan, cost in enumerate(shadowed.costs)]
-        for plan, cost in enumerate(costs):
-            standing.costs[plan] = standing.costs[plan] * faded + cost
-            owed[plan] = owed[plan] * left + longer[plan]
+        due, hours = 1 - left, shadowed.longer
+        standing.costs = [
+            before * faded + cost - hour + owed * due
+            for before, cost, hour, owed in zip(standing.costs, shadowed.costs, hours, standing.owed, strict=True)
+        ]
+        standing.owed = [owed * left + hour for owed, hour in zip(standing.owed, hours, strict=True)]
         standing.charged = standing.charged * faded + shadowed.charge
         standing.largest = max(standing.largest, shadowed.largest)
         standing.at = max(standing.at, shadowed.at)
@@ -106,10 +107,11 @@ class Guard:
         """Follow the plan that leads."""
         self._handicaps = self._handicaps or handicaps(self.seed)
         unit = max(HANDICAP * min(standing.costs), HANDICAP_LEAST * standing.largest)
-        allowed = (
-            plan for plan in range(OURS + 1) if plan in (NOTHING, OURS) or habit.ttl in ("auto", FAMILY[plan].ttl)
-        )
-        first = min(allowed, key=lambda plan: standing.costs[plan] + self._handicaps[plan] * unit)
+        scores = [cost + handicap * unit for cost, handicap in zip(standing.costs, self._handicaps, strict=True)]
+        allowed: Iterable[int] = range(OURS + 1)
+        if habit.ttl != "auto":
+            allowed = (plan for plan in allowed if plan in (NOTHING, OURS) or FAMILY[plan].ttl == habit.ttl)
+        first = min(allowed, key=scores.__getitem__)
         if first != standing.followed:
             standing.followed, standing.charged = first, 0.0
 
