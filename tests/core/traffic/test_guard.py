@@ -126,14 +126,14 @@ def test_before_the_first_request_nothing_is_owed() -> None:
 
 def test_what_an_hour_costs_counts_as_the_hour_goes_by() -> None:
     by = asked(guard(), {OURS: 3000.0, HOUR: 9000.0}, longer={HOUR: 4000.0})
-    costs = by.standings[HABIT].costs
-    assert costs[HOUR] == 5000
+    standing = by.standings[HABIT]
+    assert standing.costs[HOUR] == 5000
     kept = 0.5 ** (1800 / DAY)
     asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 1800)  # half of it after half an hour
-    assert costs[HOUR] == pytest.approx(5000 * kept + 2000)
+    assert standing.costs[HOUR] == pytest.approx(5000 * kept + 2000)
     asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 3600)  # and half of what is left
-    assert costs[HOUR] == pytest.approx((5000 * kept + 2000) * kept + 1000)
-    assert costs[OURS] == pytest.approx(3000 * kept**2)
+    assert standing.costs[HOUR] == pytest.approx((5000 * kept + 2000) * kept + 1000)
+    assert standing.costs[OURS] == pytest.approx(3000 * kept**2)
 
 
 def test_a_plan_that_just_paid_for_an_hour_is_not_taken_for_dear() -> None:
