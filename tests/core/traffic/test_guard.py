@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachepoint.core.traffic.guard import (
+    COUNTED_BY_HALF,
     HABITS_KEPT,
     HANDICAP,
     HANDICAP_LEAST,
@@ -128,10 +129,10 @@ def test_what_an_hour_costs_counts_as_the_hour_goes_by() -> None:
     by = asked(guard(), {OURS: 3000.0, HOUR: 9000.0}, longer={HOUR: 4000.0})
     standing = by.standings[HABIT]
     assert standing.costs[HOUR] == 5000
-    kept = 0.5 ** (1800 / DAY)
-    asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 1800)  # half of it after half an hour
+    kept = 0.5 ** (COUNTED_BY_HALF / DAY)
+    asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + COUNTED_BY_HALF)
     assert standing.costs[HOUR] == pytest.approx(5000 * kept + 2000)
-    asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 3600)  # and half of what is left
+    asked(by, {OURS: 0.0, HOUR: 0.0}, at=NOW + 2 * COUNTED_BY_HALF)  # and half of what is left
     assert standing.costs[HOUR] == pytest.approx((5000 * kept + 2000) * kept + 1000)
     assert standing.costs[OURS] == pytest.approx(3000 * kept**2)
 
@@ -140,8 +141,8 @@ def test_a_plan_that_just_paid_for_an_hour_is_not_taken_for_dear() -> None:
     # 16,000 against 6,000 as paid, 6,000 against 6,000 as it counts by now
     by = asked(guard(), {OURS: 16_000.0, SHORT: 6000.0}, 20, longer={OURS: 10_000.0})
     assert by.followed(HABIT).plan == OURS
-    # half an hour later half of it counts
-    asked(by, {OURS: 6000.0, SHORT: 6000.0}, at=NOW + 1800)
+    # some time later half of it counts
+    asked(by, {OURS: 6000.0, SHORT: 6000.0}, at=NOW + COUNTED_BY_HALF)
     standing = by.standings[HABIT]
     assert standing.costs[OURS] - standing.costs[SHORT] == pytest.approx(100_000)
 

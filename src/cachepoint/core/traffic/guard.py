@@ -27,7 +27,7 @@ HANDICAP_LEAST = 0.09
 OURS_LIKELY = 0.9999
 """The chance that the planner is the right one to begin with; the static plans share the rest."""
 
-COUNTED_BY_HALF = 1_800.0
+COUNTED_BY_HALF = 900.0
 """Seconds in which half of the price of an hour counts."""
 SPENT_ON_CHANGING = 0.5
 """The share of a lead that may be spent on going over: the rest stays won, however many prefixes live."""
