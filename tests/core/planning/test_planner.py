@@ -379,9 +379,9 @@ def test_writes_stay_within_what_may_be_lost(
 def test_a_read_may_be_a_write_and_is_risked_up_to_two_writes_of_the_largest_prompt() -> None:
     of = prompt(tools=[4000], system=[6000])
     live = {0: entry(stake=Stake("tools_end", 1_000.0))}
-    # After .25 x 6,000 the next read risks .25 x 10,000: 300 + 5,000 - 1,500 - 2,500 = 1,300.
+    # After .25 x 6,000, and a twentieth more, the next read risks .25 x 10,000: 300 + 5,000 - 1,575 - 2,500 = 1,225.
     # The read alone costs 900 at 9,000, where least is allowed: .015 x 9,000 + 2 x .25 x 9,000 = 4,635.
-    for general, deepest in ((1_300.0, 1), (1_301.0, 0), (3_735.0, 0), (3_736.0, None)):
+    for general, deepest in ((1_225.0, 1), (1_226.0, 0), (3_735.0, 0), (3_736.0, None)):
         found = planned(of, view(of, {1: ONCE}, live=live, waste=Waste(general=general))).checkpoints
         assert (found[-1].boundary if found else None) == deepest
 

@@ -95,13 +95,13 @@ def test_an_estimate_is_taken_for_what_risks_most_within_its_band() -> None:
 def test_what_could_not_be_read_the_next_time_is_not_sustained() -> None:
     # After .25 × 4,000 are written, 120 + 2 × 1,000 - 1,000 = 1,120 are left for the read, which may cost 1,000.
     assert Waste().sustains(risk(write(4_000)))
-    # An hour of 1,060 is covered. Left are 1,060 for the read of as much; of 1,061 are left 1,059.
-    assert Waste().sustains(risk(write(1_060, own=1.0)))
-    assert not Waste().sustains(risk(write(1_061, own=1.0)))
-    # 1,000 are read, at 1 a token, and 500 are new: 500 and 1,500 of 2,120
+    # Of 2,120 an hour of 1,034, and a twentieth more, leaves 1,034.3 for the read of as much; 1,035 leaves 1,033.25.
+    assert Waste().sustains(risk(write(1_034, own=1.0)))
+    assert not Waste().sustains(risk(write(1_035, own=1.0)))
+    # 1,000 are read, at 1 a token, and 500 are new: 525 and 1,500 of 2,120
     extended = risk(("system_end", 1_000.0, 1.0), ("system_end", 500.0, 1.0), read=b"entry", kept=1_000)
-    assert Waste(general=120).sustains(extended)
-    assert not Waste(general=121).sustains(extended)
+    assert Waste(general=95).sustains(extended)
+    assert not Waste(general=96).sustains(extended)
 
 
 def test_what_the_user_asked_for_is_covered_and_what_he_authorised_taken_off() -> None:

@@ -34,6 +34,10 @@ CARRIED = 2.0
 """What a profile carries of the purse at most, in input prices of the largest prompt: the surcharge of one write for an
 hour, and of one more where its first read does not come."""
 
+NEXT_READ = 1.05
+"""What the next read is to leave over: usage differs from estimates by a few per cent, and a read that is not covered
+by so little has its write lost."""
+
 Amounts = Mapping[Role, float]
 """Input tokens by role."""
 _NO_AMOUNTS: Amounts = MappingProxyType({})
@@ -175,7 +179,8 @@ class Waste:
         new, _ = risk.at(risk.prompt.mid)
         if not new:  # what the user has written is read on his account, too
             return True
-        after, _, _ = self.settled(risk.prompt.mid, [], [Surcharge(role, amount) for role, amount in new.items()])
+        more = [Surcharge(role, NEXT_READ * amount) for role, amount in new.items()]
+        after, _, _ = self.settled(risk.prompt.mid, [], more)
         return after.covers(replace(risk, read=risk.read or risk.segments[-1].digest, kept=inf, authorised=0.0))
 
     def _room(self, risk: Risk, size: float) -> float:
