@@ -13,7 +13,7 @@ BARE = $(VENV)-bare
 NEWEST = .venv-newest
 SOURCES = $(shell $(PYTHON) -c "import pathlib; print(*sorted(p for p in pathlib.Path('src').rglob('*') if p.suffix in ('.py', '.toml', '.md')))")
 
-.PHONY: demo test test-all test-long test-shuffled test-pythons environments checks lint types unit test-bare test-lowest test-newest constraints clean
+.PHONY: demo test test-all test-long test-shuffled test-pythons faults environments checks lint types unit test-bare test-lowest test-newest constraints clean
 
 demo: $(VENV)/demo.stamp
 	@$(VENV)/bin/cachepoint demo
@@ -46,6 +46,11 @@ unit: $(VENV)/dev.stamp
 
 test-long: $(VENV)/dev.stamp
 	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m long
+
+# The fault campaign of docs/reliability.md with so many cases; `make test` plays 150.
+FAULTS ?= 5000
+faults: $(VENV)/dev.stamp
+	CACHEPOINT_FAULTS=$(FAULTS) $(VENV)/bin/python -m pytest tests/faults
 
 # The tests of `make unit` in an order of chance; pytest's first lines print the seed, which SHUFFLE_SEED brings back.
 SHUFFLE_SEED ?= default

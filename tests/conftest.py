@@ -32,6 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(f"{item.nodeid} is marked long and does not say why")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts that tests recorded as properties, in whichever process they ran."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for title, lines in report.user_properties:
+            terminalreporter.section(title)
+            terminalreporter.write_line(lines)
+
+
 @pytest.fixture(scope="session")
 def project_root() -> Path:
     return ROOT
