@@ -112,7 +112,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         model = handler(values)
         chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
         rule = load_rules().resolve(model.base_model_id or model.model_id)
-        if not chosen and rule is not None and not rule.facts.forced_tool:
+        if not chosen and rule is not None and rule.facts.tool_choices == ("auto",):
             model.supports_tool_choice_values = ("auto",)
         return model
 

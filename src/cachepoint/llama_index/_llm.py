@@ -226,7 +226,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         # Claude refuses a forced tool while it thinks (langchain-aws 1.9.1 utils.py:575).
         thinking = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
         thinks = thinking is not None and thinking.get("type") != "disabled"
-        return not thinks and self._facts(self._called_model(kwargs)).forced_tool
+        return not thinks and "any" in self._facts(self._called_model(kwargs)).tool_choices
 
     # Of a whole object LlamaIndex requires the tool; of a streamed one it does not, and the model may answer in words.
 

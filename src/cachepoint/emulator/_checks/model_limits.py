@@ -34,7 +34,7 @@ def _refused_by_model(call: Call) -> str:
     if facts.thinking == "always" and _thinking(call.body).get("type") == "disabled":
         return ALWAYS_THINKS
     choice: Json = (call.body.get("toolConfig") or {}).get("toolChoice") or {}
-    if not facts.forced_tool and choice.keys() & {"any", "tool"}:
+    if facts.tool_choices == ("auto",) and choice.keys() & {"any", "tool"}:
         return NO_FORCED_TOOL
     late = any(message.get("role") == "system" for message in call.body.get("messages") or ())
     if late and not facts.may_take_system_role(call.target.api):
