@@ -34,10 +34,10 @@ from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
-from cachepoint.core.provider.rules import ModelFacts
+from cachepoint.core.provider.rules import ModelFacts, parse_model_id
 from cachepoint.llama_index._clients import has_async_client
 from cachepoint.llama_index._cost import announcing
-from cachepoint.llama_index._request.messages import as_chat, said_on_messages, with_system_prompt
+from cachepoint.llama_index._request.messages import Recipient, as_chat, said_on_messages, with_system_prompt
 from cachepoint.llama_index._request.request import converse_request
 from cachepoint.llama_index._request.responses import (
     StreamedResponse,
@@ -46,7 +46,13 @@ from cachepoint.llama_index._request.responses import (
     completion_response,
     mapped,
 )
-from cachepoint.llama_index._request.tools import ToolChoice, first_call_only, tool_config, tool_selections
+from cachepoint.llama_index._request.tools import (
+    ToolChoice,
+    first_call_only,
+    tool_config,
+    tool_selections,
+    with_whole_calls,
+)
 from cachepoint.llama_index._settings import BedrockSettings
 from cachepoint.llama_index._structured import StructuredBedrockConverse
 
@@ -181,7 +187,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
         chunks = super().stream_chat_with_tools(
             tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
         )
-        return chunks if allow_parallel_tool_calls else mapped(first_call_only, chunks)
+        chunks = chunks if allow_parallel_tool_calls else mapped(first_call_only, chunks)
+        return mapped(with_whole_calls, chunks) if self._tool_required else chunks
 
     @override
     async def astream_chat_with_tools(
@@ -198,14 +205,18 @@ class CacheAwareBedrockConverse(BedrockSettings):
         chunks = await super().astream_chat_with_tools(
             tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
         )
-        return chunks if allow_parallel_tool_calls else amapped(first_call_only, chunks)
+        chunks = chunks if allow_parallel_tool_calls else amapped(first_call_only, chunks)
+        return amapped(with_whole_calls, chunks) if self._tool_required else chunks
 
     @override
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of a response; without any, raises ValueError or gives an empty list."""
-        selections = tool_selections(response)
+        """The tool calls of a response; without any, raises ValueError or gives an empty list.
+
+        Raises InvalidToolCall where one was cut off: none is run with a part of its arguments.
+        """
+        selections = tool_selections(with_whole_calls(response))
         if error_on_no_tool_call and not selections:
             raise ValueError(
                 "the response has no tool call; pass tool_required=True, or error_on_no_tool_call=False. A model that "
@@ -266,9 +277,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
         return converse_request(
             with_system_prompt(messages, self.system_prompt),
             options,
+            recipient=self._recipient(model),
             stream=stream,
-            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
-            system_role="converse" in facts.system_role,
             mark_system=self._places_asked_marks(asked=self.system_prompt_caching),
         )
 
@@ -277,9 +287,22 @@ class CacheAwareBedrockConverse(BedrockSettings):
         said = [given.get(PARAMETER) for given in (self.additional_kwargs, kwargs)]
         return said_by([*said, said_on_messages(messages)])
 
+    def _recipient(self, model: str) -> Recipient:
+        facts = self._facts(model)
+        return Recipient(
+            base_model=parse_model_id(self._base_model(model)).base,
+            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
+            system_role="converse" in facts.system_role,
+            replay=facts.replays_reasoning,
+        )
+
     def _facts(self, model: str) -> ModelFacts:
         rule = load_rules().resolve(self._base_model(model))
         return ModelFacts() if rule is None else rule.facts
+
+    def _origin(self, kwargs: dict[str, Any]) -> str:
+        """Who made the model that answers this call."""
+        return self._recipient(self._called_model(kwargs)).provider
 
     def _called_model(self, kwargs: dict[str, Any]) -> str:
         named = kwargs.get("model") or self.additional_kwargs.get("model")
@@ -318,39 +341,44 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         request, hints = self._request(messages, kwargs, stream=False)
         with expecting(self._expected(messages, kwargs)):
-            return chat_response(self._wrapped(hints).converse(**request))
+            return chat_response(self._wrapped(hints).converse(**request), self._origin(kwargs))
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         # In a thread, for an image or a document may have to be fetched.
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=False))
         client = await self._awrapped(hints)
         with expecting(self._expected(messages, kwargs)):
-            return chat_response(await client.converse(**request))
+            return chat_response(await client.converse(**request), self._origin(kwargs))
 
     def _stream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseGen:
         request, hints = self._request(messages, kwargs, stream=True)
         with expecting(self._expected(messages, kwargs)):
-            return _chunks(self._wrapped(hints).converse_stream(**request)["stream"])
+            response = self._wrapped(hints).converse_stream(**request)
+        return _chunks(response["stream"], self._origin(kwargs))
 
     async def _astream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseAsyncGen:
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=True))
         client = await self._awrapped(hints)
         with expecting(self._expected(messages, kwargs)):
             response = await client.converse_stream(**request)
-        return _achunks(response["stream"])
+        return _achunks(response["stream"], self._origin(kwargs))
 
 
-def _chunks(stream: Any) -> ChatResponseGen:
-    gathered = StreamedResponse()
+def _chunks(stream: Any, origin: str) -> ChatResponseGen:
+    gathered = StreamedResponse(origin)
     with closing(stream):
         for event in stream:
             if chunk := gathered.add(event):
                 yield chunk
+        if chunk := gathered.broken_off():
+            yield chunk
 
 
-async def _achunks(stream: Any) -> ChatResponseAsyncGen:
-    gathered = StreamedResponse()
+async def _achunks(stream: Any, origin: str) -> ChatResponseAsyncGen:
+    gathered = StreamedResponse(origin)
     with closing(stream):
         async for event in stream:
             if chunk := gathered.add(event):
                 yield chunk
+        if chunk := gathered.broken_off():
+            yield chunk

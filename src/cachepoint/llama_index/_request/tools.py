@@ -10,13 +10,16 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 
 from cachepoint.bedrock.wire.cache_point import cache_point
-from cachepoint.errors import ConfigurationError
+from cachepoint.errors import ConfigurationError, InvalidToolCall
 from cachepoint.llama_index._request.blocks import ConversePart, parse_arguments
 
 _CHOICES: Mapping[str, ConversePart] = {"auto": {"auto": {}}, "any": {"any": {}}, "required": {"any": {}}}
 
 STREAMED_CALLS = "tool_calls"
 """Key of a streamed message's `additional_kwargs`; without it LlamaIndex streams no structured output from calls."""
+
+INVALID_CALLS = "invalid_tool_calls"
+"""Key of a message's `additional_kwargs` for tool calls that are not whole, as LangChain has them on its messages."""
 
 ToolChoice = str | dict[str, Any] | None
 
@@ -59,14 +62,21 @@ def tool_selections(response: ChatResponse) -> list[ToolSelection]:
     ]
 
 
+def with_whole_calls(response: ChatResponse) -> ChatResponse:
+    """The response as it is; raises InvalidToolCall where one of its tool calls is not whole."""
+    if invalid := response.message.additional_kwargs.get(INVALID_CALLS):
+        raise InvalidToolCall("; ".join(call["error"] for call in invalid))
+    return response
+
+
 def first_call_only(response: ChatResponse) -> ChatResponse:
     """The response with its first tool call alone, for a caller who asked for no parallel calls."""
     message = response.message
     calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
-    if len(calls) < 2:
+    if not calls or len(calls) + len(message.additional_kwargs.get(INVALID_CALLS, ())) < 2:
         return response
     kept = [block for block in message.blocks if not isinstance(block, ToolCallBlock) or block is calls[0]]
-    extras = dict(message.additional_kwargs)
+    extras = {name: value for name, value in message.additional_kwargs.items() if name != INVALID_CALLS}
     if STREAMED_CALLS in extras:
         extras[STREAMED_CALLS] = [calls[0].tool_call_id]
     first = message.model_copy(update={"blocks": kept, "additional_kwargs": extras})
