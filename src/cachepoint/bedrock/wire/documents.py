@@ -26,8 +26,8 @@ _TEXT_FORMATS = frozenset({"txt", "md", "csv", "html"})
 _PDF = b"%PDF-"
 _HEAD = 1024
 _UNCITED = (
-    "citations were left out of a document of the format {0!r}: Bedrock gives them for PDF and text only. Convert it to "
-    "one of these to have it cited"
+    "citations were left out of a document of the format {0!r}: Bedrock gives them for PDF and text only. "
+    "Convert it to one of these to have it cited"
 )
 
 
