@@ -1,7 +1,7 @@
 """Documents and other media of a Converse request as the service takes them.
 
-- A name has letters, digits, single spaces, hyphens, parentheses and brackets, and no other document of the request has
-  it too (botocore's model of `DocumentBlock`).
+- A name has letters, digits, single spaces, hyphens, parentheses and brackets (botocore's model of `DocumentBlock`) and
+  underscores (a recording has one that was taken), and no other document of the request has it too.
 - With citations the service reads `bytes` as a PDF, whatever the format says; text goes into `source.text`, as a `txt`
   (boto3#4726, botocore#3525). "Only txt and pdf formats are supported when citations are enabled."
 - What a document is, its bytes say: a PDF has `%PDF-` within its first 1,024 (ISO 32000, as readers take it).
@@ -18,7 +18,7 @@ from cachepoint.bedrock.wire.history import Block, Mended, Message
 from cachepoint.core.exchange import Warn
 from cachepoint.errors import ConfigurationError
 
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9\-()\[\]]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-()\[\]]+")
 _LONGEST_NAME = 200
 _UNNAMED = "document"
 _MEDIA = ("document", "image", "video", "audio")

@@ -214,16 +214,16 @@ class _Pairing:
 
 _SENTENCES = {
     "unanswered": (
-        "{} tool calls of the conversation have no result, which Bedrock refuses; the model is told that there is "
+        "the conversation has tool calls without a result ({}), which Bedrock refuses; the model is told that there is "
         "none. Put a result after each call, or trim the history before a user's turn"
     ),
     "orphaned": (
-        "{} tool results of the conversation follow no call of theirs, which Bedrock refuses; they were sent as text. "
-        "Trim the history before a user's turn, and put each result right after its call"
+        "the conversation has tool results that follow no call of theirs ({}), which Bedrock refuses; they were sent "
+        "as text. Trim the history before a user's turn, and put each result right after its call"
     ),
     "renamed": (
-        "{} tool calls of the conversation have an id that stands there twice, or that Bedrock refuses; they were sent "
-        "under others. An id has up to 64 letters, digits and _ . : -"
+        "the conversation has tool calls whose id stands there twice or is one that Bedrock refuses ({}); they were "
+        "sent under others. An id has up to 64 letters, digits and _ . : -"
     ),
 }
 
