@@ -60,6 +60,8 @@ async def test_a_call_cut_off_by_max_tokens_is_an_invalid_call(
     (cut,) = answer.invalid_tool_calls
     assert cut["name"] == "write_file"
     assert str(cut["args"]).startswith('{"path": "a.txt"')
+    if "stream" not in method:  # langchain-core makes a tool_call of every block of a streamed one
+        assert [block.get("id") for block in answer.content_blocks if block["type"] == "tool_call"] == ["t1"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,7 +105,7 @@ def test_a_streamed_call_is_whole_or_invalid_wherever_it_breaks_off(
     bound = model.bind_tools([write_file])
     for cut in range(1, len(whole) + 1):
         emulator.script(Reply((ToolCall("write_file", arguments, "t1", cut=cut),), stop))
-        answer: AIMessageChunk = reduce(add, bound.stream([ASK]))  # type: ignore[arg-type, assignment]
+        answer: AIMessageChunk = reduce(add, bound.stream([ASK]))  # type: ignore[assignment]
         if cut == len(whole):
             assert [call["args"] for call in answer.tool_calls] == [arguments]
         else:
@@ -115,5 +117,5 @@ def test_a_streamed_call_without_any_arguments_is_whole_unless_the_answer_broke_
 ) -> None:
     for stop, calls in (("tool_use", 1), ("max_tokens", 0)):
         emulator.script(Reply((ToolCall("write_file", {}, "t1", cut=0),), stop))
-        answer: AIMessageChunk = reduce(add, model.bind_tools([write_file]).stream([ASK]))  # type: ignore[arg-type, assignment]
+        answer: AIMessageChunk = reduce(add, model.bind_tools([write_file]).stream([ASK]))  # type: ignore[assignment]
         assert (len(answer.tool_calls), len(answer.invalid_tool_calls)) == (calls, 1 - calls)

@@ -118,7 +118,7 @@ def test_documents_have_names_that_the_service_takes(make_model: MakeModel, emul
 
 
 def test_text_is_cited_as_text_and_a_table_without_citations(make_model: MakeModel, emulator: BedrockEmulator) -> None:
-    cited = {"citations": {"enabled": True}}
+    cited: dict[str, Any] = {"citations": {"enabled": True}}
     with pytest.warns(CachepointWarning, match="citations were left out"):
         make_model().invoke(
             asking(file("Thé".encode(), "text/plain", **cited), file(b"PK\x03\x04", XLSX, "b", **cited))

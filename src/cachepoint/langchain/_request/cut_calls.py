@@ -17,11 +17,8 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
-# botocore's StopReason; all others end an answer where the model meant it to end.
-_CUT = frozenset({
-    "max_tokens", "model_context_window_exceeded", "stop_sequence", "guardrail_intervened", "content_filtered",
-    "malformed_tool_use", "malformed_model_output", "refusal",
-})  # fmt: skip
+from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
+
 _SPOILERS = ("]", "}", '"]', '"}', '""]', '""}')
 """What makes JSON that broke off no beginning of JSON: outside of a string, in one, and in one behind a backslash."""
 
@@ -32,22 +29,23 @@ def without_cut_call(message: BaseMessage) -> None:
     What the service makes of arguments that broke off nobody says; so the call in which the answer ended counts as cut.
     """
     stop = message.response_metadata.get("stopReason")
-    if not isinstance(message, AIMessage) or stop not in _CUT or not isinstance(message.content, list):
+    if not isinstance(message, AIMessage) or stop not in BROKE_OFF or not isinstance(message.content, list):
         return
     last = message.content[-1] if message.content else None
     if not isinstance(last, dict) or last.get("type") != "tool_use":
         return
     cut = [call for call in message.tool_calls if call["id"] == last.get("id")]
+    if not cut:
+        return
+    invalid = invalid_tool_call(
+        name=cut[0]["name"],
+        args=json.dumps(cut[0]["args"]),
+        id=cut[0]["id"],
+        error=f"the call is not whole (stop reason: {stop}); raise max_tokens, or ask for less in one call",
+    )
     message.tool_calls = [call for call in message.tool_calls if call not in cut]
-    message.invalid_tool_calls += [
-        invalid_tool_call(
-            name=call["name"],
-            args=json.dumps(call["args"]),
-            id=call["id"],
-            error=f"the call is not whole (stop reason: {stop}); raise max_tokens, or ask for less in one call",
-        )
-        for call in cut
-    ]
+    message.invalid_tool_calls.append(invalid)
+    message.content[-1] = dict(invalid)
 
 
 class CutCalls:
@@ -82,7 +80,7 @@ class CutCalls:
     def _spoiled(self, stop: str) -> Iterator[ChatGenerationChunk]:
         last = max(self._arguments, default=None)
         for index, text in self._arguments.items():
-            if _is_object(text) or (not text and not (index == last and stop in _CUT)):
+            if _is_object(text) or (not text and not (index == last and stop in BROKE_OFF)):
                 continue
             spoiler = next((each for each in _SPOILERS if not isinstance(_lenient(text + each), dict)), None)
             if spoiler is not None and isinstance(_lenient(text), dict):

@@ -26,16 +26,12 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
+from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
 from cachepoint.llama_index._request.blocks import ORIGIN, REDACTED, ConversePart, parse_arguments
 from cachepoint.llama_index._request.tools import INVALID_CALLS, STREAMED_CALLS
 
-_BROKEN_OFF = "the stream broke off"
-# botocore's StopReason; all others end an answer where the model meant it to end.
-_CUT = frozenset({
-    _BROKEN_OFF,
-    "max_tokens", "model_context_window_exceeded", "stop_sequence", "guardrail_intervened", "content_filtered",
-    "malformed_tool_use", "malformed_model_output", "refusal",
-})  # fmt: skip
+_NO_END = "the stream broke off"
+_CUT = BROKE_OFF | {_NO_END}
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -111,7 +107,7 @@ class StreamedResponse:
         return ChatResponse(message=message, delta="") if INVALID_CALLS in message.additional_kwargs else None
 
     def _last_message(self) -> ChatMessage:
-        blocks, stop = self._blocks(), self._stop.get("stopReason", _BROKEN_OFF)
+        blocks, stop = self._blocks(), self._stop.get("stopReason", _NO_END)
         invalid = [place for place, piece in enumerate(blocks) if not _complete(piece, stop, place == len(blocks) - 1)]
         return _with_ids(_message(blocks, self._origin, invalid, stop), blocks)
 
