@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ OPUS_5 = "global.anthropic.claude-opus-5"
 HAIKU_35 = "us.anthropic.claude-3-5-haiku-20241022-v1:0"
 NOVA_2 = "us.amazon.nova-2-lite-v1:0"
 MODELS = (SONNET, SONNET_46, OPUS_5, SONNET_37, HAIKU_35, NOVA, NOVA_2, LLAMA)
-CLAUDE = (SONNET, SONNET_46, OPUS_5, SONNET_37, HAIKU_35)
+THINKING_CLAUDE = (SONNET, SONNET_46, OPUS_5, SONNET_37)
+CLAUDE = (*THINKING_CLAUDE, HAIKU_35)
 
 _WORDS = (
     "Why?",
@@ -83,7 +85,7 @@ def _messages(draw: st.DrawFn, model: str, with_tools: bool) -> list[Json]:
     used = 0
     for _ in range(draw(st.integers(0, 4))):
         messages.append({"role": "user", "content": draw(_user_content(results, model))})
-        answer: list[Json] = [reasoning()] if draw(st.booleans()) and model in CLAUDE else []
+        answer: list[Json] = [reasoning()] if draw(st.booleans()) and model in THINKING_CLAUDE else []
         results = []
         if with_tools and draw(st.booleans()):
             results = list(range(used, used + draw(st.sampled_from([1, 2, 25]))))
@@ -95,6 +97,17 @@ def _messages(draw: st.DrawFn, model: str, with_tools: bool) -> list[Json]:
         if model == OPUS_5 and not results and draw(st.booleans()):
             messages.append({"role": "system", "content": [draw(texts)]})
     messages.append({"role": "user", "content": draw(_user_content(results, model))})
+    return _with_names(messages)
+
+
+def _with_names(messages: list[Json]) -> list[Json]:
+    """The messages with a name of its own for each document."""
+    number = itertools.count()
+    for message in messages:
+        message["content"] = [
+            {"document": {**block["document"], "name": f"paper {next(number)}"}} if "document" in block else block
+            for block in message["content"]
+        ]
     return messages
 
 
