@@ -9,6 +9,7 @@ from cachepoint.core.provider.rules import TTL_SECONDS, Section
 from cachepoint.emulator._checks.checkpoints import LONG_AFTER_SHORT, NO_CACHING
 from cachepoint.emulator._checks.converse import BLANK_TEXT, NO_PREFILL
 from cachepoint.emulator._checks.service_errors import denied, invalid
+from cachepoint.emulator._checks.shapes import check_messages_types
 from cachepoint.emulator._reading.anthropic_messages import content_blocks
 from cachepoint.emulator._reading.request import Call, Json
 
@@ -40,8 +41,9 @@ def check_messages(call: Call) -> None:
     for name in ("anthropic_version", "max_tokens", "messages"):
         if name not in body:
             raise invalid(f"{name}: Field required")
+    check_messages_types(body)
     least = 1 if call.target.streams or _must_answer(body) else 0
-    if not isinstance(body["max_tokens"], int) or body["max_tokens"] < least:
+    if body["max_tokens"] < least:
         raise invalid(f"max_tokens: must be greater than or equal to {least}")
     if not body["messages"]:
         raise invalid("messages: at least one message is required")
