@@ -46,6 +46,7 @@ from cachepoint.emulator.replies import Script, finish, read_question
 logger = logging.getLogger(__name__)
 
 INVALID_MODEL = "The provided model identifier is invalid."
+NESTED_TOO_DEEPLY = "Malformed input request: the body is nested too deeply, please reformat your input and try again."
 NO_COUNTING = "The provided model doesn't support counting tokens."
 # Dead entries are dropped once in so many calls, so that a server does not keep what nobody will read again.
 _CALLS_A_SWEEP = 1024
@@ -126,6 +127,8 @@ class Service:
             return self._play(target, raw)
         except ServiceError as error:
             return self._refuse(target, error, error.code)
+        except RecursionError:
+            return self._refuse(target, invalid(NESTED_TOO_DEEPLY), "ValidationException")
         except Exception as problem:
             # A mistake in a script or in the emulator itself: the caller gets it as a server error, by its kind.
             logger.exception("the emulator failed on a call")
@@ -219,13 +222,14 @@ class Service:
     def _read(self, target: Target, raw: bytes) -> Call:
         try:
             body: Any = json.loads(raw or b"{}")
-        except (ValueError, RecursionError):
+        except ValueError:
             body = None
         if not isinstance(body, dict):
             raise ServiceError("SerializationException", 400, "The request body is not a JSON object.")
         known_as = self._known_as(target.model_id)
         rule = self._rule(known_as)
-        check_lifecycle(rule.facts, self.clock())
+        if not self.options.serve_ended:
+            check_lifecycle(rule.facts, self.clock())
         return Call(target, body, rule, traits_of(known_as, rule), self.options)
 
     def _known_as(self, model_id: str) -> str:
@@ -304,7 +308,7 @@ def _messages_to_count(given: Json) -> Json:
     """The Anthropic Messages body that CountTokens was given, in the Converse shape."""
     try:
         body = json.loads(base64.b64decode(given["invokeModel"]["body"]))
-    except (KeyError, ValueError, RecursionError):
+    except (KeyError, ValueError):
         body = None
     if not isinstance(body, dict):
         raise invalid("input: one of converse and invokeModel is required")

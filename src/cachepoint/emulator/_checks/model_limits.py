@@ -1,7 +1,7 @@
-"""What one model takes and another refuses: tools, thinking, a system message in mid-conversation, a prompt of a length.
+"""What one model takes and another refuses: tools, thinking, late system messages, prompts of a length.
 
 Which model refuses what stands in the model table (`ModelFacts`); where sources disagree the request is served.
-Most texts were reported of one API each (V8 to V10 and V16 to V19 of docs/rules.md); that Converse puts its usual
+Most texts were reported of one API each (V8 to V10 and V16 to V18 of docs/rules.md); that Converse puts its usual
 prefix before those of InvokeModel and of Anthropic's own API is assumed.
 """
 
@@ -28,9 +28,7 @@ THINKING_WITH_FORCED_TOOL = "Thinking may not be enabled when tool_choice forces
 NO_FORCED_TOOL = 'tool_choice: type "tool" and "any" are not supported for this model.'
 NO_TOOLS = "This model doesn't support tool use."
 NO_TOOLS_IN_STREAMS = "This model doesn't support tool use in streaming mode."
-NO_CONVERSE = (
-    "This action doesn't support the model that you provided. Try again with a supported text or chat model."
-)
+NO_CONVERSE = "This action doesn't support the model that you provided. Try again with a supported text or chat model."
 NO_SYSTEM_ROLE = "role 'system' is not supported on this model"
 NO_SYSTEM_ROLE_UP_TO_4_6 = (
     'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, not "system" as an '

@@ -1,8 +1,8 @@
 """Whether the fields of a body have the types that its operation takes.
 
-Converse and CountTokens go by the service's own API model, as botocore has it; what that does not know passes, for it may
-be older than the program. Messages bodies and model request fields go by the tables here. That the service answers a
-wrong type with a ValidationException, and in which words, is assumed.
+Converse and CountTokens go by the service's own API model, as botocore has it; what that does not know passes, for it
+may be older than the program. Messages bodies and model request fields go by the tables here. That the service answers
+a wrong type with a ValidationException, and in which words, is assumed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ _MESSAGES_FIELDS: _Fields = {
     "top_k": (int, NoneType),
     "top_p": (int, float, NoneType),
 }
+_CONTROL: _Fields = {"type": (str,), "ttl": (str, NoneType)}
 _INSIDE: Mapping[str, _Fields] = {
+    "cache_control": _CONTROL,
     "output_config": {"effort": (str, NoneType), "format": (dict, NoneType)},
     "thinking": {"type": (str,), "budget_tokens": (int,)},
     "tool_choice": {"type": (str,), "name": (str,)},
@@ -91,9 +93,11 @@ def check_types(operation: Operation, body: Json) -> None:
         _check_model_fields(fields, MODEL_ERRORS)
     for index, tool in enumerate((body.get("toolConfig") or {}).get("tools") or ()):
         schema = ((tool.get("toolSpec") or {}).get("inputSchema") or {}).get("json", {})
-        if not isinstance(schema, dict):
-            raise _malformed(f"toolConfig.tools.{index}.toolSpec.inputSchema.json", "dictionary")
-    _check_output_schema(body)
+        _check_schema(schema, f"tools.{index}.custom.input_schema", MODEL_ERRORS)
+    text_format = (body.get("outputConfig") or {}).get("textFormat") or {}
+    schema = ((text_format.get("structure") or {}).get("jsonSchema") or {}).get("schema")
+    if schema is not None:
+        _check_schema(_read(schema), "output_config.format.schema", MODEL_ERRORS)
 
 
 @cache
@@ -135,17 +139,11 @@ def _check_members(shape: Any, value: Json, path: str) -> None:
             raise _violated(f"null at '{where}'", "Member must not be null")
 
 
-def _check_output_schema(body: Json) -> None:
-    text_format = (body.get("outputConfig") or {}).get("textFormat") or {}
-    schema = ((text_format.get("structure") or {}).get("jsonSchema") or {}).get("schema")
-    if schema is None:
-        return
+def _read(schema: str) -> Any:
     try:
-        readable = isinstance(json.loads(schema), dict)
-    except (ValueError, RecursionError):
-        readable = False
-    if not readable:
-        raise invalid("outputConfig.textFormat.structure.jsonSchema.schema: the schema is no valid JSON object")
+        return json.loads(schema)
+    except ValueError:
+        return None
 
 
 def _malformed(path: str, wanted: str) -> ServiceError:
@@ -170,7 +168,8 @@ def check_messages_types(body: Json) -> None:
         _check_blocks(message.get("content"), f"{where}.content")
     _check_blocks(body.get("system"), "system")
     for index, tool in enumerate(body.get("tools") or ()):
-        _check_fields(_dictionary(tool, f"tools.{index}"), _TOOL, f"tools.{index}")
+        _check_marked(tool, _TOOL, f"tools.{index}")
+        _check_schema(tool.get("input_schema", {}), f"tools.{index}.custom.input_schema")
 
 
 def _check_model_fields(fields: Json, prefix: str = "") -> None:
@@ -178,20 +177,26 @@ def _check_model_fields(fields: Json, prefix: str = "") -> None:
     for name, inside in _INSIDE.items():
         _check_fields(fields.get(name) or {}, inside, name, prefix)
     schema = ((fields.get("output_config") or {}).get("format") or {}).get("schema")
-    if not isinstance(schema, dict | NoneType):
-        raise _wrong("output_config.format.schema", dict, prefix)
+    if schema is not None:
+        _check_schema(schema, "output_config.format.schema", prefix)
 
 
 def _check_blocks(content: Any, where: str) -> None:
     for index, block in enumerate(content if isinstance(content, list) else ()):
         path = f"{where}.{index}"
-        _check_fields(_dictionary(block, path), _ANY_BLOCK, path)
+        _check_marked(block, _ANY_BLOCK, path)
         kind = block.get("type")
         _check_fields(block, _BLOCKS.get(kind, {}), path)
         if kind in ("image", "document"):
             _check_fields(block.get("source") or {}, _SOURCE, f"{path}.source")
         if kind == "tool_result":
             _check_blocks(block.get("content"), f"{path}.content")
+
+
+def _check_marked(given: Any, fields: _Fields, where: str) -> None:
+    """A block or a tool, which may carry a `cache_control`."""
+    _check_fields(_dictionary(given, where), fields, where)
+    _check_fields(given.get("cache_control") or {}, _CONTROL, f"{where}.cache_control")
 
 
 def _check_fields(given: Json, fields: _Fields, where: str, prefix: str = "") -> None:
@@ -213,3 +218,45 @@ def _wrong(where: str, wanted: type, prefix: str = "") -> ServiceError:
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
     # Python counts true and false as whole numbers, JSON does not.
     return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds or object in kinds)
+
+
+# -- JSON schemas ------------------------------------------------------------------------------------
+
+_KEYWORDS: _Fields = {
+    "$ref": (str,),
+    "enum": (list,),
+    "exclusiveMinimum": (int, float),
+    "format": (str,),
+    "maximum": (int, float),
+    "maxLength": (int,),
+    "minimum": (int, float),
+    "minItems": (int,),
+    "minLength": (int,),
+    "properties": (dict,),
+    "required": (list,),
+    "type": (str, list),
+}
+_ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+
+
+def _check_schema(schema: Any, where: str, prefix: str = "") -> None:
+    if not isinstance(schema, dict) or not _is_schema(schema):
+        raise invalid(f"{prefix}{where}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
+
+
+def _is_schema(schema: Any) -> bool:
+    """Whether the keywords that an answer is made from have their types, here and further inside."""
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, dict) or any(
+        name in schema and not _fits(schema[name], kinds) for name, kinds in _KEYWORDS.items()
+    ):
+        return False
+    kind = schema.get("type", "")
+    names = [*schema.get("required", ()), *(kind if isinstance(kind, list) else ())]
+    inside = [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]
+    for several in (schema[name] for name in _ALTERNATIVES if name in schema):
+        if not isinstance(several, list) or not several:
+            return False
+        inside += several
+    return all(isinstance(name, str) for name in names) and all(map(_is_schema, inside))
