@@ -29,6 +29,9 @@ from converse_kit import (
 )
 from hypothesis import strategies as st
 
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.provider.rules import ModelFacts
+
 OPUS_5 = "global.anthropic.claude-opus-5"
 HAIKU_35 = "us.anthropic.claude-3-5-haiku-20241022-v1:0"
 NOVA_2 = "us.amazon.nova-2-lite-v1:0"
@@ -119,22 +122,34 @@ def _with_points(draw: st.DrawFn, request: Json) -> None:
                 blocks.insert(place, draw(points))
 
 
+def facts(model: str) -> ModelFacts:
+    """What the model takes, by the table."""
+    rule = load_rules(environ={}).resolve(model)
+    assert rule is not None
+    return rule.facts
+
+
 @st.composite
 def requests(draw: st.DrawFn, models: tuple[str, ...] = MODELS, marked: bool | None = None) -> Json:
     """A request: tools, system, messages of every kind, and sometimes checkpoints of the user's."""
     model = draw(st.sampled_from(models))
+    takes = facts(model)
     tools = [tool(name, draw(words)) for name in draw(st.sampled_from([(), (), ("search",), ("search", "fetch")]))]
     request: Json = {"modelId": model, "messages": draw(_messages(model, bool(tools)))}
     if tools:
         request["toolConfig"] = {"tools": tools}
         if draw(st.booleans()):
-            request["toolConfig"]["toolChoice"] = draw(st.sampled_from([{"auto": {}}, {"any": {}}]))
+            request["toolConfig"]["toolChoice"] = {
+                draw(st.sampled_from(sorted({"auto", "any"} & set(takes.tool_choices)))): {}
+            }
     if draw(st.booleans()):
         request["system"] = draw(st.lists(st.one_of(texts, words.map(guarded)), min_size=1, max_size=3))
     if draw(st.integers(0, 4)) == 0:
         request["guardrailConfig"] = {"guardrailIdentifier": "guard", "guardrailVersion": "1"}
-    if draw(st.integers(0, 4)) == 0:
-        thinking = {"type": "enabled", "budget_tokens": 2048}
+    forced = "any" in request.get("toolConfig", {}).get("toolChoice", {})
+    if takes.thinking != "none" and (takes.forced_tool_with_thinking or not forced) and draw(st.integers(0, 4)) == 0:
+        budget = {"type": "enabled", "budget_tokens": 2048}
+        thinking = budget if "enabled" in takes.thinking_types else {"type": "adaptive"}
         request["additionalModelRequestFields"] = {"thinking": thinking}
     if draw(st.booleans()) if marked is None else marked:
         _with_points(draw, request)

@@ -143,7 +143,7 @@ def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
     assert ModelFacts() == ModelFacts(
         context_window=None, temperature=True, tool_choices=("auto", "any", "tool"), forced_tool_with_thinking=True,
         thinking="off", thinking_types=("adaptive", "enabled", "disabled"), replays_reasoning="signed",
-        effort="high", prefill=True,
+        effort="high", leading_assistant=False, prefill=True,
         keeps_thinking=False, top_level_cache_control=False, counts_tokens=False,
         system_role=(), system_role_disputed=(), converse=True, end_of_life="",
     )  # fmt: skip

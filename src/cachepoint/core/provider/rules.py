@@ -75,13 +75,14 @@ class ModelFacts:
     """What else is known of a model: what reading its requests and calling it takes.
 
     `context_window` is in tokens, prompt and answer together, None where unknown. `temperature`: the service takes
-    one. `tool_choices`: those it takes, none where the model calls no tools; `forced_tool_with_thinking`: any and
-    tool also from a request that asks for thinking. `thinking`: what a request gets that says nothing of it; "always"
-    cannot be turned off, and with "none" there is no such setting. `thinking_types`: those that may be asked
-    for. `replays_reasoning`: what of earlier answers' reasoning a request may carry. `effort` is the default.
-    `prefill`: the conversation may end with an assistant message. `keeps_thinking`: reasoning of earlier turns
-    stays in the prompt when a new question comes. `top_level_cache_control`: InvokeModel takes one at the top
-    of the body. `counts_tokens`: CountTokens takes the base id.
+    one. `tool_choices`: those it takes and follows, none where the model calls no tools; `forced_tool_with_thinking`:
+    any and tool also in a request that asks for thinking. `thinking`: what a request gets that says nothing of it;
+    "always" cannot be turned off, and with "none" there is no such setting. `thinking_types`: those that may be asked
+    for. `replays_reasoning`: what a request may carry of the reasoning of earlier answers: with a signature only,
+    without one too, or nothing. `effort` is the default.
+    `leading_assistant`, `prefill`: the conversation may start, and end, with an assistant message. `keeps_thinking`:
+    reasoning of earlier turns stays in the prompt when a new question comes. `top_level_cache_control`: InvokeModel
+    takes one at the top of the body. `counts_tokens`: CountTokens takes the base id.
     `system_role`: the APIs that take `role: "system"` messages in mid-conversation, and
     `system_role_disputed` those of which sources disagree. `converse`: served through Converse at all.
     `end_of_life` is the day on which the service ends or ended the model (ISO), "" where none is known.
@@ -95,6 +96,7 @@ class ModelFacts:
     thinking_types: tuple[ThinkingType, ...] = THINKING_TYPES
     replays_reasoning: Replay = "signed"
     effort: str = "high"
+    leading_assistant: bool = False
     prefill: bool = True
     keeps_thinking: bool = False
     top_level_cache_control: bool = False

@@ -31,6 +31,7 @@ _KINDS = (
     "toolRemoval",
 )
 _TOOL_USE_ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")
+_ROLES = ("user", "assistant", "system")
 START_WITH_USER = (
     "A conversation must start with a user message. Try again with a conversation that starts with a user message."
 )
@@ -69,6 +70,11 @@ def _check_extra_fields(call: Call) -> None:
 
 
 def _check_message(call: Call, index: int, message: Json) -> None:
+    if message["role"] not in _ROLES:
+        raise invalid(
+            f"1 validation error detected: Value '{message['role']}' at 'messages.{index}.role' failed to satisfy "
+            f"constraint: Member must satisfy enum value set: [{', '.join(_ROLES)}]"
+        )
     content: Sequence[Json] = message.get("content") or []
     if not content:
         raise invalid(
@@ -95,7 +101,7 @@ def _check_blank(call: Call, where: str, text: str, *, alone: bool) -> None:
 
 
 def _check_roles(call: Call, messages: Sequence[Json]) -> None:
-    if messages and messages[0]["role"] != "user" and not call.traits.claude:
+    if messages and messages[0]["role"] == "assistant" and not call.rule.facts.leading_assistant:
         raise invalid(START_WITH_USER)
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if call.options.strict_roles and any(one == next_ for one, next_ in pairwise(roles)):

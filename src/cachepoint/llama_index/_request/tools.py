@@ -25,19 +25,22 @@ ToolChoice = str | dict[str, Any] | None
 
 
 def tool_config(
-    tools: Sequence[BaseTool], choice: ToolChoice, *, required: bool, can_force: bool, mark_end: bool
+    tools: Sequence[BaseTool], choice: ToolChoice, *, required: bool, choices: Sequence[str], mark_end: bool
 ) -> ConversePart | None:
     """The `toolConfig` of a request, None without tools.
 
-    The tools stand in the caller's order, which is part of the prefix. Where the model cannot be forced
-    (`can_force`), every choice becomes `auto`. `mark_end` puts a checkpoint behind the tools.
+    The tools stand in the caller's order, which is part of the prefix. A choice that is none of the model's `choices`
+    becomes `auto`, or `any` where it names the only tool. `mark_end` puts a checkpoint behind the tools.
     """
     if not tools or choice == "none":
         return None
     specs: list[ConversePart] = [_tool_spec(tool) for tool in tools]
     if mark_end:
         specs.append(cache_point())
-    return {"tools": specs, "toolChoice": _tool_choice(choice, required=required) if can_force else {"auto": {}}}
+    wanted = _tool_choice(choice, required=required)
+    if "tool" in wanted and "tool" not in choices and len(tools) == 1:
+        wanted = _CHOICES["any"]
+    return {"tools": specs, "toolChoice": wanted if wanted.keys() <= {*choices} else _CHOICES["auto"]}
 
 
 def stand_ins(names: Sequence[str]) -> ConversePart | None:
