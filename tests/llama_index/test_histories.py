@@ -23,10 +23,10 @@ from cachepoint.errors import CachepointWarning
 from cachepoint.llama_index import CacheAwareBedrockConverse, CachedContextChatEngine
 from cachepoint.llama_index._documents.templates import VolatileBlock
 
-DEEPSEEK, GPT, OLD_CLAUDE = (
+DEEPSEEK, GPT, SONNET_46 = (
     "us.deepseek.r1-v1:0",
     "openai.gpt-oss-120b-1:0",
-    "us.anthropic.claude-3-7-sonnet-20250219-v1:0",
+    "us.anthropic.claude-sonnet-4-6",
 )
 SONNET_5, NOVA = "global.anthropic.claude-sonnet-5", "us.amazon.nova-pro-v1:0"
 QUESTION = ChatMessage(content="What is 2 + 3?")
@@ -176,13 +176,13 @@ def test_a_turn_of_thoughts_alone_is_left_out_and_roles_alternate(
     assert [turn["role"] for turn in replayed(emulator)] == ["user"]
 
 
-@pytest.mark.parametrize("model", [OLD_CLAUDE, DEEPSEEK, GPT])
+@pytest.mark.parametrize("model", [SONNET_46, DEEPSEEK, GPT])
 def test_a_chat_goes_on_with_another_model(model: str, emulator: BedrockEmulator) -> None:
     emulator.script(Reply((Reasoning("Two and three."), Text("Five."))))
     answer = llm_for(emulator, model).chat([QUESTION]).message
     for other in (MODEL, SONNET_5, DEEPSEEK, GPT):
         assert llm_for(emulator, other).chat([QUESTION, answer, QUESTION]).message.content
-        same = {model, other} <= {OLD_CLAUDE, MODEL, SONNET_5} or model == other == GPT
+        same = {model, other} <= {SONNET_46, MODEL, SONNET_5} or model == other == GPT
         assert ("reasoningContent" in kinds(replayed(emulator)[1])) is same
 
 
