@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from decimal import Decimal
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -440,3 +442,23 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RulesError, match="UTF-8"):
         load_rules(environ={"CACHEPOINT_RULES": str(file)})
+
+
+def test_every_fact_has_a_source_and_a_date() -> None:
+    """In the head of the table for all rows, and for each row in the row."""
+    text = files("cachepoint.catalogue").joinpath("data/models.toml").read_text("utf-8")
+    explained = re.split(r"\n# (?=[a-z])", text[: text.index("[[model]]")])
+    undated = {
+        field.name
+        for field in fields(ModelFacts)
+        if not any(re.search(rf"\b{field.name}\b.*20\d\d-\d\d-\d\d", each, re.DOTALL) for each in explained)
+    }
+    assert not undated
+    for row in load_rules(environ={}).rows:
+        assert row.source, row.name
+        assert re.fullmatch(r"2026-\d\d-\d\d", row.checked), row.name
+
+
+def test_the_page_on_rules_explains_every_fact() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text("utf-8")
+    assert not {field.name for field in fields(ModelFacts) if f"`{field.name}`" not in page}

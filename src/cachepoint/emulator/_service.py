@@ -229,7 +229,7 @@ class Service:
         known_as = self._known_as(target.model_id)
         rule = self._rule(known_as)
         if not self.options.serve_ended:
-            check_lifecycle(rule.facts, self.clock())
+            check_lifecycle(rule, self.clock())
         return Call(target, body, rule, traits_of(known_as, rule), self.options)
 
     def _known_as(self, model_id: str) -> str:

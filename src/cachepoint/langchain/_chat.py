@@ -118,8 +118,9 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         model = handler(values)
         chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
         rule = load_rules().resolve(model.base_model_id or model.model_id)
-        if not chosen and rule is not None and rule.facts.tool_choices == ("auto",):
-            model.supports_tool_choice_values = ("auto",)
+        if not chosen and rule is not None:
+            parents = model.supports_tool_choice_values or ()
+            model.supports_tool_choice_values = tuple(each for each in parents if each in rule.facts.tool_choices)
         return model
 
     def _generate(

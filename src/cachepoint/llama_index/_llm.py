@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
-from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
+from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr, model_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
@@ -31,10 +31,11 @@ from typing_extensions import override  # a dependency of llama-index-core
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.threads import InThreads, in_thread
+from cachepoint.bedrock.warn import warn, warn_once
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
-from cachepoint.core.provider.rules import ModelFacts, parse_model_id
+from cachepoint.core.provider.rules import TOOL_CHOICES, ModelFacts, parse_model_id
 from cachepoint.llama_index._clients import has_async_client
 from cachepoint.llama_index._cost import announcing
 from cachepoint.llama_index._request.messages import Recipient, as_chat, said_on_messages, with_system_prompt
@@ -59,6 +60,8 @@ from cachepoint.llama_index._structured import StructuredBedrockConverse
 _CONTEXT_WINDOW = 128_000
 """Tokens assumed for a model of which the table knows none: most models without caching have as many."""
 
+_IGNORED = "{model}: `thinking` is ignored, because {why}; leave it out, or choose another model"
+
 
 class CacheAwareBedrockConverse(BedrockSettings):
     """A function-calling LLM on Amazon Bedrock that places checkpoints where they pay and reports what they saved.
@@ -77,11 +80,12 @@ class CacheAwareBedrockConverse(BedrockSettings):
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex wants to know of the model; unknown models are served like any other."""
+        facts, calls_tools = self._facts(self.model), self.is_function_calling_model
         return LLMMetadata(
-            context_window=self.context_window or self._facts(self.model).context_window or _CONTEXT_WINDOW,
+            context_window=self.context_window or facts.context_window or _CONTEXT_WINDOW,
             num_output=self.max_tokens,
             is_chat_model=True,
-            is_function_calling_model=self.is_function_calling_model,
+            is_function_calling_model=facts.calls_tools if calls_tools is None else calls_tools,
             model_name=self.model,
         )
 
@@ -157,7 +161,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             tools,
             tool_choice,
             required=tool_required or self._tool_required,
-            can_force=self._can_force_tools(kwargs),
+            choices=self._tool_choices(kwargs),
             mark_end=self._places_asked_marks(asked=self.tool_caching if tool_caching is None else tool_caching),
         )
         return {"messages": messages, "tools": config, **kwargs}
@@ -231,13 +235,31 @@ class CacheAwareBedrockConverse(BedrockSettings):
             **{"llm": self, "output_cls": output_cls, "callback_manager": self.callback_manager, **kwargs}
         )
 
-    def _can_force_tools(self, kwargs: dict[str, Any]) -> bool:
+    def _tool_choices(self, kwargs: dict[str, Any]) -> Sequence[str]:
         if self.supports_forced_tool_calls is not None:
-            return self.supports_forced_tool_calls
-        # Claude refuses a forced tool while it thinks (langchain-aws 1.9.1 utils.py:575).
-        thinking = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
-        thinks = thinking is not None and thinking.get("type") != "disabled"
-        return not thinks and "any" in self._facts(self._called_model(kwargs)).tool_choices
+            return TOOL_CHOICES if self.supports_forced_tool_calls else ("auto",)
+        facts = self._facts(self._called_model(kwargs))
+        thinking = self._thinking(kwargs)
+        if thinking and thinking.get("type") != "disabled" and not facts.forced_tool_with_thinking:
+            return ("auto",)
+        return facts.tool_choices
+
+    def _thinking(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """The thinking to ask for in a call; none, with a warning, where the model has no such."""
+        asked: dict[str, Any] | None = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
+        model = self._called_model(kwargs)
+        why = _refused_thinking(self._facts(model), asked)
+        if not why:
+            return asked
+        warn_once(f"thinking {model}", _IGNORED.format(model=model, why=why))
+        return None
+
+    @model_validator(mode="after")
+    def _ask_for_no_thinking_that_is_refused(self) -> Self:
+        if why := _refused_thinking(self._facts(self.model), self.thinking):
+            warn(_IGNORED.format(model=self.model, why=why))
+            self.thinking = None
+        return self
 
     # Of a whole object LlamaIndex requires the tool; of a streamed one it does not, and the model may answer in words.
 
@@ -264,13 +286,13 @@ class CacheAwareBedrockConverse(BedrockSettings):
         options = {
             "max_tokens": self.max_tokens,
             "temperature": self.temperature if facts.temperature else None,
-            "thinking": self.thinking,
             "guardrail_identifier": self.guardrail_identifier,
             "guardrail_version": self.guardrail_version,
             "guardrail_stream_processing_mode": self.guardrail_stream_processing_mode,
             "trace": self.trace,
             **self.additional_kwargs,
             **kwargs,
+            "thinking": self._thinking(kwargs),
             "model": model,
         }
         options.pop(PARAMETER, None)
@@ -362,6 +384,15 @@ class CacheAwareBedrockConverse(BedrockSettings):
         with expecting(self._expected(messages, kwargs)):
             response = await client.converse_stream(**request)
         return _achunks(response["stream"], self._origin(kwargs))
+
+
+def _refused_thinking(facts: ModelFacts, asked: dict[str, Any] | None) -> str:
+    """Why a model does not take a thinking configuration, "" where it does."""
+    if asked and facts.thinking == "none":
+        return "the model has no thinking"
+    if asked and asked.get("type") == "adaptive" and "adaptive" not in facts.thinking_types:
+        return "the model has no adaptive thinking"
+    return ""
 
 
 def _chunks(stream: Any, origin: str) -> ChatResponseGen:

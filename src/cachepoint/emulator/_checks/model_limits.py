@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from cachepoint.core.provider.rules import ModelFacts
+from cachepoint.core.provider.rules import ModelRule
 from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, ServiceError, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
@@ -38,9 +38,10 @@ ENDED = "This model version has reached the end of its life. Please refer to the
 _FORCED = {"any", "tool"}
 
 
-def check_lifecycle(facts: ModelFacts, now: float) -> None:
+def check_lifecycle(rule: ModelRule, now: float) -> None:
     """Raise the ServiceError for a model that has ended; `now` is in seconds since the epoch."""
-    if facts.end_of_life and datetime.fromtimestamp(now, UTC).date().isoformat() >= facts.end_of_life:
+    last = rule.facts.end_of_life
+    if last and datetime.fromtimestamp(now, UTC).date().isoformat() >= last:
         raise ServiceError("ResourceNotFoundException", 404, ENDED)
 
 

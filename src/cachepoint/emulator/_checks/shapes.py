@@ -176,6 +176,9 @@ def _check_model_fields(fields: Json, prefix: str = "") -> None:
     _check_fields(fields, _MESSAGES_FIELDS, "", prefix)
     for name, inside in _INSIDE.items():
         _check_fields(fields.get(name) or {}, inside, name, prefix)
+    for index, each in enumerate(fields.get("stop_sequences") or ()):
+        if not isinstance(each, str):
+            raise _wrong(f"stop_sequences.{index}", str, prefix)
     schema = ((fields.get("output_config") or {}).get("format") or {}).get("schema")
     if schema is not None:
         _check_schema(schema, "output_config.format.schema", prefix)
