@@ -103,8 +103,8 @@ def reasoning(words: str = "First the question, then the answer.") -> Json:
     return {"reasoningContent": {"reasoningText": {"text": words, "signature": "c2lnbmVk"}}}
 
 
-def document(kind: str, content: bytes = b"name,price\nbolt,3\n" * 30) -> Json:
-    return {"document": {"format": kind, "name": "paper", "source": {"bytes": content}}}
+def document(kind: str, content: bytes = b"name,price\nbolt,3\n" * 30, name: str = "paper") -> Json:
+    return {"document": {"format": kind, "name": name, "source": {"bytes": content}}}
 
 
 def image(content: bytes = PNG) -> Json:

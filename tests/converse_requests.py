@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,11 +29,15 @@ from converse_kit import (
 )
 from hypothesis import strategies as st
 
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.provider.rules import ModelFacts
+
 OPUS_5 = "global.anthropic.claude-opus-5"
 HAIKU_35 = "us.anthropic.claude-3-5-haiku-20241022-v1:0"
 NOVA_2 = "us.amazon.nova-2-lite-v1:0"
 MODELS = (SONNET, SONNET_46, OPUS_5, SONNET_37, HAIKU_35, NOVA, NOVA_2, LLAMA)
-CLAUDE = (SONNET, SONNET_46, OPUS_5, SONNET_37, HAIKU_35)
+THINKING_CLAUDE = (SONNET, SONNET_46, OPUS_5, SONNET_37)
+CLAUDE = (*THINKING_CLAUDE, HAIKU_35)
 
 _WORDS = (
     "Why?",
@@ -83,7 +88,7 @@ def _messages(draw: st.DrawFn, model: str, with_tools: bool) -> list[Json]:
     used = 0
     for _ in range(draw(st.integers(0, 4))):
         messages.append({"role": "user", "content": draw(_user_content(results, model))})
-        answer: list[Json] = [reasoning()] if draw(st.booleans()) and model in CLAUDE else []
+        answer: list[Json] = [reasoning()] if draw(st.booleans()) and model in THINKING_CLAUDE else []
         results = []
         if with_tools and draw(st.booleans()):
             results = list(range(used, used + draw(st.sampled_from([1, 2, 25]))))
@@ -95,6 +100,17 @@ def _messages(draw: st.DrawFn, model: str, with_tools: bool) -> list[Json]:
         if model == OPUS_5 and not results and draw(st.booleans()):
             messages.append({"role": "system", "content": [draw(texts)]})
     messages.append({"role": "user", "content": draw(_user_content(results, model))})
+    return _with_names(messages)
+
+
+def _with_names(messages: list[Json]) -> list[Json]:
+    """The messages with a name of its own for each document."""
+    number = itertools.count()
+    for message in messages:
+        message["content"] = [
+            {"document": {**block["document"], "name": f"paper {next(number)}"}} if "document" in block else block
+            for block in message["content"]
+        ]
     return messages
 
 
@@ -106,22 +122,34 @@ def _with_points(draw: st.DrawFn, request: Json) -> None:
                 blocks.insert(place, draw(points))
 
 
+def facts(model: str) -> ModelFacts:
+    """What the model takes, by the table."""
+    rule = load_rules(environ={}).resolve(model)
+    assert rule is not None
+    return rule.facts
+
+
 @st.composite
 def requests(draw: st.DrawFn, models: tuple[str, ...] = MODELS, marked: bool | None = None) -> Json:
     """A request: tools, system, messages of every kind, and sometimes checkpoints of the user's."""
     model = draw(st.sampled_from(models))
+    takes = facts(model)
     tools = [tool(name, draw(words)) for name in draw(st.sampled_from([(), (), ("search",), ("search", "fetch")]))]
     request: Json = {"modelId": model, "messages": draw(_messages(model, bool(tools)))}
     if tools:
         request["toolConfig"] = {"tools": tools}
         if draw(st.booleans()):
-            request["toolConfig"]["toolChoice"] = draw(st.sampled_from([{"auto": {}}, {"any": {}}]))
+            request["toolConfig"]["toolChoice"] = {
+                draw(st.sampled_from(sorted({"auto", "any"} & set(takes.tool_choices)))): {}
+            }
     if draw(st.booleans()):
         request["system"] = draw(st.lists(st.one_of(texts, words.map(guarded)), min_size=1, max_size=3))
     if draw(st.integers(0, 4)) == 0:
         request["guardrailConfig"] = {"guardrailIdentifier": "guard", "guardrailVersion": "1"}
-    if draw(st.integers(0, 4)) == 0:
-        thinking = {"type": "enabled", "budget_tokens": 2048}
+    forced = "any" in request.get("toolConfig", {}).get("toolChoice", {})
+    if takes.thinking != "none" and (takes.forced_tool_with_thinking or not forced) and draw(st.integers(0, 4)) == 0:
+        budget = {"type": "enabled", "budget_tokens": 2048}
+        thinking = budget if "enabled" in takes.thinking_types else {"type": "adaptive"}
         request["additionalModelRequestFields"] = {"thinking": thinking}
     if draw(st.booleans()) if marked is None else marked:
         _with_points(draw, request)

@@ -4,6 +4,7 @@ CachepointError
 ├── ConfigurationError      a setting of the user's is wrong; raised before anything is sent
 │   └── RulesError          a row of a model table is wrong
 ├── MissingDependencyError  a package of an extra is not installed; names the pip command
+├── InvalidToolCall         a model's tool call is no whole one; raised in place of running it
 ├── BudgetExceeded          a budget the user set is spent; raised before the next call
 ├── EmulatorError           the embedded emulator could not start or was asked the impossible
 └── IllegalStep             a mistake of ours: a step that the call's state does not allow (core/exchange.py)
@@ -27,6 +28,10 @@ class RulesError(ConfigurationError):
 
 class MissingDependencyError(CachepointError, ImportError):
     """A package that an extra brings is not installed; the message names the pip command."""
+
+
+class InvalidToolCall(CachepointError, ValueError):
+    """A tool call was cut off, by `max_tokens` for one, or has no JSON object for arguments; it was not run."""
 
 
 class BudgetExceeded(CachepointError):

@@ -16,7 +16,9 @@ _accounts = count(1)
 @pytest.fixture(scope="session")
 def _running() -> Iterator[BedrockEmulator]:
     # Whatever blank text a request has is the user's: what is tested here is what becomes of checkpoints beside it.
-    with BedrockEmulator(keep_text=True, options=Options(strict_blanks=False)) as emulator:
+    # Models that have ended stand here for those that know no TTL.
+    options = Options(strict_blanks=False, serve_ended=True)
+    with BedrockEmulator(keep_text=True, options=options) as emulator:
         yield emulator
 
 

@@ -253,5 +253,6 @@ def test_guarded_content_of_earlier_turns_is_no_obstacle(bedrock: Bedrock) -> No
 
 def test_the_planner_itself_never_needs_a_repair(bedrock: Bedrock) -> None:
     """A section that ends in what may carry no checkpoint is not marked there by the planner either."""
-    messages = [user(DOCUMENT, document("csv")), assistant(reasoning(), "Because."), user("And?", document("txt"))]
+    table, notes = document("csv"), document("txt", name="notes")
+    messages = [user(DOCUMENT, table), assistant(reasoning(), "Because."), user("And?", notes)]
     sent(bedrock, {"modelId": SONNET, "messages": messages}, CachePolicy())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from decimal import Decimal
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +209,7 @@ def test_what_a_request_gets_that_says_nothing_of_thinking_and_effort(
         ("amazon.nova-pro-v1:0", 300_000),
         ("us.meta.llama4-scout-17b-instruct-v1:0", 3_500_000),
         ("meta.llama3-8b-instruct-v1:0", 8_192),
-        ("us.meta.llama3-3-70b-instruct-v1:0", None),
+        ("us.meta.llama3-3-70b-instruct-v1:0", 128_000),
     ],
 )
 def test_how_many_tokens_fit_into_a_model(model_id: str, tokens: int | None) -> None:
@@ -215,7 +217,7 @@ def test_how_many_tokens_fit_into_a_model(model_id: str, tokens: int | None) -> 
 
 
 def test_a_forced_tool_is_refused_by_claude_from_fable_5_1_on_but_for_haiku() -> None:
-    refusing = {row.name for row in load_rules(environ={}).rows if not row.facts.forced_tool}
+    refusing = {row.name for row in load_rules(environ={}).rows if "any" not in row.facts.tool_choices}
     assert {"Claude Fable 5.1", "Claude Opus 5.5", "Claude Sonnet 5.5"} <= refusing
     assert not refusing & {"Claude Fable 5", "Claude Opus 5", "Claude Haiku 5.5"}
 
@@ -407,7 +409,7 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path
         ("[[model]]\nname = 'mine'\npattern = 'x'\ntokenizer = 'gpt'\n", "tokenizer is 'gpt'"),
         (
             "[[model]]\nname = 'mine'\npattern = 'x'\nthinking = 'maybe'\n",
-            "thinking has 'maybe'; use any of off, on, always",
+            "thinking has 'maybe'; use any of none, off, on, always",
         ),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nthinking = true\n", "thinking is True; give a string"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nsystem_role = true\n", "give a list of strings"),
@@ -440,3 +442,23 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RulesError, match="UTF-8"):
         load_rules(environ={"CACHEPOINT_RULES": str(file)})
+
+
+def test_every_fact_has_a_source_and_a_date() -> None:
+    """In the head of the table for all rows, and for each row in the row."""
+    text = files("cachepoint.catalogue").joinpath("data/models.toml").read_text("utf-8")
+    explained = re.split(r"\n# (?=[a-z])", text[: text.index("[[model]]")])
+    undated = {
+        field.name
+        for field in fields(ModelFacts)
+        if not any(re.search(rf"\b{field.name}\b.*20\d\d-\d\d-\d\d", each, re.DOTALL) for each in explained)
+    }
+    assert not undated
+    for row in load_rules(environ={}).rows:
+        assert row.source, row.name
+        assert re.fullmatch(r"2026-\d\d-\d\d", row.checked), row.name
+
+
+def test_the_page_on_rules_explains_every_fact() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text("utf-8")
+    assert not {field.name for field in fields(ModelFacts) if f"`{field.name}`" not in page}

@@ -220,7 +220,7 @@ class TestPrices:
         assert bill.lines[0].usd is None
 
     def test_a_model_without_a_price_has_none(self, emulator: BedrockEmulator) -> None:
-        bill, used = self.bill(emulator, "us.unheard-of.model-v1:0")
+        bill, used = self.bill(emulator, "qwen.qwen3-32b-v1:0")
         assert (bill.lines[0].usd, bill.total) == (None, Decimal(0))
         assert used.input > 0
 

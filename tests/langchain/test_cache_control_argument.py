@@ -104,7 +104,7 @@ def test_the_parents_fixed_positions_are_not_added(model: Model, emulator: Bedro
 
 @pytest.mark.parametrize(
     "model_id",
-    ["us.meta.llama3-3-70b-instruct-v1:0", "openai.gpt-oss-120b-1:0", "anthropic.claude-3-5-sonnet-20240620-v1:0"],
+    ["us.meta.llama3-3-70b-instruct-v1:0", "openai.gpt-oss-120b-1:0", "qwen.qwen3-32b-v1:0"],
 )
 def test_a_model_that_does_not_cache_is_not_asked_to(
     model_id: str, make_model: MakeModel, emulator: BedrockEmulator

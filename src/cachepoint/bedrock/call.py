@@ -85,7 +85,10 @@ LOST = frozenset(("ReadTimeoutError", "ConnectionClosedError", "HTTPClientError"
 
 
 class Call:
-    """One call; `departure` leads to `request`, which is what to send."""
+    """One call; `departure` leads to `request`, which is what to send.
+
+    Raises ConfigurationError for a request of which nothing but checkpoints is left where the service needs more.
+    """
 
     def __init__(self, settings: Settings, client: Any, dialect: Dialect, request: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -93,6 +96,10 @@ class Call:
         self._dialect = dialect
         tags, policy = dict(current_tags()), settings.policy
         self._expected, self._keeping = current_expectation(), current_keeping()
+        if policy.mode in ("auto", "explicit"):
+            request, warnings = dialect.sendable(request)
+            for warning in warnings:
+                warn_once(*warning)
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
         self._clock_started = time.monotonic()

@@ -31,13 +31,14 @@ from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._checks.anthropic_messages import check_messages
 from cachepoint.emulator._checks.checkpoints import FoundPoint, extraneous, find_points
 from cachepoint.emulator._checks.converse import check_converse
-from cachepoint.emulator._checks.model_limits import check_model_limits
+from cachepoint.emulator._checks.model_limits import check_length, check_lifecycle, check_model_limits
 from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, ServiceError, invalid
+from cachepoint.emulator._checks.shapes import check_messages_types, check_types
 from cachepoint.emulator._clock import Clock, Latency
 from cachepoint.emulator._invocation_log import InvocationLog, LogEntry, ServedBodies
 from cachepoint.emulator._reading.anthropic_messages import as_converse
 from cachepoint.emulator._reading.converse import render
-from cachepoint.emulator._reading.request import Call, Options, Target, read_target
+from cachepoint.emulator._reading.request import Call, Json, Options, Target, read_target
 from cachepoint.emulator._reading.traits import traits_of
 from cachepoint.emulator.faults import NO_FAULT, Fault, FaultPlan
 from cachepoint.emulator.replies import Script, finish, read_question
@@ -45,10 +46,10 @@ from cachepoint.emulator.replies import Script, finish, read_question
 logger = logging.getLogger(__name__)
 
 INVALID_MODEL = "The provided model identifier is invalid."
+NESTED_TOO_DEEPLY = "Malformed input request: the body is nested too deeply, please reformat your input and try again."
 NO_COUNTING = "The provided model doesn't support counting tokens."
 # Dead entries are dropped once in so many calls, so that a server does not keep what nobody will read again.
 _CALLS_A_SWEEP = 1024
-_UNKNOWN_MODEL = ModelRule(name="unknown model", pattern=".", explicit=False)
 
 
 @dataclass(slots=True)
@@ -126,6 +127,8 @@ class Service:
             return self._play(target, raw)
         except ServiceError as error:
             return self._refuse(target, error, error.code)
+        except RecursionError:
+            return self._refuse(target, invalid(NESTED_TOO_DEEPLY), "ValidationException")
         except Exception as problem:
             # A mistake in a script or in the emulator itself: the caller gets it as a server error, by its kind.
             logger.exception("the emulator failed on a call")
@@ -139,6 +142,7 @@ class Service:
             if target.operation == "CountTokens":
                 return self._count(call)
             if target.api == "converse":
+                check_types(target.operation, call.body)
                 check_converse(call)
                 shaped = call
             else:
@@ -224,6 +228,8 @@ class Service:
             raise ServiceError("SerializationException", 400, "The request body is not a JSON object.")
         known_as = self._known_as(target.model_id)
         rule = self._rule(known_as)
+        if not self.options.serve_ended:
+            check_lifecycle(rule, self.clock())
         return Call(target, body, rule, traits_of(known_as, rule), self.options)
 
     def _known_as(self, model_id: str) -> str:
@@ -231,9 +237,11 @@ class Service:
 
     def _rule(self, known_as: str) -> ModelRule:
         base = parse_model_id(known_as).base
-        if base is None or "." not in base:  # an opaque ARN without a profile, or no provider's name
+        rule = self.rules.resolve(known_as)
+        # An opaque ARN without a profile, no provider's name, or an id that no row knows.
+        if base is None or "." not in base or rule is None or rule.stand_in:
             raise invalid(INVALID_MODEL)
-        return self.rules.resolve(known_as) or _UNKNOWN_MODEL
+        return rule
 
     def _check_refused(self, target: Target, points: list[FoundPoint]) -> None:
         for point in points:
@@ -245,19 +253,16 @@ class Service:
     def _count(self, call: Call) -> Delivery:
         if parse_model_id(call.target.model_id).base != call.target.model_id or not call.rule.facts.counts_tokens:
             raise invalid(NO_COUNTING)
-        given = call.body.get("input") or {}
-        if "converse" in given:
-            body = given["converse"]
-        else:
-            try:
-                body = as_converse(json.loads(base64.b64decode(given["invokeModel"]["body"])))
-            except (KeyError, ValueError):
-                raise invalid("input: one of converse and invokeModel is required") from None
+        check_types("CountTokens", call.body)
+        given = call.body["input"]
+        body = given["converse"] if "converse" in given else _messages_to_count(given)
         written = write_count(render(replace(call, body=body)).total)
         return Delivery(written, self, number=self._note(call, None, 0))
 
     def _answer(self, call: Call, shaped: Call, points: int) -> Delivery:
-        served = self.cache.serve(render(shaped).for_cache(call.target.scope), call.rule, self.clock())
+        prompt = render(shaped)
+        check_length(call, prompt.total)
+        served = self.cache.serve(prompt.for_cache(call.target.scope), call.rule, self.clock())
         question = read_question(call, shaped.body)
         try:
             answer = finish(self.script.next(question), question, call)
@@ -297,3 +302,15 @@ class Service:
                 body=call.body if self.keep_text else None,
             )
         )
+
+
+def _messages_to_count(given: Json) -> Json:
+    """The Anthropic Messages body that CountTokens was given, in the Converse shape."""
+    try:
+        body = json.loads(base64.b64decode(given["invokeModel"]["body"]))
+    except (KeyError, ValueError):
+        body = None
+    if not isinstance(body, dict):
+        raise invalid("input: one of converse and invokeModel is required")
+    check_messages_types(body)
+    return as_converse(body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -28,11 +28,15 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool use; without `id` it gets one made from the request."""
+    """A tool use; without `id` it gets one made from the request.
+
+    `cut` is how many characters of its arguments' JSON came before the answer broke off, None where all did.
+    """
 
     name: str
     input: Mapping[str, Any]
     id: str = ""
+    cut: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,8 @@ def finish(reply: Reply, question: Question, call: Call) -> Answer:
         left = None if question.max_tokens is None else question.max_tokens - tokens
         if isinstance(part, Text) and left is not None and cost > left:
             return Answer((*parts, _cut(part, left, call)), "max_tokens", tokens + left)
+        if isinstance(part, ToolCall) and left is not None and cost > left:
+            return Answer((*parts, _cut_call(part, left / cost)), "max_tokens", tokens + left)
         parts.append(part)
         tokens += cost
         if stopped_by is not None:
@@ -240,7 +246,7 @@ def finish(reply: Reply, question: Question, call: Call) -> Answer:
 def _ready(part: Part, question: Question, index: int, call: Call) -> tuple[Part, str | None]:
     """The part with its tool use named, or cut at the stop sequence that is given with it."""
     if isinstance(part, ToolCall) and not part.id:
-        return ToolCall(part.name, part.input, _tool_id(question, index, call)), None
+        return replace(part, id=_tool_id(question, index, call)), None
     if isinstance(part, Text):
         return _stop_at(part, question.stop_sequences)
     return part, None
@@ -273,3 +279,9 @@ def _cut(part: Text, tokens: int, call: Call) -> Text:
     while kept > 1 and count_tokens(" ".join(words[:kept]), call.rule.tokenizer) > tokens:
         kept = kept // 2 if kept > 2 * tokens + 2 else kept - 1
     return Text(" ".join(words[:kept]))
+
+
+def _cut_call(part: ToolCall, share: float) -> ToolCall:
+    """The call with a share of its arguments: in a whole answer the members that are complete."""
+    cut = int(len(json.dumps(part.input, ensure_ascii=False)) * share)
+    return replace(part, cut=cut)

@@ -30,18 +30,24 @@ from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.client import CacheClient, wrap
 from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.settings import in_environment
+from cachepoint.bedrock.swallowed import swallow
 from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
-from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
+from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn, warn_once
+from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.bedrock.wire.documents import mended as mended_documents
+from cachepoint.bedrock.wire.history import mended as mended_history
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
-from cachepoint.core.provider.rules import TTL, parse_model_id
+from cachepoint.core.provider.rules import TTL, ModelFacts, parse_model_id
+from cachepoint.errors import ConfigurationError
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
-from cachepoint.langchain._request.call_client import CallClient
+from cachepoint.langchain._request.call_client import CallClient, as_given
 from cachepoint.langchain._request.carried import carry_hints
+from cachepoint.langchain._request.cut_calls import CutCalls, without_cut_call
 from cachepoint.langchain._request.expected import said_in_config, said_on_messages
 from cachepoint.langchain._request.system_turns import carry_late, has_late, keep_boundaries
 from cachepoint.store._base import Store
@@ -112,8 +118,9 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         model = handler(values)
         chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
         rule = load_rules().resolve(model.base_model_id or model.model_id)
-        if not chosen and rule is not None and not rule.facts.forced_tool:
-            model.supports_tool_choice_values = ("auto",)
+        if not chosen and rule is not None:
+            parents = model.supports_tool_choice_values or ()
+            model.supports_tool_choice_values = tuple(each for each in parents if each in rule.facts.tool_choices)
         return model
 
     def _generate(
@@ -127,6 +134,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         result = super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run_manager, **kwargs)
         for generation in result.generations:
             _unset_missing_usage(generation.message)
+            without_cut_call(generation.message)
         return result
 
     def _stream(
@@ -137,7 +145,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call, messages, kwargs = self._for_call(messages, kwargs, run_manager)
-        for chunk in super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run_manager, **kwargs):
+        chunks = super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run_manager, **kwargs)
+        for chunk in CutCalls(run_manager).passing(chunks):
             _unset_missing_usage(chunk.message)
             yield chunk
 
@@ -157,6 +166,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         result = await in_thread(generate)
         for generation in result.generations:
             _unset_missing_usage(generation.message)
+            without_cut_call(generation.message)
         return result
 
     async def _astream(
@@ -171,6 +181,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
 
         def begin() -> Iterator[ChatGenerationChunk]:
             chunks = super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run, **kwargs)
+            chunks = CutCalls(run).passing(chunks)
             first = next(chunks, None)  # which sends the request
             return _preceded(first, chunks)
 
@@ -338,6 +349,11 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             messages = call._placed(messages)
             if kwargs.get("tools"):
                 kwargs["tools"] = mark_tools(kwargs["tools"])
+                free = kwargs.get("tool_choice") in (None, "auto", {"auto": {}})
+                if free and all(
+                    map(is_cache_point, kwargs["tools"])
+                ):  # then the parent makes text of a history's calls
+                    kwargs = {name: value for name, value in kwargs.items() if name not in ("tools", "tool_choice")}
         call.client = call._connected(run_tags(run.metadata, run.tags) if run else self._run, pausing=pausing)
         return call, messages, kwargs
 
@@ -368,7 +384,25 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             return PausingClient(client) if pausing else client
 
         warn_hoisted = partial(self._warn_hoisted, why=_REFUSED)
-        return CallClient(connect, on_refused=warn_hoisted, run=run, expected=self._expected)
+        mend = self._mended if self._changes_requests else as_given
+        return CallClient(connect, on_refused=warn_hoisted, run=run, expected=self._expected, mend=mend)
+
+    def _mended(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The request that the parent built, without what the service is known to refuse of a history."""
+        base = self.base_model_id or self.model_id
+        rule = load_rules().resolve(base)
+        replay = rule.facts.replays_reasoning if rule else ModelFacts().replays_reasoning
+        try:
+            messages, warnings = mended_history(request["messages"], replay)
+            messages, more = mended_documents(messages, parse_model_id(base).base)
+        except ConfigurationError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - what is in a form of its own is for the service to refuse
+            swallow(problem, "mending the history")
+            return request
+        for key, text in (*warnings, *more):
+            warn_once(key, text)
+        return request if messages is request["messages"] else {**request, "messages": messages}
 
     @property
     def _changes_requests(self) -> bool:

@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
-from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
+from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr, model_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
@@ -31,13 +31,14 @@ from typing_extensions import override  # a dependency of llama-index-core
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.threads import InThreads, in_thread
+from cachepoint.bedrock.warn import warn, warn_once
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
-from cachepoint.core.provider.rules import ModelFacts
+from cachepoint.core.provider.rules import TOOL_CHOICES, ModelFacts, parse_model_id
 from cachepoint.llama_index._clients import has_async_client
 from cachepoint.llama_index._cost import announcing
-from cachepoint.llama_index._request.messages import as_chat, said_on_messages, with_system_prompt
+from cachepoint.llama_index._request.messages import Recipient, as_chat, said_on_messages, with_system_prompt
 from cachepoint.llama_index._request.request import converse_request
 from cachepoint.llama_index._request.responses import (
     StreamedResponse,
@@ -46,12 +47,20 @@ from cachepoint.llama_index._request.responses import (
     completion_response,
     mapped,
 )
-from cachepoint.llama_index._request.tools import ToolChoice, first_call_only, tool_config, tool_selections
+from cachepoint.llama_index._request.tools import (
+    ToolChoice,
+    first_call_only,
+    tool_config,
+    tool_selections,
+    with_whole_calls,
+)
 from cachepoint.llama_index._settings import BedrockSettings
 from cachepoint.llama_index._structured import StructuredBedrockConverse
 
 _CONTEXT_WINDOW = 128_000
 """Tokens assumed for a model of which the table knows none: most models without caching have as many."""
+
+_IGNORED = "{model}: `thinking` is ignored, because {why}; leave it out, or choose another model"
 
 
 class CacheAwareBedrockConverse(BedrockSettings):
@@ -71,11 +80,12 @@ class CacheAwareBedrockConverse(BedrockSettings):
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex wants to know of the model; unknown models are served like any other."""
+        facts, calls_tools = self._facts(self.model), self.is_function_calling_model
         return LLMMetadata(
-            context_window=self.context_window or self._facts(self.model).context_window or _CONTEXT_WINDOW,
+            context_window=self.context_window or facts.context_window or _CONTEXT_WINDOW,
             num_output=self.max_tokens,
             is_chat_model=True,
-            is_function_calling_model=self.is_function_calling_model,
+            is_function_calling_model=facts.calls_tools if calls_tools is None else calls_tools,
             model_name=self.model,
         )
 
@@ -151,7 +161,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             tools,
             tool_choice,
             required=tool_required or self._tool_required,
-            can_force=self._can_force_tools(kwargs),
+            choices=self._tool_choices(kwargs),
             mark_end=self._places_asked_marks(asked=self.tool_caching if tool_caching is None else tool_caching),
         )
         return {"messages": messages, "tools": config, **kwargs}
@@ -181,7 +191,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
         chunks = super().stream_chat_with_tools(
             tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
         )
-        return chunks if allow_parallel_tool_calls else mapped(first_call_only, chunks)
+        chunks = chunks if allow_parallel_tool_calls else mapped(first_call_only, chunks)
+        return mapped(with_whole_calls, chunks) if self._tool_required else chunks
 
     @override
     async def astream_chat_with_tools(
@@ -198,14 +209,18 @@ class CacheAwareBedrockConverse(BedrockSettings):
         chunks = await super().astream_chat_with_tools(
             tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
         )
-        return chunks if allow_parallel_tool_calls else amapped(first_call_only, chunks)
+        chunks = chunks if allow_parallel_tool_calls else amapped(first_call_only, chunks)
+        return amapped(with_whole_calls, chunks) if self._tool_required else chunks
 
     @override
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of a response; without any, raises ValueError or gives an empty list."""
-        selections = tool_selections(response)
+        """The tool calls of a response; without any, raises ValueError or gives an empty list.
+
+        Raises InvalidToolCall where one was cut off: none is run with a part of its arguments.
+        """
+        selections = tool_selections(with_whole_calls(response))
         if error_on_no_tool_call and not selections:
             raise ValueError(
                 "the response has no tool call; pass tool_required=True, or error_on_no_tool_call=False. A model that "
@@ -220,13 +235,31 @@ class CacheAwareBedrockConverse(BedrockSettings):
             **{"llm": self, "output_cls": output_cls, "callback_manager": self.callback_manager, **kwargs}
         )
 
-    def _can_force_tools(self, kwargs: dict[str, Any]) -> bool:
+    def _tool_choices(self, kwargs: dict[str, Any]) -> Sequence[str]:
         if self.supports_forced_tool_calls is not None:
-            return self.supports_forced_tool_calls
-        # Claude refuses a forced tool while it thinks (langchain-aws 1.9.1 utils.py:575).
-        thinking = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
-        thinks = thinking is not None and thinking.get("type") != "disabled"
-        return not thinks and self._facts(self._called_model(kwargs)).forced_tool
+            return TOOL_CHOICES if self.supports_forced_tool_calls else ("auto",)
+        facts = self._facts(self._called_model(kwargs))
+        thinking = self._thinking(kwargs)
+        if thinking and thinking.get("type") != "disabled" and not facts.forced_tool_with_thinking:
+            return ("auto",)
+        return facts.tool_choices
+
+    def _thinking(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """The thinking to ask for in a call; none, with a warning, where the model has no such."""
+        asked: dict[str, Any] | None = {"thinking": self.thinking, **self.additional_kwargs, **kwargs}["thinking"]
+        model = self._called_model(kwargs)
+        why = _refused_thinking(self._facts(model), asked)
+        if not why:
+            return asked
+        warn_once(f"thinking {model}", _IGNORED.format(model=model, why=why))
+        return None
+
+    @model_validator(mode="after")
+    def _ask_for_no_thinking_that_is_refused(self) -> Self:
+        if why := _refused_thinking(self._facts(self.model), self.thinking):
+            warn(_IGNORED.format(model=self.model, why=why))
+            self.thinking = None
+        return self
 
     # Of a whole object LlamaIndex requires the tool; of a streamed one it does not, and the model may answer in words.
 
@@ -253,22 +286,21 @@ class CacheAwareBedrockConverse(BedrockSettings):
         options = {
             "max_tokens": self.max_tokens,
             "temperature": self.temperature if facts.temperature else None,
-            "thinking": self.thinking,
             "guardrail_identifier": self.guardrail_identifier,
             "guardrail_version": self.guardrail_version,
             "guardrail_stream_processing_mode": self.guardrail_stream_processing_mode,
             "trace": self.trace,
             **self.additional_kwargs,
             **kwargs,
+            "thinking": self._thinking(kwargs),
             "model": model,
         }
         options.pop(PARAMETER, None)
         return converse_request(
             with_system_prompt(messages, self.system_prompt),
             options,
+            recipient=self._recipient(model),
             stream=stream,
-            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
-            system_role="converse" in facts.system_role,
             mark_system=self._places_asked_marks(asked=self.system_prompt_caching),
         )
 
@@ -277,9 +309,22 @@ class CacheAwareBedrockConverse(BedrockSettings):
         said = [given.get(PARAMETER) for given in (self.additional_kwargs, kwargs)]
         return said_by([*said, said_on_messages(messages)])
 
+    def _recipient(self, model: str) -> Recipient:
+        facts = self._facts(model)
+        return Recipient(
+            base_model=parse_model_id(self._base_model(model)).base,
+            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
+            system_role="converse" in facts.system_role,
+            replay=facts.replays_reasoning,
+        )
+
     def _facts(self, model: str) -> ModelFacts:
         rule = load_rules().resolve(self._base_model(model))
         return ModelFacts() if rule is None else rule.facts
+
+    def _origin(self, kwargs: dict[str, Any]) -> str:
+        """Who made the model that answers this call."""
+        return self._recipient(self._called_model(kwargs)).provider
 
     def _called_model(self, kwargs: dict[str, Any]) -> str:
         named = kwargs.get("model") or self.additional_kwargs.get("model")
@@ -318,39 +363,53 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         request, hints = self._request(messages, kwargs, stream=False)
         with expecting(self._expected(messages, kwargs)):
-            return chat_response(self._wrapped(hints).converse(**request))
+            return chat_response(self._wrapped(hints).converse(**request), self._origin(kwargs))
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         # In a thread, for an image or a document may have to be fetched.
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=False))
         client = await self._awrapped(hints)
         with expecting(self._expected(messages, kwargs)):
-            return chat_response(await client.converse(**request))
+            return chat_response(await client.converse(**request), self._origin(kwargs))
 
     def _stream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseGen:
         request, hints = self._request(messages, kwargs, stream=True)
         with expecting(self._expected(messages, kwargs)):
-            return _chunks(self._wrapped(hints).converse_stream(**request)["stream"])
+            response = self._wrapped(hints).converse_stream(**request)
+        return _chunks(response["stream"], self._origin(kwargs))
 
     async def _astream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseAsyncGen:
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=True))
         client = await self._awrapped(hints)
         with expecting(self._expected(messages, kwargs)):
             response = await client.converse_stream(**request)
-        return _achunks(response["stream"])
+        return _achunks(response["stream"], self._origin(kwargs))
 
 
-def _chunks(stream: Any) -> ChatResponseGen:
-    gathered = StreamedResponse()
+def _refused_thinking(facts: ModelFacts, asked: dict[str, Any] | None) -> str:
+    """Why a model does not take a thinking configuration, "" where it does."""
+    if asked and facts.thinking == "none":
+        return "the model has no thinking"
+    if asked and asked.get("type") == "adaptive" and "adaptive" not in facts.thinking_types:
+        return "the model has no adaptive thinking"
+    return ""
+
+
+def _chunks(stream: Any, origin: str) -> ChatResponseGen:
+    gathered = StreamedResponse(origin)
     with closing(stream):
         for event in stream:
             if chunk := gathered.add(event):
                 yield chunk
+        if chunk := gathered.broken_off():
+            yield chunk
 
 
-async def _achunks(stream: Any) -> ChatResponseAsyncGen:
-    gathered = StreamedResponse()
+async def _achunks(stream: Any, origin: str) -> ChatResponseAsyncGen:
+    gathered = StreamedResponse(origin)
     with closing(stream):
         async for event in stream:
             if chunk := gathered.add(event):
                 yield chunk
+        if chunk := gathered.broken_off():
+            yield chunk

@@ -40,11 +40,15 @@ class BedrockSettings(FunctionCallingLLM):
     context_window: int | None = Field(
         default=None, gt=0, description="Tokens of prompt and answer; where None, by model, 128,000 for unknown ones."
     )
-    is_function_calling_model: bool = Field(default=True, description="Whether the model takes tools.")
-    supports_forced_tool_calls: bool | None = Field(
-        default=None, description="Whether a tool can be required; where None, by model, and not with thinking."
+    is_function_calling_model: bool | None = Field(
+        default=None, description="Whether the model calls tools; where None, by model, and unknown ones do."
     )
-    thinking: dict[str, Any] | None = Field(default=None, description="The model's own thinking configuration.")
+    supports_forced_tool_calls: bool | None = Field(
+        default=None, description="Whether a tool can be required; where None, by model and its thinking."
+    )
+    thinking: dict[str, Any] | None = Field(
+        default=None, description="The model's own thinking configuration; ignored, with a warning, where it has none."
+    )
     additional_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="More members of the Converse request, for every call."
     )

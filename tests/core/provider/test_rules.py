@@ -141,7 +141,9 @@ def test_a_row_is_found_though_another_thread_empties_the_memory() -> None:
 
 def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
     assert ModelFacts() == ModelFacts(
-        context_window=None, temperature=True, forced_tool=True, thinking="off", effort="high", prefill=True,
+        context_window=None, temperature=True, tool_choices=("auto", "any", "tool"), forced_tool_with_thinking=True,
+        thinking="off", thinking_types=("adaptive", "enabled", "disabled"), replays_reasoning="signed",
+        effort="high", leading_assistant=False, prefill=True,
         keeps_thinking=False, top_level_cache_control=False, counts_tokens=False,
         system_role=(), system_role_disputed=(), converse=True, end_of_life="",
     )  # fmt: skip
@@ -152,7 +154,10 @@ def test_a_model_of_which_nothing_is_known_takes_what_most_take() -> None:
     ("wrong", "named"),
     [
         ({"context_window": 0}, "context_window is 0"),
-        ({"thinking": "sometimes"}, "thinking has 'sometimes'; use any of off"),
+        ({"thinking": "sometimes"}, "thinking has 'sometimes'; use any of none, off, on, always"),
+        ({"tool_choices": ("auto", "none")}, "tool_choices has 'none'; use any of auto, any, tool"),
+        ({"thinking_types": ("budget",)}, "thinking_types has 'budget'; use any of adaptive, enabled, disabled"),
+        ({"replays_reasoning": "all"}, "replays_reasoning has 'all'; use any of signed, unsigned, none"),
         ({"system_role": ("converse", "chat")}, "system_role has 'chat'; use any of converse"),
         ({"system_role_disputed": ("chat",)}, "system_role_disputed has 'chat'"),
     ],

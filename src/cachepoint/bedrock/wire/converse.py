@@ -25,6 +25,8 @@ from cachepoint.bedrock.wire.dialect import (
     whole_settings,
 )
 from cachepoint.bedrock.wire.edits import ListEdits, Rewrite, edits_of, rewritten
+from cachepoint.bedrock.wire.lone_points import without_lone_points
+from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
@@ -90,6 +92,11 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints =
     )
     _read_messages(builder, messages, guarded="guardrailConfig" in request)
     return builder.build()
+
+
+def sendable(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Warn]]:
+    """The request without lists of nothing but checkpoints; raises ConfigurationError where one is needed."""
+    return without_lone_points(request)
 
 
 def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

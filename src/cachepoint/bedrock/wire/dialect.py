@@ -6,11 +6,11 @@ touches, where it splits a text and what invalidates a section are the same in b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from cachepoint.core.exchange import Wire
+from cachepoint.core.exchange import Warn, Wire
 from cachepoint.core.prompt.prompt import IMAGES, Where
 from cachepoint.core.provider.rules import TTL, ModelFacts
 from cachepoint.core.provider.usage import Usage
@@ -30,6 +30,12 @@ Reporter = Callable[[dict[str, Any]], dict[str, Any]]
 
 class Dialect(Wire, Protocol):
     """What a client asks of a wire format besides; the modules `converse` and `invoke_model` are the two."""
+
+    def sendable(self, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Warn]]:
+        """The request without checkpoints that nothing stands beside, and what to warn of.
+
+        Raises ConfigurationError where nothing could be sent in their place.
+        """
 
     def service_tier(self, request: Mapping[str, Any]) -> str | None:
         """The service tier a request names."""

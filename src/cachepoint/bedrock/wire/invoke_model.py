@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
+from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
 from cachepoint.core.provider.rules import ModelRule
@@ -45,6 +46,11 @@ def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) 
     if body is None:
         return None
     return messages.read(body, key, rule, hints, guarded="guardrailIdentifier" in request)
+
+
+def sendable(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Warn]]:
+    """The request as it is: a `cache_control` stands on a block, and never alone."""
+    return request, ()
 
 
 def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

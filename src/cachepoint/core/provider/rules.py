@@ -18,10 +18,15 @@ TTL = Literal["5m", "1h"]
 Section = Literal["tools", "system", "messages"]
 Tokenizer = Literal["claude", "claude-new", "nova", "other"]
 Api = Literal["converse", "invoke_model"]
-Thinking = Literal["off", "on", "always"]
+ToolChoice = Literal["auto", "any", "tool"]
+Thinking = Literal["none", "off", "on", "always"]
+ThinkingType = Literal["adaptive", "enabled", "disabled"]
+Replay = Literal["signed", "unsigned", "none"]
 
 SECTIONS: tuple[Section, ...] = ("tools", "system", "messages")
 APIS: tuple[Api, ...] = ("converse", "invoke_model")
+TOOL_CHOICES: tuple[ToolChoice, ...] = ("auto", "any", "tool")
+THINKING_TYPES: tuple[ThinkingType, ...] = ("adaptive", "enabled", "disabled")
 TTL_SECONDS: Mapping[TTL, int] = {"5m": 300, "1h": 3600}
 
 _GEO = re.compile(r"^(global|us-gov|us|eu|apac|au|jp|in|ca|sa|uk|me|af)\.(?=[a-z0-9-]+\.)")
@@ -69,12 +74,15 @@ def parse_model_id(model_id: str) -> ModelRef:
 class ModelFacts:
     """What else is known of a model: what reading its requests and calling it takes.
 
-    `context_window` is in tokens, prompt and answer together, None where unknown. `temperature` and
-    `forced_tool`: the service takes a temperature, and a tool choice other than auto. `thinking`: what a
-    request gets that says nothing of it; "always" cannot be turned off. `effort` is the default.
-    `prefill`: the conversation may end with an assistant message. `keeps_thinking`: reasoning of earlier turns
-    stays in the prompt when a new question comes. `top_level_cache_control`: InvokeModel takes one at the top
-    of the body. `counts_tokens`: CountTokens takes the base id.
+    `context_window` is in tokens, prompt and answer together, None where unknown. `temperature`: the service takes
+    one. `tool_choices`: those it takes and follows, none where the model calls no tools; `forced_tool_with_thinking`:
+    any and tool also in a request that asks for thinking. `thinking`: what a request gets that says nothing of it;
+    "always" cannot be turned off, and with "none" there is no such setting. `thinking_types`: those that may be asked
+    for. `replays_reasoning`: what a request may carry of the reasoning of earlier answers: with a signature only,
+    without one too, or nothing. `effort` is the default.
+    `leading_assistant`, `prefill`: the conversation may start, and end, with an assistant message. `keeps_thinking`:
+    reasoning of earlier turns stays in the prompt when a new question comes. `top_level_cache_control`: InvokeModel
+    takes one at the top of the body. `counts_tokens`: CountTokens takes the base id.
     `system_role`: the APIs that take `role: "system"` messages in mid-conversation, and
     `system_role_disputed` those of which sources disagree. `converse`: served through Converse at all.
     `end_of_life` is the day on which the service ends or ended the model (ISO), "" where none is known.
@@ -82,9 +90,13 @@ class ModelFacts:
 
     context_window: int | None = None
     temperature: bool = True
-    forced_tool: bool = True
+    tool_choices: tuple[ToolChoice, ...] = TOOL_CHOICES
+    forced_tool_with_thinking: bool = True
     thinking: Thinking = "off"
+    thinking_types: tuple[ThinkingType, ...] = THINKING_TYPES
+    replays_reasoning: Replay = "signed"
     effort: str = "high"
+    leading_assistant: bool = False
     prefill: bool = True
     keeps_thinking: bool = False
     top_level_cache_control: bool = False
@@ -98,11 +110,19 @@ class ModelFacts:
         if self.context_window is not None and self.context_window < 1:
             raise RulesError(f"context_window is {self.context_window}; give it in tokens, or leave it out")
         for what, given, allowed in (
+            ("tool_choices", self.tool_choices, TOOL_CHOICES),
             ("thinking", (self.thinking,), get_args(Thinking)),
+            ("thinking_types", self.thinking_types, THINKING_TYPES),
+            ("replays_reasoning", (self.replays_reasoning,), get_args(Replay)),
             ("system_role", self.system_role, APIS),
             ("system_role_disputed", self.system_role_disputed, APIS),
         ):
             _check_values(what, given, allowed)
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model calls tools at all."""
+        return bool(self.tool_choices)
 
     def may_take_system_role(self, api: Api) -> bool:
         """Whether a system message in mid-conversation is worth a try: it is taken, or sources disagree."""
@@ -123,6 +143,7 @@ class ModelRule:
     block positions a checkpoint examines, its own included (R3.7): with 20, an entry 19 blocks
     before a checkpoint is found and one 20 blocks before is not. `max_cached_tokens` is None where
     no cap is known. `after_text_only`: inside messages a checkpoint may only follow text (Nova).
+    `stand_in`: the row stands for ids that no other row knows, and may fit a model or none.
     `implicit`: through Converse and InvokeModel the provider caches on its own, best effort.
     """
 
@@ -138,6 +159,7 @@ class ModelRule:
     tokenizer: Tokenizer = "other"
     after_text_only: bool = False
     implicit: bool = False
+    stand_in: bool = False
     facts: ModelFacts = ModelFacts()
     provider: str = ""
     source: str = ""

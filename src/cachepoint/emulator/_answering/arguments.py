@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from cachepoint.emulator._reading.request import Json
@@ -15,6 +15,8 @@ _PROPER_NAME = re.compile(r"(?<=[a-z,] )[A-Z]\w+(?: [A-Z]\w+)*(?:, [A-Z]{2}\b)?"
 _NAME_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _VAGUE = frozenset({"tool", "with", "make", "find", "call", "from", "name", "function", "args", "what"})
 _DEEPEST = 8
+# However many a schema demands: an answer has an end.
+_MOST_ITEMS, _LONGEST = 100, 10_000
 
 
 def relevant_tool(names: Sequence[str], text: str) -> str | None:
@@ -43,9 +45,9 @@ class _Filler:
         self._numbers = iter(_NUMBER.findall(text))
         self._strings = _strings(text)
 
-    def value(self, schema: Json, name: str, depth: int) -> Any:
+    def value(self, schema: Any, name: str, depth: int) -> Any:
         """A value that fits a schema inside the root; `name` is its property's, `depth` how deep the schema lies."""
-        schema = self._resolved(schema)
+        schema = self._resolved(schema if isinstance(schema, dict) else {})
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
@@ -56,7 +58,7 @@ class _Filler:
         if kind == "object":
             return self._object(schema, depth)
         if kind == "array":
-            least = max(int(schema.get("minItems", 1)), 1)
+            least = min(max(int(schema.get("minItems", 1)), 1), _MOST_ITEMS)
             return [self.value(schema.get("items") or {}, name, depth + 1) for _ in range(least)]
         if kind in ("integer", "number"):
             return self._number(schema, kind)
@@ -72,7 +74,8 @@ class _Filler:
             several = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
             if not several:
                 return schema
-            schema = next((each for each in several if each.get("type") != "null"), several[0])
+            known = [each for each in several if isinstance(each, dict)] or [{}]
+            schema = next((each for each in known if each.get("type") != "null"), known[0])
         return schema
 
     def _referred(self, reference: str) -> Json:
@@ -97,6 +100,8 @@ class _Filler:
         given = next(self._numbers, None)
         number = float(given) if given is not None else float(least)
         number = float(min(max(number, schema.get("minimum", -inf)), schema.get("maximum", inf)))
+        if not isfinite(number):
+            return 1
         return int(number) if kind == "integer" or number.is_integer() else number
 
     def _string(self, schema: Json, name: str) -> str:
@@ -104,7 +109,7 @@ class _Filler:
         if schema.get("format") in made:
             return made[schema["format"]]
         text = next(self._strings, name)
-        text = text.ljust(int(schema.get("minLength", 0)), ".")
+        text = text.ljust(min(int(schema.get("minLength", 0)), _LONGEST), ".")
         return text[: int(schema.get("maxLength", len(text)))]
 
 

@@ -123,9 +123,17 @@ def _pieces(text: str) -> list[str]:
     return [" ".join(group) + (" " if index < len(groups) - 1 else "") for index, group in enumerate(groups)]
 
 
-def _json_pieces(value: Mapping[str, object]) -> list[str]:
-    text = json.dumps(value, ensure_ascii=False)
+def _json_pieces(call: ToolCall) -> list[str]:
+    text = json.dumps(call.input, ensure_ascii=False)[: call.cut]
     return [text[at : at + _JSON_A_DELTA] for at in range(0, len(text), _JSON_A_DELTA)]
+
+
+def _complete_members(call: ToolCall) -> Json:
+    """The arguments in a whole answer; of those that broke off nobody says, so the members before that are assumed."""
+    members = list(call.input.items())
+    while call.cut is not None and members and len(json.dumps(dict(members), ensure_ascii=False)) > call.cut:
+        members.pop()
+    return dict(members)
 
 
 # -- Converse --------------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def _converse_block(part: Part) -> Json:
     if isinstance(part, Text):
         return {"text": part.text}
     if isinstance(part, ToolCall):
-        return {"toolUse": {"toolUseId": part.id, "name": part.name, "input": dict(part.input)}}
+        return {"toolUse": {"toolUseId": part.id, "name": part.name, "input": _complete_members(part)}}
     return {"reasoningContent": {"reasoningText": {"text": part.text, "signature": part.signature}}}
 
 
@@ -187,7 +195,7 @@ def _converse_deltas(part: Part) -> Iterator[Json]:
     if isinstance(part, Text):
         yield from ({"text": piece} for piece in _pieces(part.text))
     elif isinstance(part, ToolCall):
-        yield from ({"toolUse": {"input": piece}} for piece in _json_pieces(part.input))
+        yield from ({"toolUse": {"input": piece}} for piece in _json_pieces(part))
     else:
         yield from ({"reasoningContent": {"text": piece}} for piece in _pieces(part.text))
         yield {"reasoningContent": {"signature": part.signature}}
@@ -255,7 +263,7 @@ def _messages_block(part: Part) -> Json:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, ToolCall):
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": dict(part.input)}
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": _complete_members(part)}
     return {"type": "thinking", "thinking": part.text, "signature": part.signature}
 
 
@@ -304,4 +312,4 @@ def _messages_deltas(part: Part) -> Iterator[Json]:
         yield from ({"type": "thinking_delta", "thinking": piece} for piece in _pieces(part.text))
         yield {"type": "signature_delta", "signature": part.signature}
     else:
-        yield from ({"type": "input_json_delta", "partial_json": piece} for piece in _json_pieces(part.input))
+        yield from ({"type": "input_json_delta", "partial_json": piece} for piece in _json_pieces(part))

@@ -9,14 +9,17 @@ from cachepoint.core.provider.rules import TTL_SECONDS, Section
 from cachepoint.emulator._checks.checkpoints import LONG_AFTER_SHORT, NO_CACHING
 from cachepoint.emulator._checks.converse import BLANK_TEXT, NO_PREFILL
 from cachepoint.emulator._checks.service_errors import denied, invalid
+from cachepoint.emulator._checks.shapes import check_messages_types
 from cachepoint.emulator._reading.anthropic_messages import content_blocks
 from cachepoint.emulator._reading.request import Call, Json
 
+START_WITH_USER = 'messages: first message must use the "user" role'
 EMPTY_TEXT = "cache_control cannot be set for empty text blocks"
 ONLY_MESSAGES = (
     "Malformed input request: the emulator serves InvokeModel for Anthropic Messages bodies only, "
     "please reformat your input and try again."
 )
+_ROLES = ("user", "assistant", "system")
 _UNCACHEABLE = ("thinking", "redacted_thinking")
 
 
@@ -40,8 +43,9 @@ def check_messages(call: Call) -> None:
     for name in ("anthropic_version", "max_tokens", "messages"):
         if name not in body:
             raise invalid(f"{name}: Field required")
+    check_messages_types(body)
     least = 1 if call.target.streams or _must_answer(body) else 0
-    if not isinstance(body["max_tokens"], int) or body["max_tokens"] < least:
+    if body["max_tokens"] < least:
         raise invalid(f"max_tokens: must be greater than or equal to {least}")
     if not body["messages"]:
         raise invalid("messages: at least one message is required")
@@ -58,8 +62,12 @@ def _must_answer(body: Json) -> bool:
 
 def _check_turns(call: Call) -> None:
     messages: list[Json] = call.body["messages"]
+    if messages[0].get("role") == "assistant" and not call.rule.facts.leading_assistant:
+        raise invalid(START_WITH_USER)
     pending: list[str] = []
     for index, message in enumerate(messages):
+        if message.get("role") not in _ROLES:
+            raise invalid(f"messages.{index}.role: Input should be 'user', 'assistant' or 'system'")
         blocks = content_blocks(message.get("content", []))
         if not blocks or any(block.get("type") == "text" and not block.get("text") for block in blocks):
             raise invalid(f"messages.{index}: all messages must have non-empty content")

@@ -5,10 +5,12 @@ Texts and statuses are those that callers reported (docs/rules.md, V11 to V14).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 from cachepoint.emulator._checks.checkpoints import check_points
+from cachepoint.emulator._checks.contents import check_contents, has_thoughts_alone
 from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, invalid
 from cachepoint.emulator._reading.request import Call, Json
 
@@ -28,6 +30,8 @@ _KINDS = (
     "toolAddition",
     "toolRemoval",
 )
+_TOOL_USE_ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")
+_ROLES = ("user", "assistant", "system")
 START_WITH_USER = (
     "A conversation must start with a user message. Try again with a conversation that starts with a user message."
 )
@@ -51,6 +55,7 @@ def check_converse(call: Call) -> None:
         _check_message(call, index, message)
     _check_roles(call, messages)
     _check_tools(call, messages)
+    check_contents(call)
     check_points(call)
 
 
@@ -65,6 +70,11 @@ def _check_extra_fields(call: Call) -> None:
 
 
 def _check_message(call: Call, index: int, message: Json) -> None:
+    if message["role"] not in _ROLES:
+        raise invalid(
+            f"1 validation error detected: Value '{message['role']}' at 'messages.{index}.role' failed to satisfy "
+            f"constraint: Member must satisfy enum value set: [{', '.join(_ROLES)}]"
+        )
     content: Sequence[Json] = message.get("content") or []
     if not content:
         raise invalid(
@@ -91,17 +101,19 @@ def _check_blank(call: Call, where: str, text: str, *, alone: bool) -> None:
 
 
 def _check_roles(call: Call, messages: Sequence[Json]) -> None:
-    if messages and messages[0]["role"] != "user" and not call.traits.claude:
+    if messages and messages[0]["role"] == "assistant" and not call.rule.facts.leading_assistant:
         raise invalid(START_WITH_USER)
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if call.options.strict_roles and any(one == next_ for one, next_ in pairwise(roles)):
         raise invalid(ALTERNATE)
-    if roles and roles[-1] == "assistant" and not call.rule.facts.prefill:
+    ends_early = bool(roles) and roles[-1] == "assistant"
+    if (ends_early or any(map(has_thoughts_alone, messages))) and not call.rule.facts.prefill:
         raise invalid(NO_PREFILL)
 
 
 def _check_tools(call: Call, messages: Sequence[Json]) -> None:
     pending: list[str] = []
+    used: set[str] = set()
     for index, message in enumerate(messages):
         content = message["content"]
         uses = [block["toolUse"]["toolUseId"] for block in content if "toolUse" in block]
@@ -110,7 +122,11 @@ def _check_tools(call: Call, messages: Sequence[Json]) -> None:
             raise invalid(NO_TOOL_CONFIG)
         if message["role"] == "system":
             continue
+        for use in uses:
+            _check_id(call, f"messages.{index}.content", use, used)
         _check_results(index, pending, results)
+        if results and call.traits.claude and _others_first(content):
+            raise invalid(_unanswered(index - 1, pending))
         if results and call.traits.claude and any(_blocks_results(block) for block in content):
             raise invalid(_unanswered(index - 1, pending))
         pending = uses if message["role"] == "assistant" else []
@@ -132,6 +148,23 @@ def _check_results(index: int, pending: list[str], results: list[str]) -> None:
             f"The number of toolResult blocks at messages.{index}.content exceeds the number of toolUse blocks "
             "of previous turn."
         )
+
+
+def _check_id(call: Call, where: str, use: str, used: set[str]) -> None:
+    if not _TOOL_USE_ID.fullmatch(use):
+        raise invalid(
+            f"1 validation error detected: Value '{use}' at '{where}.toolUse.toolUseId' failed to satisfy constraint: "
+            f"Member must satisfy regular expression pattern: {_TOOL_USE_ID.pattern}"
+        )
+    if use in used and call.traits.claude:
+        raise invalid(f"{MODEL_ERRORS}{where}: `tool_use` ids must be unique")
+    used.add(use)
+
+
+def _others_first(content: Sequence[Json]) -> bool:
+    """Whether something stands before a tool result, where Claude wants the results first."""
+    kinds = ["toolResult" in block for block in content if "cachePoint" not in block]
+    return True in kinds and not all(kinds[: kinds.count(True)])
 
 
 def _blocks_results(block: Json) -> bool:

@@ -35,7 +35,7 @@ class PromptWriter:
     """
 
     def __init__(self, root: str) -> None:
-        self._digest = blake2b(root.encode(), digest_size=_DIGEST_BYTES).digest()
+        self._digest = blake2b(_bytes(root), digest_size=_DIGEST_BYTES).digest()
         self._tokens = 0
         self._positions: list[Position] = []
         self._points: list[Point] = []
@@ -43,12 +43,12 @@ class PromptWriter:
     def unseen(self, tokens: int, meaning: str = "") -> None:
         """Add tokens that are no block, and what the following sections depend on."""
         self._tokens += tokens
-        self._digest = blake2b(meaning.encode(), key=self._digest, digest_size=_DIGEST_BYTES).digest()
+        self._digest = blake2b(_bytes(meaning), key=self._digest, digest_size=_DIGEST_BYTES).digest()
 
     def block(self, label: str, content: bytes, tokens: int) -> None:
         """Add a block; `label` names its section, role and kind."""
         self._tokens += tokens
-        chained = blake2b(label.encode(), key=self._digest, digest_size=_DIGEST_BYTES)
+        chained = blake2b(_bytes(label), key=self._digest, digest_size=_DIGEST_BYTES)
         chained.update(b"\0")
         chained.update(content)
         self._digest = chained.digest()
@@ -62,3 +62,7 @@ class PromptWriter:
     def finish(self, opening: int) -> RenderedPrompt:
         """The prompt, followed by `opening` tokens that no checkpoint can reach."""
         return RenderedPrompt(tuple(self._positions), tuple(self._points), self._tokens + opening)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -17,12 +17,18 @@ from cachepoint.langchain._request.carried import take_hints
 from cachepoint.langchain._request.system_turns import hoist, seat
 
 
+def as_given(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The request as the parent built it."""
+    return request
+
+
 class CallClient:
     """Passes `converse` and `converse_stream` on to a `CacheClient`, and everything else to it as it is.
 
     `connect` makes that client, told what is known of the request's blocks. `on_refused` is told the model that
     refused a message of role "system"; its call is then sent again with those messages in `system`. `run`
     are the tags of the run that calls, which go into the record, and `expected` is what was said of requests to come.
+    `mend` takes what the service is known to refuse out of a request.
     """
 
     def __init__(
@@ -31,12 +37,14 @@ class CallClient:
         on_refused: Callable[[str], None],
         run: Mapping[str, str],
         expected: Expectation,
+        mend: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_given,
     ) -> None:
         # A call that waits for another is made again, and goes on where it was with the same client.
         self._connected = cache(lambda hints: connect(dict(hints)))
         self._on_refused = on_refused
         self._run = run
         self._expected = expected
+        self._mend = mend
 
     def converse(self, **request: Any) -> dict[str, Any]:
         """Send the request the parent built."""
@@ -67,7 +75,7 @@ class CallClient:
         return self._sent(operation, hoist(seated))
 
     def _sent(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        request, hints = take_hints(request)
+        request, hints = take_hints(self._mend(request))
         response: dict[str, Any] = getattr(self._connected(tuple(hints.items())), operation)(**request)
         return response
 

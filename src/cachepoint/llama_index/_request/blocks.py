@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,9 +29,12 @@ from llama_index.core.llms.utils import parse_partial_json
 
 from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import cache_point_for
+from cachepoint.errors import ConfigurationError
 
 ConversePart = dict[str, Any]
 
+ORIGIN = "model_provider"
+"""Key of `ThinkingBlock.additional_information` that names the provider whose model thought it."""
 REDACTED = "redacted_content"
 """Key of `ThinkingBlock.additional_information` that holds redacted reasoning, in base64."""
 
@@ -54,8 +56,8 @@ _VIDEO_FORMATS: Mapping[str, str] = {
     "video/x-ms-wmv": "wmv",
     "video/3gpp": "three_gp",
 }
-# Converse: alphanumeric characters, single spaces, hyphens, parentheses and square brackets.
-_NOT_IN_DOCUMENT_NAMES = re.compile(r"[^A-Za-z0-9\-()\[\]]+")
+_UNTITLED = "input_document"
+"""What LlamaIndex calls a document that was given no title."""
 
 
 def cache_mark(control: Any) -> ConversePart | None:
@@ -80,10 +82,13 @@ def parse_arguments(arguments: str | dict[str, Any]) -> dict[str, Any]:
 
 
 class BlockTranslator:
-    """Translates the blocks of one request; it remembers document names, which must differ within a request."""
+    """Translates the blocks of one request.
 
-    def __init__(self) -> None:
-        self._names: dict[str, int] = {}
+    `origin` is the provider of the model it goes to, "" where that is not known.
+    """
+
+    def __init__(self, origin: str = "") -> None:
+        self._origin = origin
         self._by_type: dict[type[BaseContentBlock], Callable[[Any], list[ConversePart]]] = {
             TextBlock: self._text,
             ImageBlock: self._image,
@@ -125,15 +130,14 @@ class BlockTranslator:
         kind = block.video_mimetype or "video/mp4"
         return [{"video": {"format": _VIDEO_FORMATS.get(kind, kind.removeprefix("video/")), "source": source}}]
 
-    def _document(self, block: DocumentBlock) -> ConversePart:
+    def _document(self, block: DocumentBlock, title: str = "") -> ConversePart:
         source = _s3_source(block.url) or {"bytes": block.resolve_document().read()}
-        kind = _DOCUMENT_FORMATS.get(block.document_mimetype or "", "txt")
-        return {"format": kind, "name": self._document_name(block.title or "document"), "source": source}
-
-    def _document_name(self, title: str) -> str:
-        name = _NOT_IN_DOCUMENT_NAMES.sub(" ", title).strip()[:180] or "document"
-        self._names[name] = seen = self._names.get(name, 0) + 1
-        return name if seen == 1 else f"{name} ({seen})"
+        own = block.title if block.title != _UNTITLED else ""
+        return {
+            "format": _document_format(block.document_mimetype, source.get("bytes")),
+            "name": own or title or block.title or "",
+            "source": source,
+        }
 
     def _citable(self, block: CitableBlock) -> list[ConversePart]:
         cited = {"citations": {"enabled": True}}
@@ -142,19 +146,23 @@ class BlockTranslator:
         parts: list[ConversePart] = [{"searchResult": result}] if passages else []
         for part in block.content:
             if isinstance(part, DocumentBlock):
-                parts.append({"document": {**self._document(part), **cited}})
+                # The service names a citation's source by the document's name.
+                parts.append({"document": {**self._document(part, block.title), **cited}})
             elif isinstance(part, ImageBlock):
                 parts += self._image(part)
         return parts
 
     def _thinking(self, block: ThinkingBlock) -> list[ConversePart]:
         known = block.additional_information
+        # Another provider's reasoning is refused; of what is not known to be another's the model table decides.
+        if self._origin and known.get(ORIGIN, self._origin) != self._origin:
+            return []
         if redacted := known.get(REDACTED):
             return [{"reasoningContent": {"redactedContent": base64.b64decode(redacted)}}]
-        if not block.content:
-            return []
         signature = known.get("signature")
-        text = {"text": block.content, **({"signature": signature} if signature else {})}
+        if not block.content and not signature:
+            return []
+        text = {"text": block.content or "", **({"signature": signature} if signature else {})}
         return [{"reasoningContent": {"reasoningText": text}}]
 
     def _tool_call(self, block: ToolCallBlock) -> list[ConversePart]:
@@ -164,3 +172,21 @@ class BlockTranslator:
 
 def _s3_source(url: object) -> ConversePart | None:
     return {"s3Location": {"uri": str(url)}} if url and str(url).startswith("s3://") else None
+
+
+def _document_format(mimetype: str | None, content: bytes | None) -> str:
+    """The format by the media type; what Converse has no format for is text, where its bytes are."""
+    if known := _DOCUMENT_FORMATS.get((mimetype or "").partition(";")[0].strip().lower()):
+        return known
+    if content is not None:
+        if content.startswith(b"%PDF-"):
+            return "pdf"
+        try:
+            if "\x00" not in content.decode():
+                return "txt"
+        except UnicodeDecodeError:
+            pass
+    raise ConfigurationError(
+        f"a document has the media type {mimetype!r}, for which Converse has no format, and no text in its place; "
+        f"convert it, or set document_mimetype to one of {', '.join(_DOCUMENT_FORMATS)}"
+    )

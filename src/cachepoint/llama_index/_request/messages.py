@@ -20,10 +20,13 @@ from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageR
 from llama_index.core.bridge.pydantic import BaseModel
 
 from cachepoint.bedrock.expectations import PARAMETER, said_by
-from cachepoint.bedrock.warn import warn
+from cachepoint.bedrock.warn import warn, warn_once
 from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.bedrock.wire.documents import mended as mended_documents
+from cachepoint.bedrock.wire.history import mended as mended_history
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
+from cachepoint.core.provider.rules import Replay
 from cachepoint.errors import ConfigurationError
 from cachepoint.llama_index._documents.templates import ContextBlock, VolatileBlock
 from cachepoint.llama_index._request.blocks import BlockTranslator, ConversePart, cache_mark
@@ -50,6 +53,24 @@ _NO_OUTPUT = "(no output)"
 
 
 @dataclass(frozen=True, slots=True)
+class Recipient:
+    """What of the model a chat goes to says how it is translated.
+
+    `base_model` is its id without ARN and geography, None where nobody can tell. `system_role` says that it takes
+    `role: "system"` in mid-conversation, `replay` what it takes back of earlier reasoning.
+    """
+
+    base_model: str | None = None
+    system_role: bool = False
+    replay: Replay = "signed"
+
+    @property
+    def provider(self) -> str:
+        """Who made the model; "" where nobody can tell."""
+        return (self.base_model or "").partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """The `system` and `messages` of a Converse request, and what is known of their blocks."""
 
@@ -63,30 +84,45 @@ class Conversation:
         return list(dict.fromkeys(calls))
 
 
-def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Conversation:
-    """Translate a chat; `system_role` says that the model takes `role: "system"` in mid-conversation."""
-    conversation = Conversation()
-    blocks = BlockTranslator()
+def to_conversation(messages: Sequence[ChatMessage], recipient: Recipient) -> Conversation:
+    """Translate a chat for a model; raises ConfigurationError for what Converse has no place for."""
+    system: list[ConversePart] = []
+    turns: list[ConversePart] = []
+    hinted: list[tuple[ConversePart, Hint]] = []
+    blocks = BlockTranslator(recipient.provider)
     for message in messages:
         role = _ROLES[message.role]
         calls = _calls_beside_blocks(message) if role == "assistant" else ()
         by_block = [blocks.translate(block) for block in (*message.blocks, *calls)]
         parts = list(chain.from_iterable(by_block))
         content = list(_marked(_tool_result(message, parts) if role == "tool" else parts, message))
-        if role == "system" and not conversation.messages:
-            conversation.system.extend(content)
+        if role == "system" and not turns:
+            system.extend(content)
             continue
-        if role == "system" and not system_role:
+        if role == "system" and not recipient.system_role:
             content = [_labelled(block) for block in content]
-        wire_role = "system" if role == "system" and system_role else "assistant" if role == "assistant" else "user"
-        _append(conversation.messages, wire_role, content)
-        for item, hint in _hints(message.blocks, by_block):
-            turn = len(conversation.messages) - 1
-            before = len(conversation.messages[turn]["content"]) - len(content)
-            conversation.hints[Where("messages", turn, before + item)] = hint
-    for turn, sent in enumerate(conversation.messages):
-        _check_documents(turn, sent["content"])
-    return conversation
+        seated = role == "system" and recipient.system_role
+        _append(turns, "system" if seated else "assistant" if role == "assistant" else "user", content)
+        if role != "tool":  # whose blocks went into a result
+            hinted += [(content[item], hint) for item, hint in _hints(message.blocks, by_block)]
+    turns, warnings = mended_history(turns, recipient.replay)
+    turns, more = mended_documents(turns, recipient.base_model)
+    for key, text in (*warnings, *more):
+        warn_once(key, text)
+    for number, turn in enumerate(turns):
+        _check_documents(number, turn["content"])
+    return Conversation(system, turns, _placed(turns, hinted))
+
+
+def _placed(turns: Sequence[ConversePart], hinted: Iterable[tuple[ConversePart, Hint]]) -> dict[Where, Hint]:
+    """Hints by where their blocks stand now."""
+    known = {id(block): hint for block, hint in hinted}
+    return {
+        Where("messages", number, item): known[id(block)]
+        for number, turn in enumerate(turns)
+        for item, block in enumerate(turn["content"])
+        if id(block) in known
+    }
 
 
 def _hints(blocks: Sequence[ContentBlock], by_block: Sequence[Sequence[ConversePart]]) -> Iterator[tuple[int, Hint]]:

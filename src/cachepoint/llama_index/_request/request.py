@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from cachepoint.bedrock.wire.cache_point import cache_point, is_cache_point
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.errors import ConfigurationError
-from cachepoint.llama_index._request.messages import to_conversation
+from cachepoint.llama_index._request.messages import Recipient, to_conversation
 from cachepoint.llama_index._request.tools import stand_ins
 
 _INFERENCE: Mapping[str, str] = {
@@ -33,8 +33,8 @@ def converse_request(
     messages: Sequence[ChatMessage],
     options: Mapping[str, Any],
     *,
+    recipient: Recipient,
     stream: bool,
-    system_role: bool,
     mark_system: bool,
 ) -> tuple[dict[str, Any], Hints]:
     """The arguments for `converse` or `converse_stream`, and what is known of its blocks.
@@ -43,7 +43,7 @@ def converse_request(
     request under its own; None counts as not given. `mark_system` puts a checkpoint behind the system blocks.
     """
     given = {name: value for name, value in options.items() if value is not None and name not in _NOT_FOR_BEDROCK}
-    conversation = to_conversation(messages, system_role=system_role)
+    conversation = to_conversation(messages, recipient)
     request: dict[str, Any] = {"modelId": given.pop("model"), "messages": conversation.messages}
     if system := conversation.system:
         marked = is_cache_point(system[-1]) or not mark_system

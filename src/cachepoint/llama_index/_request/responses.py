@@ -9,7 +9,8 @@ message, where chat engines would print it into later prompts.
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+import json
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
@@ -25,17 +26,22 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from cachepoint.llama_index._request.blocks import REDACTED, ConversePart, parse_arguments
-from cachepoint.llama_index._request.tools import STREAMED_CALLS
+from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
+from cachepoint.llama_index._request.blocks import ORIGIN, REDACTED, ConversePart, parse_arguments
+from cachepoint.llama_index._request.tools import INVALID_CALLS, STREAMED_CALLS
+
+_NO_END = "the stream broke off"
+_CUT = BROKE_OFF | {_NO_END}
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
-def chat_response(response: Mapping[str, Any]) -> ChatResponse:
-    """The ChatResponse of a `converse` response."""
-    content = response["output"]["message"]["content"]
-    return ChatResponse(message=_message(content), **_accounts(response))
+def chat_response(response: Mapping[str, Any], origin: str = "") -> ChatResponse:
+    """The ChatResponse of a `converse` response; `origin` is the provider of its model, "" where that is not known."""
+    content, stop = response["output"]["message"]["content"], response.get("stopReason", "")
+    invalid = [place for place, piece in enumerate(content) if _is_cut(piece, stop, last=place == len(content) - 1)]
+    return ChatResponse(message=_message(content, origin, invalid, stop), **_accounts(response))
 
 
 def completion_response(response: ChatResponse) -> CompletionResponse:
@@ -65,12 +71,15 @@ async def amapped(function: Callable[[S], T], chunks: AsyncGenerator[S, None]) -
 class StreamedResponse:
     """Gathers the events of a `converse_stream` response; each may give a chunk to pass on.
 
-    The last chunk, made when the service reports the usage, has the whole response in `raw`, as `chat` has.
+    The last chunk, made when the service reports the usage, has the whole response in `raw`, as `chat` has. Until then
+    the arguments of tool calls are what has come of them; in the last chunk they are whole, or the call is invalid.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str = "") -> None:
+        self._origin = origin
         self._content: dict[int, ConversePart] = {}
         self._stop: dict[str, Any] = {}
+        self._ended = False
 
     def add(self, event: Mapping[str, Any]) -> ChatResponse | None:
         """Take in one event; the chunk to pass on, None where it says nothing new."""
@@ -83,10 +92,24 @@ class StreamedResponse:
         elif stop := event.get("messageStop"):
             self._stop = dict(stop)
         elif metadata := event.get("metadata"):
-            message = {"role": "assistant", "content": self._blocks()}
-            whole = {"output": {"message": message}, **self._stop, **metadata}
-            return ChatResponse(message=self._message(), delta="", **_accounts(whole))
+            self._ended = True
+            message = self._last_message()
+            content = {"role": "assistant", "content": self._blocks()}
+            whole = {"output": {"message": content}, **self._stop, **metadata}
+            return ChatResponse(message=message, delta="", **_accounts(whole))
         return None
+
+    def broken_off(self) -> ChatResponse | None:
+        """The last chunk of a stream that came to no end, where a tool call in it is not whole."""
+        if self._ended:
+            return None
+        message = self._last_message()
+        return ChatResponse(message=message, delta="") if INVALID_CALLS in message.additional_kwargs else None
+
+    def _last_message(self) -> ChatMessage:
+        blocks, stop = self._blocks(), self._stop.get("stopReason", _NO_END)
+        invalid = [place for place, piece in enumerate(blocks) if not _complete(piece, stop, place == len(blocks) - 1)]
+        return _with_ids(_message(blocks, self._origin, invalid, stop), blocks)
 
     def _start(self, start: Mapping[str, Any], event: Mapping[str, Any]) -> ChatResponse | None:
         call = start["start"].get("toolUse")
@@ -117,8 +140,6 @@ class StreamedResponse:
 
     def _close(self, block: ConversePart) -> None:
         """Give a block that is complete the shape it has in a `converse` response."""
-        if "toolUse" in block:
-            block["toolUse"]["input"] = parse_arguments(block["toolUse"]["input"])
         if "citations" in block:
             citations, text = block.pop("citations"), block.pop("text", "")
             block["citationsContent"] = {"content": [{"text": text}], "citations": citations}
@@ -127,10 +148,42 @@ class StreamedResponse:
         return [self._content[index] for index in sorted(self._content)]
 
     def _message(self) -> ChatMessage:
-        message = _message(self._blocks())
-        if calls := [block.tool_call_id for block in message.blocks if isinstance(block, ToolCallBlock)]:
-            message.additional_kwargs[STREAMED_CALLS] = calls
-        return message
+        blocks = self._blocks()
+        return _with_ids(_message(blocks, self._origin), blocks)
+
+
+def _with_ids(message: ChatMessage, blocks: Iterable[ConversePart]) -> ChatMessage:
+    if calls := [block["toolUse"].get("toolUseId") for block in blocks if "toolUse" in block]:
+        message.additional_kwargs[STREAMED_CALLS] = calls
+    return message
+
+
+def _complete(piece: ConversePart, stop: str, last: bool) -> bool:  # noqa: FBT001 - private
+    """Whether a streamed piece is whole; the arguments of a tool call, which have come as text, become an object.
+
+    An object's text is whole when it can be read. No text at all is a call without arguments, or one that was cut off
+    before them.
+    """
+    text = piece.get("toolUse", {}).get("input")
+    if not isinstance(text, str):
+        return True
+    try:
+        arguments = json.loads(text) if text else {}
+    except ValueError:
+        return False
+    if not isinstance(arguments, dict) or (not text and last and stop in _CUT):
+        return False
+    piece["toolUse"]["input"] = arguments
+    return True
+
+
+def _is_cut(piece: ConversePart, stop: str, *, last: bool) -> bool:
+    """Whether a piece of a whole response is a tool call without all of its arguments.
+
+    What the service makes of arguments that broke off nobody says; so the call in which the answer ended counts as cut.
+    """
+    call = piece.get("toolUse")
+    return call is not None and (not isinstance(call.get("input"), dict) or (last and stop in _CUT))
 
 
 def _add_reasoning(known: ConversePart, change: Mapping[str, Any]) -> str | None:
@@ -145,14 +198,17 @@ def _add_reasoning(known: ConversePart, change: Mapping[str, Any]) -> str | None
     return change.get("text")
 
 
-def _message(content: Iterable[ConversePart]) -> ChatMessage:
+def _message(content: Sequence[ConversePart], origin: str, invalid: Sequence[int] = (), stop: str = "") -> ChatMessage:
     """The assistant's message; text parts that follow each other are one text.
 
-    The service breaks a text at every citation, and LlamaIndex would put a line break at each.
+    The service breaks a text at every citation, and LlamaIndex would put a line break at each. The tool calls at the
+    indices `invalid` are no blocks, which an agent would run and a later request would have to answer.
     """
     blocks: list[ContentBlock] = []
     text: TextBlock | None = None
-    for piece in content:
+    for place, piece in enumerate(content):
+        if place in invalid:
+            continue
         citations = piece.get("citationsContent", {})
         part = piece.get("text") or "".join(each.get("text", "") for each in citations.get("content", ()))
         if part:
@@ -164,16 +220,31 @@ def _message(content: Iterable[ConversePart]) -> ChatMessage:
         if "reasoningContent" in piece or "toolUse" in piece:
             text = None
             blocks.append(
-                _thinking(piece["reasoningContent"]) if "reasoningContent" in piece else _call(piece["toolUse"])
+                _thinking(piece["reasoningContent"], origin) if "reasoningContent" in piece else _call(piece["toolUse"])
             )
-    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    extras = {INVALID_CALLS: [_invalid_call(content[place]["toolUse"], stop) for place in invalid]} if invalid else {}
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extras)
 
 
-def _thinking(reasoning: ConversePart) -> ThinkingBlock:
+def _invalid_call(call: ConversePart, stop: str) -> dict[str, Any]:
+    name, arguments = call["name"], call.get("input")
+    return {
+        "id": call.get("toolUseId"),
+        "name": name,
+        "args": arguments if isinstance(arguments, str) else json.dumps(arguments),
+        "error": (
+            f"the call of the tool {name!r} is not whole (stop reason: {stop or 'unknown'}), so it was not run; raise "
+            "max_tokens, or ask for less in one call"
+        ),
+    }
+
+
+def _thinking(reasoning: ConversePart, origin: str) -> ThinkingBlock:
+    known: dict[str, Any] = {ORIGIN: origin} if origin else {}
     if redacted := reasoning.get("redactedContent"):
-        return ThinkingBlock(additional_information={REDACTED: base64.b64encode(redacted).decode("ascii")})
+        return ThinkingBlock(additional_information={REDACTED: base64.b64encode(redacted).decode("ascii"), **known})
     text = reasoning.get("reasoningText", {})
-    return ThinkingBlock(content=text.get("text"), additional_information={"signature": text.get("signature")})
+    return ThinkingBlock(content=text.get("text"), additional_information={"signature": text.get("signature"), **known})
 
 
 def _call(call: ConversePart) -> ToolCallBlock:

@@ -10,7 +10,7 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 
 from cachepoint.bedrock.wire.cache_point import cache_point
-from cachepoint.errors import ConfigurationError
+from cachepoint.errors import ConfigurationError, InvalidToolCall
 from cachepoint.llama_index._request.blocks import ConversePart, parse_arguments
 
 _CHOICES: Mapping[str, ConversePart] = {"auto": {"auto": {}}, "any": {"any": {}}, "required": {"any": {}}}
@@ -18,23 +18,29 @@ _CHOICES: Mapping[str, ConversePart] = {"auto": {"auto": {}}, "any": {"any": {}}
 STREAMED_CALLS = "tool_calls"
 """Key of a streamed message's `additional_kwargs`; without it LlamaIndex streams no structured output from calls."""
 
+INVALID_CALLS = "invalid_tool_calls"
+"""Key of a message's `additional_kwargs` for tool calls that are not whole, as LangChain has them on its messages."""
+
 ToolChoice = str | dict[str, Any] | None
 
 
 def tool_config(
-    tools: Sequence[BaseTool], choice: ToolChoice, *, required: bool, can_force: bool, mark_end: bool
+    tools: Sequence[BaseTool], choice: ToolChoice, *, required: bool, choices: Sequence[str], mark_end: bool
 ) -> ConversePart | None:
     """The `toolConfig` of a request, None without tools.
 
-    The tools stand in the caller's order, which is part of the prefix. Where the model cannot be forced
-    (`can_force`), every choice becomes `auto`. `mark_end` puts a checkpoint behind the tools.
+    The tools stand in the caller's order, which is part of the prefix. A choice that is none of the model's `choices`
+    becomes `auto`, or `any` where it names the only tool. `mark_end` puts a checkpoint behind the tools.
     """
     if not tools or choice == "none":
         return None
     specs: list[ConversePart] = [_tool_spec(tool) for tool in tools]
     if mark_end:
         specs.append(cache_point())
-    return {"tools": specs, "toolChoice": _tool_choice(choice, required=required) if can_force else {"auto": {}}}
+    wanted = _tool_choice(choice, required=required)
+    if "tool" in wanted and "tool" not in choices and len(tools) == 1:
+        wanted = _CHOICES["any"]
+    return {"tools": specs, "toolChoice": wanted if wanted.keys() <= {*choices} else _CHOICES["auto"]}
 
 
 def stand_ins(names: Sequence[str]) -> ConversePart | None:
@@ -59,14 +65,21 @@ def tool_selections(response: ChatResponse) -> list[ToolSelection]:
     ]
 
 
+def with_whole_calls(response: ChatResponse) -> ChatResponse:
+    """The response as it is; raises InvalidToolCall where one of its tool calls is not whole."""
+    if invalid := response.message.additional_kwargs.get(INVALID_CALLS):
+        raise InvalidToolCall("; ".join(call["error"] for call in invalid))
+    return response
+
+
 def first_call_only(response: ChatResponse) -> ChatResponse:
     """The response with its first tool call alone, for a caller who asked for no parallel calls."""
     message = response.message
     calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
-    if len(calls) < 2:
+    if not calls or len(calls) + len(message.additional_kwargs.get(INVALID_CALLS, ())) < 2:
         return response
     kept = [block for block in message.blocks if not isinstance(block, ToolCallBlock) or block is calls[0]]
-    extras = dict(message.additional_kwargs)
+    extras = {name: value for name, value in message.additional_kwargs.items() if name != INVALID_CALLS}
     if STREAMED_CALLS in extras:
         extras[STREAMED_CALLS] = [calls[0].tool_call_id]
     first = message.model_copy(update={"blocks": kept, "additional_kwargs": extras})
