@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from functools import reduce
+from operator import getitem
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from converse_kit import DOCUMENT, SONNET, SYSTEM, Bedrock
 from hypothesis import example, given
 from hypothesis import strategies as st
-from messages_kit import Json, body, request, tool, user
+from messages_kit import EPHEMERAL, Json, assistant, body, request, text, tool, tool_result, tool_use, user
 
 import cachepoint
 from cachepoint import CachePolicy
@@ -117,6 +119,40 @@ def test_what_is_no_json_is_left_to_the_service(literal: str) -> None:
     client = Taking()
     cachepoint.wrap(client).invoke_model(modelId=SONNET, body=text)
     assert client.bodies[0] is text
+
+
+JUNK: list[Any] = [None, 5, "x", True, [], {}, [None], ["a"], [[]], [5], {"type": 5}, {"ttl": 5}]
+PLACES: list[tuple[Any, ...]] = [
+    ("messages",), ("messages", 0), ("messages", 0, "role"), ("messages", 0, "content"), ("messages", 0, "content", 0),
+    ("messages", 0, "content", 1), ("messages", 0, "content", 1, "type"), ("messages", 0, "content", 1, "text"),
+    ("messages", 2, "content", 0, "content"), ("messages", 2, "content", 0, "content", 0), ("system",), ("system", 0),
+    ("tools",), ("tools", 0), ("tools", 0, "type"), ("tool_choice",), ("thinking",), ("output_config",),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
+def test_a_body_of_another_shape_goes_out_as_json_and_without_a_fault(place: tuple[Any, ...]) -> None:
+    client = Taking()
+    wrapped = cachepoint.wrap(client)
+    for junk in JUNK:
+        given = body(
+            user(text(DOCUMENT), "Why?"), assistant(tool_use()), user(tool_result(0, text("a", EPHEMERAL))),
+            system=[text(SYSTEM)], tools=[{**tool(), "type": "custom"}], tool_choice={"type": "auto"},
+            thinking={"type": "enabled", "budget_tokens": 1024}, output_config={"effort": "high"},
+        )  # fmt: skip
+        *above, last = place
+        reduce(getitem, above, given)[last] = junk
+        wrapped.invoke_model(**request(given))
+        assert reduce(getitem, above, without_marks(json.loads(client.bodies[-1])))[last] == without_marks(junk)
+
+
+def without_marks(value: Any) -> Any:
+    """A value without checkpoints, and a list of one text as that text."""
+    if isinstance(value, list):
+        return [without_marks(each) for each in value]
+    if isinstance(value, dict):
+        return {name: without_marks(each) for name, each in value.items() if name != "cache_control"}
+    return value
 
 
 # -- marks of the user's ------------------------------------------------------------------------------

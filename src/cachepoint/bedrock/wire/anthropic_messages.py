@@ -46,6 +46,25 @@ _KINDS: Mapping[str, Kind] = {
 _WITH_MEDIA = frozenset({"image", "document", "tool_result"})
 
 
+def has_its_shape(body: Mapping[str, Any]) -> bool:
+    """Whether lists, blocks and their types are where the format has them; another body is the service's to refuse."""
+    system, choice, messages = body.get("system"), body.get("tool_choice"), body.get("messages")
+    return (
+        _are_blocks(body.get("tools"))
+        and (isinstance(system, str) or _are_blocks(system))
+        and (choice is None or isinstance(choice, dict))
+        and isinstance(messages, list)
+        and all(type(message) is dict and isinstance(message.get("role", ""), str) for message in messages)
+        and all(isinstance(said := each.get("content"), str) or _are_blocks(said) for each in messages)
+    )
+
+
+def _are_blocks(items: Any) -> bool:
+    if not isinstance(items, list):
+        return items is None
+    return all(type(block) is dict and isinstance(block.get("type", ""), str) for block in items)
+
+
 def read(
     body: Mapping[str, Any],
     key: bytes,
@@ -54,7 +73,7 @@ def read(
     *,
     guarded: bool = False,
 ) -> Prompt:
-    """The body in wire order; `hints` say what is known of blocks.
+    """A body that has its shape in wire order; `hints` say what is known of blocks.
 
     `guarded`: a guardrail looks for its tags in the text, which must not be cut in two then.
     """

@@ -3,7 +3,7 @@
 Bodies of Anthropic Messages are planned by the dialect `messages`. All others, Nova's and Llama's among
 them, are passed on as they are; their calls are recorded with the usage that headers or stream metrics
 report. What a plan does not change of a body goes out byte for byte as it came, and so does the whole of one that has a
-key twice in an object or is read from a file.
+key twice in an object, has not the shape that its format wants, or is read from a file.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _body(request: Mapping[str, Any]) -> dict[str, Any] | None:
         body = parsed(request["body"])
     except ValueError:
         return None
-    return body if _VERSION in body and isinstance(body.get("messages"), list) else None
+    return body if _VERSION in body and messages.has_its_shape(body) else None
 
 
 # -- answers --------------------------------------------------------------------------------------

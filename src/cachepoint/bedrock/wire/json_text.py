@@ -96,6 +96,8 @@ class JsonText:
     def set(self, path: Path, name: str, text: str | None) -> None:
         """Give the object at a path, which was looked into, a member of this text; None takes the member out."""
         here = self.values[path]
+        if self.text[here.start] != "{":
+            raise ValueError(f"no object stands at {path}")
         if name in here.members:
             key, value = here.members[name]
             if text is not None:
