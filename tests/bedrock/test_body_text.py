@@ -68,6 +68,16 @@ def test_so_is_one_that_begins_with_a_byte_order_mark(bedrock: Bedrock) -> None:
     assert went_out(bedrock, marked + (ODD % LONG).encode()) == marked + PLANNED.encode()
 
 
+def test_half_a_pair_of_surrogates_goes_out_as_it_came(bedrock: Bedrock) -> None:
+    """As bytes that UTF-8 does not have, which Python's decoder lets pass; as text it is boto3's to refuse."""
+    half, given = b"\xed\xa0\xbd", ODD % LONG
+    odd = given.encode().replace(b'"found"', b'"' + half + b'"')
+    assert went_out(bedrock, odd) == PLANNED.encode().replace(b'"found"', b'"' + half + b'"')
+    for client in (bedrock.client(), bedrock.wrapped()):
+        with pytest.raises(UnicodeEncodeError):
+            client.invoke_model(modelId=SONNET, body=given.replace('"found"', '"\ud83d"'))
+
+
 class Taking:
     """A client that keeps the bodies it is given and answers each alike."""
 

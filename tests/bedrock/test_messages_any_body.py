@@ -20,6 +20,9 @@ from cachepoint.bedrock.call import Call
 from cachepoint.bedrock.settings import settings as made_settings
 from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire import invoke_model as invoke
+from cachepoint.catalogue.table import load_rules
+from cachepoint.core.planning.plan import Checkpoint, Plan, Split
+from cachepoint.core.prompt.prompt import Where
 
 POLICIES = st.builds(
     CachePolicy,
@@ -123,7 +126,8 @@ def oddly_written(value: Any, chance: Random) -> str:
     blank = chance.choice([" ", "\t", "\n", "\r\n  ", " "])
     maybe = chance.choice(["", blank])
     if isinstance(value, dict):
-        members = [f"{json.dumps(name)}{maybe}:{oddly_written(each, chance)}" for name, each in value.items()]
+        items = chance.sample([*value.items()], len(value)) if value.get("type") == "text" else value.items()
+        members = [f"{json.dumps(name)}{maybe}:{oddly_written(each, chance)}" for name, each in items]
         return "{" + maybe + f"{maybe},{blank}".join(members) + blank + "}"
     if isinstance(value, list):
         return "[" + blank + f",{blank}".join([oddly_written(each, chance) for each in value]) + maybe + "]"
@@ -166,6 +170,50 @@ def test_the_text_of_a_body_is_changed_by_what_is_added_alone(asked: tuple[str, 
         sent, plan = call.request["body"], call.exchange.plan
         assert without_short_ttls(exactly(sent)) == without_short_ttls(planned(exactly(text), plan))
         if not plan.marks:
+            assert without_what_was_added(sent) == text
+
+
+def any_plan(body: Json, model: str, chance: Random) -> Plan:
+    """Checkpoints and splits wherever there may be any, in place of the user's marks."""
+    rule = load_rules().resolve(model)
+    assert rule is not None
+    prompt = messages.read(body, b"key", rule)
+    points, splits = list[Checkpoint](), list[Split]()
+    for block in prompt.blocks:
+        text = text_at(body, block.where)
+        if text and block.where.section != "tools":
+            for offset in sorted(
+                {chance.randrange(1, len(text) + 1) for _ in range(chance.randrange(3))} - {len(text)}
+            ):
+                splits.append(Split(0, block.where, offset))
+                if chance.random() < 0.5:
+                    points.append(Checkpoint(0, block.where, offset, chance.choice(["5m", "1h"]), 0, ""))  # type: ignore[arg-type]
+        if chance.random() < 0.5:
+            points.append(Checkpoint(0, block.where, None, chance.choice(["5m", "1h"]), 0, ""))  # type: ignore[arg-type]
+    return Plan(tuple(points), splits=tuple(splits), marks=prompt.marks, plain=prompt.plain)
+
+
+def text_at(body: Json, where: Where) -> str:
+    """The text of a block that may be split, else an empty one."""
+    content = body[where.section] if where.message is None else body["messages"][where.message]["content"]
+    block = content if isinstance(content, str) else content[where.item]
+    if isinstance(block, str):
+        return block
+    return block["text"] if block.keys() <= {"type", "text", "cache_control"} and "text" in block else ""
+
+
+@given(asked=messages_requests(), seed=st.integers(0, 2**32))
+@settings(pure, max_examples=50)
+def test_any_plan_is_applied_to_the_text_as_to_the_values(asked: tuple[str, Json], seed: int) -> None:
+    model, body = asked
+    chance = Random(seed)
+    plan = any_plan(body, model, chance)
+    for text in (oddly_written(body, chance), json.dumps(body)):
+        sent = messages.apply(text, plan)
+        assert isinstance(sent, str)
+        assert without_short_ttls(exactly(sent)) == without_short_ttls(planned(exactly(text), plan))
+        assert messages.apply(text.encode(), plan) == sent.encode()
+        if not plan.marks and "},{" not in text and "[{" not in text:
             assert without_what_was_added(sent) == text
 
 

@@ -7,14 +7,14 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emulator.conftest import SONNET, ask, cached_system
 
-from cachepoint.core.provider.usage import Usage
+import cachepoint
 from cachepoint.emulator import BedrockEmulator, _http, _uvicorn_server
 
 SIGNED = {"authorization": "AWS4-HMAC-SHA256 Credential=ME/20261001/us-east-1/bedrock/aws4_request"}
@@ -248,28 +248,24 @@ def test_a_log_that_can_no_longer_be_written_costs_no_answer(tmp_path: Path, cap
 
 @pytest.mark.parametrize(
     "clients",
-    [24, pytest.param(200, marks=pytest.mark.long("200 clients with a connection each"))],
+    [16, pytest.param(200, marks=pytest.mark.long("200 clients with a connection each"))],
 )
 def test_as_many_clients_as_come_are_all_answered_and_billed_once(clients: int) -> None:
-    """Each asks four times on a connection of its own, a stream among them, and is told what the bill has."""
-    body = json.dumps({"system": cached_system(), "messages": ask()}).encode()
+    """Each asks four times; what their ledger has is the bill, of which only the last calls are kept one by one."""
+    ledger, store = cachepoint.CacheLedger(), cachepoint.MemoryStore()
 
-    def client(number: int) -> Usage:
-        told = Usage()
-        with connected(emulator) as connection:
+    def client(number: int) -> None:
+        with closing(emulator.client()) as plain:
+            wrapped = cachepoint.wrap(plain, ledger=ledger, store=store)
             for time in range(4):
-                connection.request("POST", PATH, body, SIGNED)
-                answer = connection.getresponse()
-                usage = json.loads(answer.read())["usage"]
-                assert answer.status == 200, (number, time)
-                read, written = usage["cacheReadInputTokens"], usage["cacheWriteInputTokens"]
-                told += Usage(usage["inputTokens"], read, written, 0, usage["outputTokens"])
-        return told
+                wrapped.converse(
+                    modelId=SONNET, system=cached_system()[:1], messages=ask(f"Question {number}, {time}?")
+                )
 
     with BedrockEmulator(keep_calls=50) as emulator:
         with ThreadPoolExecutor(clients) as pool:
-            told = sum(pool.map(client, range(clients)), Usage())
-        bill = emulator.bill()
-    assert told == bill.usage
-    assert len(bill.lines) + bill.earlier.calls == 4 * clients
-    assert len(emulator.requests) == 50
+            assert len([*pool.map(client, range(clients))]) == clients
+        bill, totals = emulator.bill(), ledger.totals()
+        assert len(emulator.requests) == 50
+    assert totals.calls == len(bill.lines) + bill.earlier.calls == 4 * clients
+    assert (totals.usage, totals.cost.usd) == (bill.usage, bill.total)
