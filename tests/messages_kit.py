@@ -8,6 +8,9 @@ from typing import Any
 
 from converse_kit import SONNET
 
+from cachepoint.bedrock.wire.edits import ListEdits, edits_of, rewritten
+from cachepoint.core.planning.plan import Plan
+
 Json = dict[str, Any]
 
 EPHEMERAL: Json = {"type": "ephemeral"}
@@ -91,3 +94,25 @@ def joined_texts(given: Json) -> list[str]:
         blocks if isinstance(blocks, str) else "".join(block["text"] for block in blocks if block.get("type") == "text")
         for _, blocks in lists(given)
     ]
+
+
+def planned(given: Json, plan: Plan) -> Json:
+    """The body with a plan's checkpoints and splits in place of the user's own, worked out on its values."""
+    result = rewritten(given, edits_of(plan), _planned)
+    top = any(mark.where.section == "messages" and mark.where.message is None for mark in plan.marks)
+    return _bare(result) if top else result
+
+
+def _planned(items: Any, edits: ListEdits) -> list[Json]:
+    blocks = [text(items)] if isinstance(items, str) else items
+    return [
+        piece if ttl is None else marked(piece, ONE_HOUR if ttl == "1h" else EPHEMERAL)
+        for number, block in enumerate(blocks)
+        for piece, ttl in edits.pieces(number, _bare(block) if number in edits.marks else block)
+    ]
+
+
+def _bare(block: Json) -> Json:
+    inner = block.get("content") if block.get("type") == "tool_result" else None
+    bare = {name: value for name, value in block.items() if name != "cache_control"}
+    return {**bare, "content": [_bare(part) for part in inner]} if isinstance(inner, list) else bare

@@ -8,13 +8,17 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 
 from cachepoint.catalogue.table import load_table
 from cachepoint.cli import main
+from cachepoint.emulator import BedrockEmulator
 
 Capture = pytest.CaptureFixture[str]
 
@@ -91,15 +95,18 @@ def test_an_arn_that_hides_its_model_is_an_error_with_the_remedy(capsys: Capture
     assert "give the base model's id" in message
 
 
-def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """`cachepoint serve` in a process of its own, and a client of it."""
     command = [
         sys.executable,
         "-c",
         # A shell starts what runs in its background with Ctrl-C ignored, and this would inherit that.
         (
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-            "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0']))"
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "from cachepoint.cli import main; raise SystemExit(main(['serve', '--port', '0', *sys.argv[1:]]))"
         ),
+        *arguments,
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as server:
         assert server.stdout is not None
@@ -107,16 +114,63 @@ def test_the_served_bedrock_answers_boto3_and_ends_on_ctrl_c() -> None:
         assert url
         assert f"export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={url[1]}" in server.stdout.readline()
         assert "Ctrl-C" in server.stdout.readline()
-        client = boto3.client(
-            "bedrock-runtime",
-            region_name="us-east-1",
-            endpoint_url=url[1],
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
+        yield (
+            server,
+            boto3.client(
+                "bedrock-runtime",
+                region_name="us-east-1",
+                endpoint_url=url[1],
+                aws_access_key_id="local",
+                aws_secret_access_key="local",
+            ),
         )
-        answer = client.converse(
-            modelId="us.anthropic.claude-sonnet-4-6", messages=[{"role": "user", "content": [{"text": "hello"}]}]
-        )
-        server.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_the_served_bedrock_answers_boto3_and_ends_with_its_bill(end: signal.Signals, tmp_path: Path) -> None:
+    question = {
+        "modelId": "us.anthropic.claude-sonnet-4-6",
+        "messages": [{"role": "user", "content": [{"text": "Hi"}]}],
+    }
+    with serving("--requests", "1", "--log", str(tmp_path / "logs")) as (server, client):
+        answers = [client.converse(**question) for _ in range(2)]
+        server.send_signal(end)
+        assert server.stdout is not None
+        (printed,) = server.stdout.readlines()
         assert server.wait(timeout=120) == 0
-    assert answer["output"]["message"]["role"] == "assistant"
+    assert answers[0]["output"]["message"]["role"] == "assistant"
+    asked, answered = (2 * answers[0]["usage"][name] for name in ("inputTokens", "outputTokens"))
+    # 3.3 and 16.5 USD a million tokens: list price and the tenth that a regional profile costs more
+    usd = (asked * 3.3 + answered * 16.5) / 1e6
+    assert printed == (
+        f"Served 2 calls: {asked} tokens of input, 0 read from the cache, 0 written for 5 minutes and 0 for 1 hour, "
+        f"{answered} of output; at list prices ${usd:.6f}.\n"
+    )
+    assert len([*(tmp_path / "logs").rglob("*.json.gz")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "99999"], "port is 99999; give 0 to 65535, where 0 takes a free one"),
+        (["--port", "-1"], "port is -1; give 0 to 65535, where 0 takes a free one"),
+        (["--requests", "0"], "--requests is 0; give 1 or more"),
+        (["--log", __file__], f"the invocation log cannot be written in {__file__!r} (File exists); name a folder"),
+        (["--log", f"{__file__}/logs"], "(Not a directory); name a folder that can be written in"),
+    ],
+    ids=["port", "negative port", "requests", "a file", "below a file"],
+)
+def test_what_cannot_be_served_is_one_sentence_and_code_2(arguments: list[str], message: str, capsys: Capture) -> None:
+    assert main(["serve", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("cachepoint: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_and_so_is_a_port_in_use(capsys: Capture) -> None:
+    with BedrockEmulator() as emulator:
+        port = emulator.url.rpartition(":")[2]
+        assert main(["serve", "--port", port]) == 2
+    assert capsys.readouterr().err.startswith(f"cachepoint: port {port} on 127.0.0.1 cannot be bound")

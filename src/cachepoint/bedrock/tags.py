@@ -58,7 +58,10 @@ def with_request_metadata(
                 f"request_metadata: the tag {name!r} has the value {value[:80]!r}, which does not fit; Bedrock takes "
                 f"{_ALLOWED}; map it to an id of those, or take {name!r} out of request_metadata"
             )
-    merged = {**pairs, **_pairs(request.get("requestMetadata") or {})}
+    given = _pairs(request.get("requestMetadata") or {})
+    if pairs.keys() <= given.keys():
+        return request
+    merged = {**pairs, **given}
     if len(merged) > MOST_PAIRS:
         raise ConfigurationError(
             f"request_metadata: {len(merged)} pairs with the caller's own, Bedrock takes {MOST_PAIRS}; choose fewer"

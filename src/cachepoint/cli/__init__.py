@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 on an error that is named, 130 when interrupted."""
+    """Run one command; returns the exit code: 0, 1 on a named error, 2 on wrong arguments, 130 when interrupted."""
     options = parser().parse_args(arguments)
     try:
         code: int = options.run(options)

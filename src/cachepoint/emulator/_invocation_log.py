@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from cachepoint.core.provider.rules import parse_model_id
@@ -83,6 +84,12 @@ class InvocationLog:
         self._folder = folder
         self._with_text = with_text
         self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Make the folder and see that files can be made in it; raises OSError where they cannot."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=self._folder):
+            pass
 
     def write(self, entry: LogEntry) -> None:
         """Append one record to the file of its account, Region and time; bodies too long for it stand beside."""
@@ -187,7 +194,8 @@ def _identity(target: Target, account: str) -> str:
 def _set_by_the_caller(target: Target, request: Json) -> Json:
     """What a request carries for the log: pairs of its own on all four operations (D), and the latency (C)."""
     if target.operation.startswith("Converse"):
-        metadata, latency = request.get("requestMetadata"), (request.get("performanceConfig") or {}).get("latency")
+        metadata, performance = request.get("requestMetadata"), request.get("performanceConfig")
+        latency = performance.get("latency") if isinstance(performance, dict) else None
     else:
         metadata, latency = _pairs(target.metadata), target.latency
     return {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -20,6 +20,7 @@ from cachepoint.core.provider.rules import Rules, Section
 from cachepoint.emulator._bill import Bill, ServedCall
 from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._clock import Clock, Latency
+from cachepoint.emulator._http import is_loopback
 from cachepoint.emulator._invocation_log import InvocationLog
 from cachepoint.emulator._reading.request import Operation, Options
 from cachepoint.emulator._service import Service
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cachepoint.emulator._uvicorn_server import PromptServer
 
 _START_SECONDS = 10.0
+_LAST_PORT = 65_535
 # Names no host, so that a request which escaped a local client would go nowhere (RFC 2606).
 LOCAL_ENDPOINT = "http://emulator.invalid"
 
@@ -42,13 +44,15 @@ class BedrockEmulator:
     InvokeModelWithResponseStream (Anthropic Messages) and CountTokens. Needs the extra `emulator`.
 
     - `port`: 0 takes a free one. `host`: loopback only, else EmulatorError.
+    - `hosts`: other names it may be called by, such as that of a tunnel to it; a request that names another host than
+      loopback's is refused, for a web page may have made it.
     - `clock`: seconds since the epoch; what is given runs inside a `Clock`, which `advance` moves.
     - `replies`: makes every reply that `script` did not; see `replies.Question`.
     - `latency`: reported as `latencyMs`, slept only with `Latency(sleep=True)`.
     - `switches`: what public sources leave open about the cache; `options`: the same about the rest.
     - `profiles`: model ids behind application-profile and other opaque ARNs.
     - `rules`: the model table; by default the shipped one with the user's rows.
-    - `log_folder`: writes model invocation logs there, in Bedrock's format.
+    - `log_folder`: writes model invocation logs there, in Bedrock's format; EmulatorError where it cannot.
     - `keep_text`: keep requests in `requests` and texts in the logs; by default no prompt text is kept.
     - `keep_calls`: how many of the last calls stay in `requests` and on the bill's lines; None keeps all, about
       a kilobyte each. The bill's total and usage count every call either way.
@@ -59,6 +63,7 @@ class BedrockEmulator:
         port: int = 0,
         *,
         host: str = "127.0.0.1",
+        hosts: Iterable[str] = (),
         clock: Callable[[], float] | None = None,
         replies: Callable[[Question], Any] | None = None,
         latency: Latency | None = None,
@@ -70,7 +75,8 @@ class BedrockEmulator:
         keep_text: bool = False,
         keep_calls: int | None = None,
     ) -> None:
-        self._address = (_loopback(host), port)
+        self._address = (_loopback(host), _valid_port(port))
+        self._hosts = frozenset(map(str.lower, hosts))
         self.clock = clock if isinstance(clock, Clock) else Clock(time.time if clock is None else clock)
         self._service = Service(
             rules=rules or load_rules(),
@@ -81,7 +87,7 @@ class BedrockEmulator:
             script=Script(replies),
             profiles=dict(profiles or {}),
             keep_text=keep_text,
-            log=InvocationLog(Path(log_folder), with_text=keep_text) if log_folder is not None else None,
+            log=None if log_folder is None else _checked_log(Path(log_folder), with_text=keep_text),
             calls=Calls(keep_calls),
         )
         self._server: PromptServer | None = None
@@ -93,7 +99,7 @@ class BedrockEmulator:
         """Bind the port and serve from a thread of this process."""
         if self._thread is not None:
             raise EmulatorError("the emulator runs already; stop it first or make another")
-        self._server = server = _uvicorn_server(self._service)
+        self._server = server = _uvicorn_server(self._service, self._hosts)
         listening = _listen(self._address)
         self._address = (self._address[0], listening.getsockname()[1])
         self._thread = threading.Thread(
@@ -208,12 +214,12 @@ def serve(
     keep_calls: int | None = 1000,
     **settings: Any,
 ) -> Bill:
-    """Run an emulator until interrupted, then return its bill.
+    """Run an emulator until interrupted or told to end (SIGTERM), then return its bill.
 
     `announce` gets the lines that connect a client of boto3, and a whole environment; `settings` are those of
     BedrockEmulator. The last thousand calls are kept one by one, so that a server that runs for weeks stays small.
     """
-    with BedrockEmulator(port, host=host, keep_calls=keep_calls, **settings) as emulator:
+    with _ended_like_interrupted(), BedrockEmulator(port, host=host, keep_calls=keep_calls, **settings) as emulator:
         announce(
             f'boto3.client("bedrock-runtime", region_name="us-east-1", endpoint_url="{emulator.url}", '
             'aws_access_key_id="EMULATOR", aws_secret_access_key="emulator")'
@@ -225,14 +231,41 @@ def serve(
         return emulator.bill()
 
 
-def _loopback(host: str) -> str:
-    address = "127.0.0.1" if host == "localhost" else host
+@contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """While this runs, SIGTERM interrupts as Ctrl-C does; signals are the main thread's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if ipaddress.ip_address(address).is_loopback:
-            return address
-    except ValueError:
-        pass
-    raise EmulatorError(f"host is {host!r}; the emulator listens on loopback only, use 127.0.0.1 or ::1")
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _loopback(host: str) -> str:
+    if not is_loopback(host):
+        raise EmulatorError(f"host is {host!r}; the emulator listens on loopback only, use 127.0.0.1 or ::1")
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def _valid_port(port: int) -> int:
+    if not 0 <= port <= _LAST_PORT:
+        raise EmulatorError(f"port is {port}; give 0 to {_LAST_PORT}, where 0 takes a free one")
+    return port
+
+
+def _checked_log(folder: Path, *, with_text: bool) -> InvocationLog:
+    log = InvocationLog(folder, with_text=with_text)
+    try:
+        log.check()
+    except OSError as problem:
+        raise EmulatorError(
+            f"the invocation log cannot be written in {str(folder)!r} ({problem.strerror}); name a folder that can be "
+            "written in"
+        ) from None
+    return log
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:
@@ -249,14 +282,14 @@ def _listen(address: tuple[str, int]) -> socket.socket:
     return listening
 
 
-def _uvicorn_server(service: Service) -> PromptServer:
+def _uvicorn_server(service: Service, hosts: Collection[str]) -> PromptServer:
     try:
         from cachepoint.emulator._uvicorn_server import uvicorn_server
     except ModuleNotFoundError as problem:
         if problem.name != "uvicorn":
             raise
         raise MissingDependencyError("the emulator needs uvicorn; run: pip install 'cachepoint[emulator]'") from None
-    return uvicorn_server(service)
+    return uvicorn_server(service, hosts)
 
 
 _SESSION_LOCK = threading.Lock()

@@ -11,10 +11,11 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cachepoint.core.provider.cache_model import CacheModel, Served
+from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Served
 from cachepoint.core.provider.rules import ModelRule, Rules, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._answering.eventstream import exception_frame
@@ -41,7 +42,7 @@ from cachepoint.emulator._reading.converse import render
 from cachepoint.emulator._reading.request import Call, Json, Options, Target, read_target
 from cachepoint.emulator._reading.traits import traits_of
 from cachepoint.emulator.faults import NO_FAULT, Fault, FaultPlan
-from cachepoint.emulator.replies import Script, finish, read_question
+from cachepoint.emulator.replies import Question, Script, finish, read_question
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,26 @@ NESTED_TOO_DEEPLY = "Malformed input request: the body is nested too deeply, ple
 NO_COUNTING = "The provided model doesn't support counting tokens."
 # Dead entries are dropped once in so many calls, so that a server does not keep what nobody will read again.
 _CALLS_A_SWEEP = 1024
+# Beyond these the oldest are dropped at that sweep, as the service may at any time: some 30 MB, and what four
+# checkpoints a call at 7 calls a second write in an hour.
+_MOST_ENTRIES = 100_000
+
+
+def _tier_in(body: Mapping[str, Any]) -> str | None:
+    tier = (body.get("serviceTier") or {}).get("type")
+    if not isinstance(tier, str | None):
+        raise TypeError("the name of a service tier is no text")
+    return tier
+
+
+@contextmanager
+def _of_a_requests_shape() -> Iterator[None]:
+    """What is read here has no meaning where lists, objects and texts do not stand where they are looked for."""
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as problem:
+        logger.debug("a request could not be read", exc_info=problem)
+        raise ServiceError("SerializationException", 400, "The request body has not the shape of a request.") from None
 
 
 @dataclass(slots=True)
@@ -135,23 +156,21 @@ class Service:
             kind = type(problem).__name__
             return self._refuse(target, ServiceError("InternalServerException", 500, f"emulator: {kind}"), kind)
 
+    def refuse(self, error: ServiceError) -> Delivery:
+        """The answer to a request that is refused before it is read."""
+        return self._refuse(None, error, error.code)
+
     def serve(self, target: Target, raw: bytes) -> Delivery:
         """Answer a request; raises ServiceError as the service would."""
         with self.lock:
-            call = self._read(target, raw)
-            if target.operation == "CountTokens":
-                return self._count(call)
-            if target.api == "converse":
-                check_types(target.operation, call.body)
-                check_converse(call)
-                shaped = call
-            else:
-                check_messages(call)
-                shaped = replace(call, body=as_converse(call.body))
-            check_model_limits(shaped)
-            points = list(find_points(shaped.body))
-            self._check_refused(target, points)
-            return self._answer(call, shaped, len(points))
+            with _of_a_requests_shape():
+                call = self._read(target, raw)
+                if target.operation == "CountTokens":
+                    return self._count(call)
+                shaped, points = self._checked(call)
+                prompt, question = render(shaped), read_question(call, shaped.body)
+                check_length(call, prompt.total)
+            return self._answer(call, prompt.for_cache(target.scope), question, points)
 
     def begin(self, served: Served) -> None:
         """Make what a call wrote readable."""
@@ -194,9 +213,17 @@ class Service:
     def _refuse(self, target: Target | None, error: ServiceError, noted_as: str) -> Delivery:
         written = write_error(error)
         self._note_failed(target, noted_as, error.status)
-        if self.log is not None and target is not None:
-            self.log.write(LogEntry(target, written.request_id, self.clock(), error=error.code))
+        if target is not None:
+            self._log(LogEntry(target, written.request_id, self.clock(), error=error.code))
         return Delivery(written, self)
+
+    def _log(self, entry: LogEntry) -> None:
+        """Write to the log, if there is one; a disk that is full is no matter of the caller's."""
+        try:
+            if self.log is not None:
+                self.log.write(entry)
+        except OSError as problem:
+            logger.warning("a call is missing in the invocation log: %s", problem.strerror)
 
     def _note_failed(self, target: Target | None, error: str, status: int) -> None:
         """Keep a request that was not served; status 0 says that not even the error was answered."""
@@ -217,20 +244,37 @@ class Service:
     def _keep(self, call: ServedCall) -> int:
         if self.calls.came % _CALLS_A_SWEEP == 0:
             self.cache.drop_dead(self.clock())
+            self.cache.drop_oldest(_MOST_ENTRIES)
         return self.calls.add(call)
 
     def _read(self, target: Target, raw: bytes) -> Call:
         try:
             body: Any = json.loads(raw or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise ServiceError("SerializationException", 400, "The request body is not a JSON object.")
+        if target.service_tier is None:
+            target = replace(target, service_tier=_tier_in(body))
         known_as = self._known_as(target.model_id)
         rule = self._rule(known_as)
         if not self.options.serve_ended:
             check_lifecycle(rule, self.clock())
         return Call(target, body, rule, traits_of(known_as, rule), self.options)
+
+    def _checked(self, call: Call) -> tuple[Call, int]:
+        """The call in Converse's terms, and how many checkpoints it has; raises ServiceError for what is refused."""
+        if call.target.api == "converse":
+            check_types(call.target.operation, call.body)
+            check_converse(call)
+            shaped = call
+        else:
+            check_messages(call)
+            shaped = replace(call, body=as_converse(call.body))
+        check_model_limits(shaped)
+        points = list(find_points(shaped.body))
+        self._check_refused(call.target, points)
+        return shaped, len(points)
 
     def _known_as(self, model_id: str) -> str:
         return self.profiles.get(model_id, model_id)
@@ -259,11 +303,8 @@ class Service:
         written = write_count(render(replace(call, body=body)).total)
         return Delivery(written, self, number=self._note(call, None, 0))
 
-    def _answer(self, call: Call, shaped: Call, points: int) -> Delivery:
-        prompt = render(shaped)
-        check_length(call, prompt.total)
-        served = self.cache.serve(prompt.for_cache(call.target.scope), call.rule, self.clock())
-        question = read_question(call, shaped.body)
+    def _answer(self, call: Call, prompt: CacheRequest, question: Question, points: int) -> Delivery:
+        served = self.cache.serve(prompt, call.rule, self.clock())
         try:
             answer = finish(self.script.next(question), question, call)
         except Exception:
@@ -276,7 +317,7 @@ class Service:
         if self.log is not None:
             logged = logged_answer(call, answer, usage, metrics, written.request_id, has_points=points > 0)
             bodies = ServedBodies(call.body, logged, usage, caches=call.rule.explicit)
-            self.log.write(LogEntry(call.target, written.request_id, self.clock(), bodies))
+            self._log(LogEntry(call.target, written.request_id, self.clock(), bodies))
         delivery = Delivery(written, self, number=self._note(call, usage, points), served=served)
         if self.latency.sleep:
             streams = call.target.streams
@@ -298,7 +339,7 @@ class Service:
                 delivered=False,
                 points=points,
                 priced_as=self.profiles.get(target.model_id, ""),
-                service_tier=target.service_tier or (call.body.get("serviceTier") or {}).get("type"),
+                service_tier=target.service_tier,
                 body=call.body if self.keep_text else None,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio import BaseTransport
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,8 @@ from cachepoint.emulator._http import Application, Connections
 from cachepoint.emulator._service import Service
 
 _KEEP_ALIVE_SECONDS = 3600
+_MOST_CONNECTIONS = 4096
+"""Whoever comes when so many are open is answered 503, which botocore tries again."""
 _TICK_SECONDS = 1.0
 """How often the date header is renewed, which counts seconds."""
 _GRACE_SECONDS = 1.0
@@ -66,11 +69,20 @@ class PromptServer(uvicorn.Server):
                     await asyncio.sleep(0.001)
 
 
-def uvicorn_server(service: Service) -> PromptServer:
-    """A server of one emulator's service, not yet started."""
+def _most_connections() -> int:
+    """Half of the files this process may have open: the rest is for files, and for the clients if they are here too."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return _MOST_CONNECTIONS
+    return min(max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, 1), _MOST_CONNECTIONS)
+
+
+def uvicorn_server(service: Service, hosts: Collection[str]) -> PromptServer:
+    """A server of one emulator's service, not yet started; `hosts` are names it has besides those of loopback."""
     connections = Connections()
     config = uvicorn.Config(
-        Application(service, connections),
+        Application(service, connections, hosts),
         http=_observed_protocol(connections),
         ws="none",
         lifespan="off",
@@ -78,6 +90,7 @@ def uvicorn_server(service: Service) -> PromptServer:
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        limit_concurrency=_most_connections(),
     )
     return PromptServer(config)
 
@@ -90,6 +103,10 @@ def _observed_protocol(connections: Connections) -> type[Any]:
         def connection_made(self, transport: BaseTransport) -> None:
             connections.opened(transport)
             super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            connections.heard(self.transport)
+            super().data_received(data)
 
         def connection_lost(self, exc: Exception | None) -> None:
             connections.closed(self.transport, exc)

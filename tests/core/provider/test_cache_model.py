@@ -280,6 +280,19 @@ def test_the_dead_may_be_dropped_all_at_once() -> None:
     assert service.model.evict() == 1
 
 
+def test_beyond_a_number_those_used_longest_ago_are_dropped() -> None:
+    service = Service()
+    for name in ("a", "b", "c"):
+        service.uses(name, "x", points=((2, "5m"),))
+        service.now += 10
+    service.uses("a", "x", points=((2, "5m"),))  # read once more, after c was written
+    assert service.model.drop_oldest(3) == 0
+    assert service.model.drop_oldest(2) == 1
+    assert service.uses("a", "x", points=((2, "5m"),)).cache_read == 1000
+    assert service.uses("c", "x", points=((2, "5m"),)).cache_read == 1000
+    assert service.uses("b", "x", points=((2, "5m"),)).cache_read == 0
+
+
 # -- requests that overlap ------------------------------------------------------------------------
 
 

@@ -1,13 +1,15 @@
 """The Anthropic Messages dialect: `cache_control` on tools, system blocks and message content.
 
-Pure functions over the JSON body of InvokeModel; none changes its input, and untouched parts are shared
-between the body given and the one returned. A checkpoint is an attribute of the block that it follows, so a
-`system` or `content` written as a string becomes a list of blocks where it gets one.
+Pure functions over the JSON body of InvokeModel; none changes its input. A checkpoint is an attribute of the block that
+it follows, so a `system` or `content` written as a string becomes a list of blocks where it gets one. What a plan does
+not change goes out byte for byte: it is applied to the text of a body.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cachepoint.bedrock.wire.dialect import (
@@ -19,9 +21,10 @@ from cachepoint.bedrock.wire.dialect import (
     whole_settings,
 )
 from cachepoint.bedrock.wire.edits import ListEdits, edits_of, rewritten
+from cachepoint.bedrock.wire.json_text import JsonText, Path, Raw
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.builder import PromptBuilder, wire_bytes
-from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Prompt, Where
+from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, ListKey, Mark, Media, Prompt, Where
 from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.rules import TTL, ModelRule
@@ -43,6 +46,25 @@ _KINDS: Mapping[str, Kind] = {
 _WITH_MEDIA = frozenset({"image", "document", "tool_result"})
 
 
+def has_its_shape(body: Mapping[str, Any]) -> bool:
+    """Whether lists, blocks and their types are where the format has them; another body is the service's to refuse."""
+    system, choice, messages = body.get("system"), body.get("tool_choice"), body.get("messages")
+    return (
+        _are_blocks(body.get("tools"))
+        and (isinstance(system, str) or _are_blocks(system))
+        and (choice is None or isinstance(choice, dict))
+        and isinstance(messages, list)
+        and all(type(message) is dict and isinstance(message.get("role", ""), str) for message in messages)
+        and all(isinstance(said := each.get("content"), str) or _are_blocks(said) for each in messages)
+    )
+
+
+def _are_blocks(items: Any) -> bool:
+    if not isinstance(items, list):
+        return items is None
+    return all(type(block) is dict and isinstance(block.get("type", ""), str) for block in items)
+
+
 def read(
     body: Mapping[str, Any],
     key: bytes,
@@ -51,7 +73,7 @@ def read(
     *,
     guarded: bool = False,
 ) -> Prompt:
-    """The body in wire order; `hints` say what is known of blocks.
+    """A body that has its shape in wire order; `hints` say what is known of blocks.
 
     `guarded`: a guardrail looks for its tags in the text, which must not be cut in two then.
     """
@@ -78,13 +100,23 @@ def read(
             done = 0
         _read_content(builder, Where("messages", number, 0), message.get("content"), done, splittable=role == "user")
     _read_mark(builder, AUTOMATIC, body)
-    return builder.build()
+    prompt = builder.build()
+    return prompt if "1h" in rule.ttls else _without_short_ttls(prompt)
 
 
-def apply(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """The body with the plan's checkpoints and splits in place of the user's own checkpoints."""
-    result = rewritten(body, edits_of(plan), _applied)
-    return _bare(result) if _automatic(plan) else result
+def apply(body: Raw, plan: Plan) -> Raw:
+    """The body, in the text that `read` saw, with the plan's checkpoints and splits in place of the user's checkpoints.
+
+    Text comes back as text and bytes as bytes; the very body given where the plan leaves all as it is.
+    """
+    edits = {key: here for key, here in edits_of(plan).items() if key != AUTOMATIC.list_key}
+    document = JsonText(body, _paths(edits))
+    for key, here in edits.items():
+        for item in here.items:
+            _edit(document, key, item, here)
+    if _automatic(plan):
+        document.set((), CACHE_CONTROL, None)
+    return document.edited()
 
 
 def undo(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -137,6 +169,13 @@ def _is_marked(block: Any) -> bool:
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> None:
     if _is_marked(block):
         builder.mark(where, marked_ttl(where, block[CACHE_CONTROL]), block[CACHE_CONTROL])
+
+
+def _without_short_ttls(prompt: Prompt) -> Prompt:
+    """A prompt for a model that refuses the field `ttl` altogether: its only one counts as not said."""
+    if not any(mark.ttl == "5m" for mark in prompt.marks):
+        return prompt
+    return replace(prompt, marks=tuple(replace(mark, ttl=None) if mark.ttl == "5m" else mark for mark in prompt.marks))
 
 
 def _read_tool(builder: PromptBuilder, where: Where, tool: Any) -> None:
@@ -224,13 +263,83 @@ def _automatic(plan: Plan) -> list[Mark]:
     return [mark for mark in plan.marks if mark.where == AUTOMATIC]
 
 
-def _applied(items: Any, edits: ListEdits) -> list[Any]:
-    blocks = [{"type": "text", "text": items}] if isinstance(items, str) else items
-    return [
-        piece if ttl is None else {**piece, CACHE_CONTROL: _cache_control(ttl)}
-        for number, block in enumerate(blocks)
-        for piece, ttl in edits.pieces(number, _bare(block) if number in edits.marks else block)
-    ]
+def _paths(edits: Mapping[ListKey, ListEdits]) -> list[Path]:
+    """What has to be found in a body's text: each block that is edited, and the marks inside it."""
+    found: list[Path] = []
+    for key, here in edits.items():
+        for item in here.items:
+            block = (*_path(key), item)
+            found += [(*block, CACHE_CONTROL)]
+            found += [(*block, *_inside(mark), CACHE_CONTROL) for mark in here.marks.get(item, ())]
+    return found
+
+
+def _path(key: ListKey) -> Path:
+    section, message = key
+    return (section,) if message is None else (section, message, "content")
+
+
+def _inside(mark: Mark) -> Path:
+    return () if mark.where.nested is None else ("content", mark.where.nested)
+
+
+def _edit(document: JsonText, key: ListKey, item: int, edits: ListEdits) -> None:
+    """Put a block's checkpoints and splits into the text, and take the user's own out."""
+    cuts, ttls = sorted(edits.cuts.get(item, ())), edits.ttls.get(item, {})
+    if edits.plain:
+        literal = document.values[_path(key)]
+        document.insert(literal.start, '[{"type":"text","text":')
+        _split(document, literal.start, cuts, ttls, "", '"type":"text",')
+        document.insert(literal.end, f"{_written(ttls.get(None))}}}]")
+        return
+    block = (*_path(key), item)
+    moved = False
+    if cuts:
+        members = document.values[block].members
+        kind, text, control = (members[name][0] if name in members else -1 for name in ("type", "text", CACHE_CONTROL))
+        before, after = ('"type":"text",', "") if kind < text else ("", ',"type":"text"')
+        _split(document, members["text"][1].start, cuts, ttls, after, before)
+        moved = 0 <= control < text  # it would stand in the first piece
+    own = None
+    for mark in edits.marks.get(item, ()):
+        if mark.where.nested is None and not moved:
+            own = mark
+        else:
+            document.set((*block, *_inside(mark)), CACHE_CONTROL, None)
+    _mark(document, block, own, ttls.get(None), moved=moved)
+
+
+def _split(
+    document: JsonText, start: int, cuts: Sequence[int], ttls: Mapping[int | None, TTL], after: str, before: str
+) -> None:
+    """End the block after each piece of the string at `start` but the last and begin another for the next.
+
+    `after` and `before` are the members that stand after and before its text.
+    """
+    for cut, at in zip(cuts, document.characters(start, cuts), strict=True):
+        document.insert(at, f'"{after}{_written(ttls.get(cut))}}},{{{before}"text":"')
+
+
+def _mark(document: JsonText, block: Path, own: Mark | None, ttl: TTL | None, *, moved: bool) -> None:
+    """Give the block a checkpoint, None for none, where its `own` mark stands if it has one."""
+    if own is None:
+        if ttl is not None and moved:
+            document.insert(max(value.end for _, value in document.values[block].members.values()), _written(ttl))
+        elif ttl is not None:
+            document.set(block, CACHE_CONTROL, _text(_cache_control(ttl)))
+    elif ttl is None:
+        document.set(block, CACHE_CONTROL, None)
+    elif own.raw.get("ttl") != own.ttl or (own.ttl or "5m") != ttl:
+        document.set((*block, CACHE_CONTROL), "ttl", _text(ttl) if ttl == "1h" else None)
+
+
+def _written(ttl: TTL | None) -> str:
+    """A checkpoint as the last member of an object that has others; nothing for None."""
+    return "" if ttl is None else f",{_text(CACHE_CONTROL)}:{_text(_cache_control(ttl))}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _undone(items: Sequence[Any], edits: ListEdits) -> Any:

@@ -25,6 +25,11 @@ class ListEdits:
     cuts: dict[int, list[int]] = field(default_factory=dict)
     plain: bool = False
 
+    @property
+    def items(self) -> list[int]:
+        """The items that have edits, in order."""
+        return sorted(self.marks.keys() | self.ttls.keys() | self.cuts.keys())
+
     def pieces(self, item: int, block: Any) -> Iterator[tuple[Any, TTL | None]]:
         """The blocks that a block is sent as, each with the TTL of the checkpoint after it, if any."""
         cuts, ttls = sorted(self.cuts.get(item, ())), self.ttls.get(item, {})

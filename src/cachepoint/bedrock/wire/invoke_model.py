@@ -2,7 +2,8 @@
 
 Bodies of Anthropic Messages are planned by the dialect `messages`. All others, Nova's and Llama's among
 them, are passed on as they are; their calls are recorded with the usage that headers or stream metrics
-report. A body goes out byte for byte as it came where the plan leaves it as it was.
+report. What a plan does not change of a body goes out byte for byte as it came, and so does the whole of one that has a
+key twice in an object, has not the shape that its format wants, or is read from a file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Self
 
 from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
+from cachepoint.bedrock.wire.json_text import parsed
 from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
@@ -55,11 +57,9 @@ def sendable(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Wa
 
 def apply(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """The request with a planned body, or as it was where nothing changes."""
-    body = None if plan.changes_nothing else _body(request)
-    planned = None if body is None else messages.apply(body, plan)
-    if planned == body:
+    if plan.changes_nothing:
         return dict(request)
-    return {**request, "body": json.dumps(planned, separators=(",", ":")).encode()}
+    return {**request, "body": messages.apply(request["body"], plan)}
 
 
 def count_input(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,17 +82,13 @@ def has_messages(request: Mapping[str, Any]) -> bool:
 
 
 def _body(request: Mapping[str, Any]) -> dict[str, Any] | None:
-    body = _json(request["body"]) if has_messages(request) else {}
-    return body if _VERSION in body and isinstance(body.get("messages"), list) else None
-
-
-def _json(raw: str | bytes | bytearray) -> dict[str, Any]:
-    """A JSON object; an empty one for anything else, which is then left to those who can read it."""
+    if not has_messages(request):
+        return None
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        body = parsed(request["body"])
+    except ValueError:
+        return None
+    return body if _VERSION in body and messages.has_its_shape(body) else None
 
 
 # -- answers --------------------------------------------------------------------------------------
@@ -106,6 +102,15 @@ def reported(response: Mapping[str, Any], raw: bytes = b"") -> dict[str, Any]:
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     counted = {name: int(headers[header]) for name, header in _HEADERS.items() if headers.get(header, "").isdigit()}
     return counted | _reported(_json(raw).get("usage"))
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else, which is then left to those who can read it."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def reporter(answered: Answered, heard: Heard) -> Reporter:

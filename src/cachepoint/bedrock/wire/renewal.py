@@ -5,12 +5,12 @@ Pure functions over requests as they were sent, checkpoints and all; none change
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from cachepoint.bedrock.wire.anthropic_messages import CACHE_CONTROL
 from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.bedrock.wire.json_text import JsonText, Path, Raw, parsed
 
 Json = dict[str, Any]
 Message = Mapping[str, Any]
@@ -43,37 +43,57 @@ def _of_converse(sent: Mapping[str, Any]) -> Renewal | None:
     fields = sent.get("additionalModelRequestFields") or {}
     if "guardrailConfig" in sent or "promptVariables" in sent or _thinks(fields):
         return None
-    cut = _cut(sent["messages"], is_cache_point, {"text": "."})
+    messages, question = list(sent["messages"]), {"role": "user", "content": [{"text": "."}]}
+    cut = _cut(messages, is_cache_point)
     before = [*(sent.get("system") or ()), *((sent.get("toolConfig") or {}).get("tools") or ())]
-    if cut is None and not any(map(is_cache_point, before)):
-        return None
-    messages, whole = cut or ([{"role": "user", "content": [{"text": "."}]}], False)
+    if cut is None:
+        if not any(map(is_cache_point, before)):
+            return None
+        messages = [question]
+    elif cut != WHOLE:
+        last = messages[cut.message]
+        kept = {**last, "content": _blocks(last["content"])[: cut.block + 1]}
+        messages = [*messages[: cut.message], kept, *([question] if cut.unanswered else ())]
     limited = {**(sent.get("inferenceConfig") or {}), "maxTokens": 1}  # Converse takes no fewer (R3.21)
-    return Renewal("converse", {**sent, "messages": messages, "inferenceConfig": limited}, whole)
+    return Renewal("converse", {**sent, "messages": messages, "inferenceConfig": limited}, cut == WHOLE)
 
 
 def _of_messages(sent: Mapping[str, Any]) -> Renewal | None:
-    body: Json = json.loads(sent["body"])
+    body = parsed(sent["body"])
     if "guardrailIdentifier" in sent or _thinks(body):
         return None
     marked = [*_blocks(body.get("system")), *_blocks(body.get("tools"))]
-    cut = _cut(body["messages"], lambda block: bool(block.get(CACHE_CONTROL)), {"type": "text", "text": "."})
-    if CACHE_CONTROL in body:
-        cut = (body["messages"], True)
+    cut = WHOLE if CACHE_CONTROL in body else _cut(body["messages"], lambda block: bool(block.get(CACHE_CONTROL)))
     if cut is None and not any(block.get(CACHE_CONTROL) for block in marked):
         return None
-    messages, whole = cut or ([{"role": "user", "content": "."}], False)
 
     def limited(tokens: int) -> Json:
-        shorter = {**body, "messages": messages, "max_tokens": tokens}
-        return {**sent, "body": json.dumps(shorter, separators=(",", ":")).encode()}
+        return {**sent, "body": _shortened(JsonText(sent["body"], [_path(cut)]), cut, tokens)}
 
     # Refused with an output schema and with a forced tool (R3.21).
     output = body.get("output_config") or {}
     wordy = (
         "output_format" in body or "format" in output or (body.get("tool_choice") or {}).get("type") in ("any", "tool")
     )
-    return Renewal("invoke_model", limited(1), whole, None if wordy else limited(0))
+    return Renewal("invoke_model", limited(1), cut == WHOLE, None if wordy else limited(0))
+
+
+def _path(cut: _Cut | None) -> Path:
+    return ("messages",) if cut is None or cut == WHOLE else ("messages", cut.message, "content", cut.block)
+
+
+def _shortened(document: JsonText, cut: _Cut | None, tokens: int) -> Raw:
+    """A body cut where it may be, for an answer of so many tokens; what is left of it keeps its bytes."""
+    messages, question = document.values["messages",], '{"role":"user","content":"."}'
+    if cut is None:
+        document.replace(messages.start, messages.end, f"[{question}]")
+    elif cut != WHOLE:
+        *above, block = (document.values[_path(cut)[:depth]] for depth in (2, 3, 4))
+        message, content = above
+        document.replace(block.end, content.end - 1, "")
+        document.replace(message.end, messages.end - 1, f",{question}" if cut.unanswered else "")
+    document.set((), "max_tokens", str(tokens))
+    return document.edited()
 
 
 def _thinks(fields: Mapping[str, Any]) -> bool:
@@ -85,11 +105,23 @@ def _blocks(content: Any) -> list[Message]:
     return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list | tuple) else []
 
 
-def _cut(messages: Sequence[Message], ends: Any, filler: Json) -> tuple[list[Any], bool] | None:
-    """The messages up to the last checkpoint, and whether those are all; None where no checkpoint is in them.
+class _Cut(NamedTuple):
+    """The message and the block of it that a shorter request ends with, and whether a question is wanted after it."""
 
-    `ends` tells a block at which a checkpoint stands; `filler` is a question to put behind an answer. Calls and results
-    stay together, and so do images with what was before them, for that there are any is part of the prefix (R3.10).
+    message: int
+    block: int
+    unanswered: bool
+
+
+WHOLE = _Cut(-1, -1, unanswered=False)
+"""No request that is shorter is sure to read the same."""
+
+
+def _cut(messages: Sequence[Message], ends: Callable[[Message], bool]) -> _Cut | None:
+    """Where the messages may be cut, after the last checkpoint; None where no checkpoint is in them.
+
+    `ends` tells a block at which a checkpoint stands. Calls and results stay together, and so do images with what was
+    before them, for that there are any is part of the prefix (R3.10).
     """
     for number in range(len(messages) - 1, -1, -1):
         message, blocks = messages[number], _blocks(messages[number].get("content"))
@@ -103,9 +135,8 @@ def _cut(messages: Sequence[Message], ends: Any, filler: Json) -> tuple[list[Any
         wordless = any("document" in block for block in kept) and not any("text" in block for block in kept)
         shown = any(_shows_an_image(block) for block in (*rest, *later))
         if torn or called or wordless or shown or message["role"] == "system":
-            return list(messages), True
-        question = [] if message["role"] == "user" else [{"role": "user", "content": [filler]}]
-        return [*messages[:number], {**message, "content": kept}, *question], False
+            return WHOLE
+        return _Cut(number, last, unanswered=message["role"] != "user")
     return None
 
 

@@ -169,6 +169,16 @@ class CacheModel:
             del self._entries[key]
         return len(doomed)
 
+    def drop_oldest(self, keep: int) -> int:
+        """Drop the entries that were used longest ago, beyond so many; says how many."""
+        beyond = len(self._entries) - keep
+        if beyond <= 0:
+            return 0
+        doomed = sorted(self._entries, key=lambda key: self._entries[key].used_at)[:beyond]
+        for key in doomed:
+            del self._entries[key]
+        return beyond
+
     def live(self, now: float) -> int:
         """How many entries are alive."""
         return sum(entry.lives(now) for entry in self._entries.values())

@@ -26,6 +26,8 @@ _OPERATIONS: Mapping[str, Operation] = {
 _PATH = re.compile(r"^/model/(?P<model>[^/]+)/(?P<operation>[a-z-]+)$")
 _TARGET_HEADERS = ("service-tier", "performanceconfig-latency", "request-metadata")
 _STORED_PROMPT = re.compile(r"^arn:aws[\w-]*:bedrock:[\w-]*:\d*:prompt/")
+# The Regions of every partition, such as us-east-1, us-gov-west-1 and eusc-de-east-1; the log names folders by them.
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]{2,10}){1,3}-\d{1,2}")
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d+/(?P<region>[^/,\s]+)/")
 
 
@@ -59,7 +61,7 @@ class Target:
     """Where a request goes, before its body is read.
 
     `account` is the access key id, which is no secret. `service_tier`, `latency` and `metadata` (JSON) are what
-    InvokeModel names in headers.
+    InvokeModel names in headers; the tier of a Converse request stands in its body.
     """
 
     operation: Operation
@@ -120,6 +122,8 @@ def _caller(authorization: str | None, default_region: str) -> tuple[str, str]:
         raise ServiceError("MissingAuthenticationTokenException", 403, "Missing Authentication Token")
     signed = _CREDENTIAL.search(authorization)
     if signed:
+        if not _REGION.fullmatch(signed["region"]):
+            raise ServiceError("InvalidSignatureException", 403, "Credential should be scoped to a valid region.")
         return signed["key"], signed["region"]
     # A Bedrock API key is a secret: only its digest names the account.
     return blake2b(authorization.encode(), digest_size=6).hexdigest(), default_region
