@@ -17,17 +17,19 @@ from typing import Any, Protocol, TypeVar
 from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.keep_alive import current_keeping
+from cachepoint.bedrock.listeners import take_listeners
 from cachepoint.bedrock.opaque_models import base_model, learned
+from cachepoint.bedrock.pricing import price_of
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
-from cachepoint.bedrock.wire.dialect import Dialect, Reporter
+from cachepoint.bedrock.wire.dialect import Dialect, Reporter, mapping
 from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.catalogue.table import rates_of
 from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
 from cachepoint.core.provider.prices import Cost
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.provider.usage import Usage, count
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
@@ -98,6 +100,8 @@ class Call:
         self._clock_started = time.monotonic()
         self._flight: Flight | None = None
         self._denied: Waste | None = None
+        self._retries = 0
+        self._listeners = take_listeners()
         # A stream may be read and closed by two threads, and closed again when it is collected.
         self._lock = threading.RLock()
 
@@ -220,19 +224,25 @@ class Call:
                 if not self.exchange.over:
                     name = type(error).__name__
                     if isinstance(error, Exception):
-                        end = partial(self.exchange.failed, lost=name in LOST)
+                        retries = retries_of(getattr(error, "response", None))
+                        end = partial(self.exchange.failed, lost=name in LOST, retries=retries)
                         self._take(partial(end, name, self._seconds))
                     else:
                         self._take(partial(self.exchange.cancelled, name, self._seconds))
         finally:
             self._land()
 
+    def received(self, response: _R) -> _R:
+        """The response as it came, which says how often botocore tried."""
+        self._retries = retries_of(response)
+        return response
+
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
         try:
             with self._lock:
                 if self.exchange.state == "sent":
-                    self._take(self.exchange.began)
+                    self._take(partial(self.exchange.began, self._retries))
         finally:
             self._land()
 
@@ -258,7 +268,7 @@ class Call:
         """The response did not come to its end."""
         with self._lock:
             if not self.exchange.over:
-                self._take(partial(self.exchange.ended, how, error, self._seconds))
+                self._take(partial(self.exchange.ended, how, error, self._seconds, self._price))
 
     def broke(self, error: BaseException) -> None:
         """Reading the response raised this."""
@@ -270,7 +280,8 @@ class Call:
 
     def reporter(self) -> Reporter:
         """What the events of this call's stream pass through."""
-        return self._dialect.reporter(self.answered, self.heard)
+        passed = self._dialect.reporter(self.answered, self.heard)
+        return lambda event: self._safely("reading an event", partial(passed, event)) or event
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -297,7 +308,7 @@ class Call:
         target, at = self._target, self.exchange.started
         # The control plane may have answered while the call was under way.
         model = target.base_model or learned(target.model) or target.model
-        return self._settings.prices.price(model, usage, at=at, service_tier=tier, region=target.region)
+        return price_of(self._settings.prices, model, usage, at=at, service_tier=tier, region=target.region)
 
     def _take(self, step: Callable[[], Effects]) -> bool:
         """Take a step of the call and do what it leaves to do; whether the store learned all of it."""
@@ -320,6 +331,8 @@ class Call:
                 learned = False
         if self.exchange.over and self.exchange.record is not None:
             deliver(self._settings.ledger, self.exchange.record)
+            for listener in self._listeners:
+                listener.tell(self.exchange.record)
         return learned
 
     def _safely(self, name: str, part: Callable[[], _R]) -> _R | None:
@@ -328,6 +341,11 @@ class Call:
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
             swallow(problem, name)
             return None
+
+
+def retries_of(response: object) -> int:
+    """How many attempts botocore made before the last, by an answer or by the `response` of an error; 0 where unsaid."""
+    return count(mapping(mapping(response).get("ResponseMetadata")).get("RetryAttempts")) or 0
 
 
 def _region_of(client: Any) -> str | None:

@@ -23,6 +23,7 @@ from math import inf
 from typing import Any
 
 from cachepoint.bedrock.blocks import in_block
+from cachepoint.bedrock.pricing import price_of
 from cachepoint.bedrock.settings import Settings
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.wire import invoke_model
@@ -446,4 +447,4 @@ def _amounts(kept: _Kept, found: Renewal, now: float) -> tuple[Decimal, Decimal]
 def _priced(kept: _Kept, usage: Usage, now: float) -> Cost | None:
     target, tier = kept.exchange.target, kept.dialect.service_tier(kept.exchange.original)
     model = target.base_model or target.model
-    return kept.settings.prices.price(model, usage, at=now, service_tier=tier, region=target.region)
+    return price_of(kept.settings.prices, model, usage, at=now, service_tier=tier, region=target.region)

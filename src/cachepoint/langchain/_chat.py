@@ -38,6 +38,7 @@ from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
+from cachepoint.langchain._cost.reported import told_of
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain._request.call_client import CallClient
@@ -473,6 +474,8 @@ def _preceded(first: ChatGenerationChunk | None, rest: Iterator[ChatGenerationCh
 
 
 def _unset_missing_usage(message: BaseMessage) -> None:
-    # The parent makes zeros of a usage that never came; a real one counts at least the prompt.
+    # The parent makes zeros of a usage that never came; told are zeros of a question that a guardrail blocked.
     if isinstance(message, AIMessage) and message.usage_metadata and not message.usage_metadata["total_tokens"]:
-        message.usage_metadata = None
+        told = told_of(message.response_metadata)
+        if told is None or told.usage is None:
+            message.usage_metadata = None
