@@ -344,7 +344,7 @@ class Call:
 
 
 def retries_of(response: object) -> int:
-    """How many attempts botocore made before the last, by an answer or by the `response` of an error; 0 where unsaid."""
+    """How many attempts botocore made before the last, by an answer or an error's `response`; 0 if unsaid."""
     return count(mapping(mapping(response).get("ResponseMetadata")).get("RetryAttempts")) or 0
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
 from cachepoint.bedrock.swallowed import forgive, swallow
 from cachepoint.catalogue.price_book import PriceBook
+from cachepoint.core.accounts.budget import estimate
 from cachepoint.core.provider.prices import Cost, Prices, wrong_with
 from cachepoint.core.provider.usage import Usage
 
@@ -21,6 +26,15 @@ def price_of(
         _doubt(prices, TypeError(wrong), f"gave {wrong}")
         return None
     return cost
+
+
+def estimate_of(price: Callable[[Usage], Cost | None], request: Any, options: Mapping[str, Any]) -> Decimal:
+    """What a budget keeps for a call, in USD; see `budget.estimate`. Never raises: the budget stops calls, not this."""
+    try:
+        return estimate(price, request, options)
+    except Exception as fault:  # noqa: BLE001 - a request may hold anything, and may be one that the service refuses
+        swallow(fault, "estimating a call")
+        return Decimal(0)
 
 
 def _doubt(prices: Prices, error: Exception, what: str) -> None:

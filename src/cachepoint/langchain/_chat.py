@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -38,6 +39,7 @@ from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
+from cachepoint.langchain._cost.callback import PromptCacheCallbackHandler
 from cachepoint.langchain._cost.reported import told_of
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
@@ -155,7 +157,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         def generate() -> ChatResult:
             return super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run, **kwargs)
 
-        result = await in_thread(generate)
+        with _telling_of_a_cancel(run_manager):
+            result = await in_thread(generate)
         for generation in result.generations:
             _unset_missing_usage(generation.message)
         return result
@@ -460,6 +463,18 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         if named := _named_model(kwargs):
             kwargs["model"] = named
         return super()._get_ls_params(stop=stop, **kwargs)
+
+
+@contextmanager
+def _telling_of_a_cancel(run: AsyncCallbackManagerForLLMRun | None) -> Iterator[None]:
+    """Tell our handlers of a call that is cancelled: LangChain, whose own await is cancelled too, tells none."""
+    try:
+        yield
+    except CancelledError as error:
+        for handler in run.handlers if run else ():
+            if isinstance(handler, PromptCacheCallbackHandler):
+                handler.cancelled(error, run.run_id)  # type: ignore[union-attr]  # there are handlers of a run only
+        raise
 
 
 def _named_model(kwargs: Mapping[str, Any]) -> str | None:

@@ -112,9 +112,9 @@ def usage(reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usa
 
 
 def whole_numbers(reported: Any) -> dict[str, Any]:
-    """A `usage` that frameworks can add up: as it came, or where that is odd as it was read; empty if it tells nothing."""
+    """A `usage` that frameworks can add up: as it came, or where it is odd as it was read; empty if nothing is told."""
     if isinstance(reported, Mapping) and not oddities(reported):
-        return dict(reported)
+        return {name: value for name, value in reported.items() if value is not None}
     read = usage(reported)
     if read is None:
         return {}
@@ -149,7 +149,7 @@ def reporter(answered: Answered, heard: Heard) -> Reporter:  # noqa: ARG001 - Co
     def passed(event: dict[str, Any]) -> dict[str, Any]:
         """The event, with the call's report where it carries the usage."""
         metadata = event.get("metadata")
-        if not isinstance(metadata, Mapping) or "usage" not in metadata:
+        if not isinstance(metadata, dict) or "usage" not in metadata:
             return event
         return {**event, "metadata": told(metadata, answered(metadata["usage"]))}
 

@@ -23,11 +23,12 @@ from cachepoint.errors import BudgetExceeded, ConfigurationError
 UNDER_WAY_KEPT = 10_000
 """Of more calls under way than this, the oldest count as spent: a call that never tells its end is one of them."""
 USUAL_OUTPUT = 4_096
-"""Tokens of an answer whose request sets no limit. Most are shorter; the models' own limits, up to 128,000 tokens, would
-let a budget of a few USD through only one call at a time."""
+"""Tokens of an answer whose request sets no limit. Most are shorter; with the models' own limits, up to 128,000 tokens,
+a budget of a few USD would let only one call at a time through."""
 _LIMITS = ("max_tokens", "maxTokens", "max_tokens_to_sample", "max_completion_tokens", "max_output_tokens")
 _DENSEST = min(profile.dense for profile in PROFILES.values())
 _LEAST_MEDIA = 1_000
+"""A string of ASCII without a space in so many characters is no text but base64."""
 _SPACE = re.compile(r"\s")
 _PER_OBJECT = max(profile.per_message for profile in PROFILES.values())
 _DEEPEST = 20
@@ -83,19 +84,30 @@ class Spending:
     def check(self) -> None:
         """Raise BudgetExceeded if nothing is left for another call."""
         if self.limited:
-            with self._lock:
-                spent = exactly(self._recorded(), self._untold)
-                self.budget.check(spent, exactly(*self._under_way.values()))
+            self._check(*self._taken())
 
     def reserve(self, call: Hashable, usd: Decimal) -> None:
         """Keep what a call may cost until it is settled; raises BudgetExceeded if nothing is left for it."""
         if not self.limited:
             return
         with self._lock:
-            self.check()
+            untold, under_way = self._taken()
             self._under_way[call] = usd
             while len(self._under_way) > UNDER_WAY_KEPT:
                 self._untold = exactly(self._untold, self._under_way.pop(next(iter(self._under_way))))
+        try:
+            self._check(untold, under_way)
+        except BudgetExceeded:
+            self.settle(call)
+            raise
+
+    def _taken(self) -> tuple[Decimal, Decimal]:
+        with self._lock:
+            return self._untold, exactly(*self._under_way.values())
+
+    def _check(self, untold: Decimal, under_way: Decimal) -> None:
+        # After those were looked up, and without the lock: what is no longer under way has been recorded by now.
+        self.budget.check(exactly(self._recorded(), untold), under_way)
 
     def settle(self, call: Hashable, record: CallRecord | None = None) -> None:
         """A call has ended, and its record has been counted; None where it was no call at all.

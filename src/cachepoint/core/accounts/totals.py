@@ -89,7 +89,7 @@ def table(totals: Totals, by_model: Mapping[str, Totals]) -> str:
         "without a usage": totals.unreported,
         "without a known price": totals.unpriced,
         "cut, left or lost, which may have been billed more than is counted": totals.at_least,
-        "repeated attempts, of which those that timed out or lost their connection may have been billed": totals.retries,
+        "earlier attempts, of which those that timed out or lost their connection may have been billed": totals.retries,
     }
     lines += [f"{count} {what}" for what, count in notes.items() if count]
     if totals.misses:

@@ -79,14 +79,19 @@ def wrong_with(given: object) -> str | None:
     if not isinstance(given, Cost):
         return f"a {type(given).__name__}"
     for name in ("usd", "uncached_usd", "saved_usd", "write_usd"):
-        amount = getattr(given, name)
+        amount: object = getattr(given, name)
         if not isinstance(amount, Decimal):
             return f"a Cost whose {name} is a {type(amount).__name__}"
-        if not amount.is_finite() or not -_EXACT.prec < amount.adjusted() < _MOST_DIGITS or _places(amount) > _EXACT.prec:
+        if (
+            not amount.is_finite()
+            or not -_EXACT.prec < amount.adjusted() < _MOST_DIGITS
+            or _places(amount) > _EXACT.prec
+        ):
             return f"a Cost whose {name} is no amount"
     if given.usd < 0 or given.uncached_usd < 0 or given.write_usd < 0:
         return "a Cost below zero"
-    return None if isinstance(given.prices_as_of, str) else f"a Cost as of a {type(given.prices_as_of).__name__}"
+    as_of: object = given.prices_as_of
+    return None if isinstance(as_of, str) else f"a Cost whose prices_as_of is a {type(as_of).__name__}"
 
 
 def _places(amount: Decimal) -> int:

@@ -73,8 +73,8 @@ def count(value: object) -> int | None:
 def oddities(reported: object, name: str = "usage") -> tuple[str, ...]:
     """What in a reported usage is not as a service writes it, by its name and its type, never by its value.
 
-    `name` is what the whole of it is called. Every field whose name ends in `tokens` has a count, in both wire formats; `cacheDetails` is a list of objects and
-    `cache_creation` an object.
+    `name` is what the whole of it is called. Every field whose name ends in `tokens` has a count, in both wire formats;
+    `cacheDetails` is a list of objects and `cache_creation` an object.
     """
     if reported is None:
         return ()

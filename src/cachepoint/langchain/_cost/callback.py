@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,17 +19,20 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from cachepoint.bedrock.blocks import in_block
-from cachepoint.bedrock.call import ABANDONED
+from cachepoint.bedrock.call import ABANDONED, LOST
+from cachepoint.bedrock.listeners import Listener, call_off, listen
+from cachepoint.bedrock.pricing import estimate_of
 from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
-from cachepoint.core.accounts.budget import Budget
+from cachepoint.core.accounts.budget import Budget, Spending
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.accounts.summary import LedgerReport
 from cachepoint.core.provider.prices import Prices
 from cachepoint.core.provider.rules import TTL
+from cachepoint.errors import BudgetExceeded
 from cachepoint.langchain._cost.langsmith import exact_costs
-from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache, asked_ttl
+from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache, asked_ttl, tier_of
 from cachepoint.langchain._cost.run_tags import SESSION, run_tags
 
 RUN = "run"
@@ -48,6 +52,24 @@ class _Started:
     api: str
     ttl: TTL
     tags: Mapping[str, str]
+
+
+@dataclass
+class _UnderWay:
+    """A call that has not been counted yet: `heard` is its record where a client of ours made it and has ended it.
+
+    `error` is how its run ended where that was told before the record.
+    """
+
+    started: _Started
+    listener: Listener | None = None
+    heard: CallRecord | None = None
+    error: str | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a client of ours is still at it."""
+        return self.listener is not None and not self.listener.waits and self.heard is None
 
 
 def _started(
@@ -80,8 +102,9 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     An answer from LangChain's LLM cache is no call; `answered_from_cache` counts them.
 
     - `on_call`: a function, or several, called with each `CallRecord`.
-    - `budget_usd`: once so much is spent, the next call raises BudgetExceeded before it is sent. Calls
-      already under way go on; calls of unknown price do not count.
+    - `budget_usd`: once so much is spent, or kept for calls under way, the next call raises BudgetExceeded before
+      it is sent. A call under way counts at an estimate, its answer at `max_tokens` or else at 4,096 tokens; so
+      does one that was cancelled, cut or lost. Calls of unknown price do not count.
     - `prices`: of Bedrock's models that do not tell their cost; default `PriceBook()`. `base_models`: opaque
       ARNs to model ids.
     - `clock`: wall time in seconds.
@@ -100,15 +123,15 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     ) -> None:
         super().__init__()
         self.ledger = CacheLedger(on_call=on_call)
-        self._budget = Budget.of(budget_usd)
+        self._spending = Spending(Budget.of(budget_usd), lambda: self.cost.usd)
         # LangChain logs and drops what a handler raises, unless it asks for more.
         self.raise_error = budget_usd is not None
         self._prices = ChatPrices(prices)
         self._base_models = dict(base_models or {})
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream that is collected in the middle of this is heard of
         self._outermost: dict[UUID, UUID] = {}
-        self._started: dict[UUID, _Started] = {}
+        self._started: dict[UUID, _UnderWay] = {}
         self._answered_from_cache = 0
 
     @property
@@ -174,7 +197,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
 
     def on_llm_start(self, *_: Any, **__: Any) -> None:
         """A text model starts: it reports no cache, but costs money. Raises BudgetExceeded."""
-        self._budget.check(self.cost.usd)
+        self._spending.check()
 
     def on_chat_model_start(
         self,
@@ -187,44 +210,111 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A call starts. Raises BudgetExceeded when the budget is spent."""
-        self._budget.check(self.cost.usd)
+        """A call starts. Raises BudgetExceeded when the budget is spent, or kept for calls under way."""
         params = kwargs.get("invocation_params") or {}
         asked = messages[0] if messages else []
         with self._lock:
             outermost = run_id if parent_run_id is None else self._outermost.get(parent_run_id, parent_run_id)
         tags_of_call = {**current_tags(), **run_tags(metadata, tags), RUN: str(outermost)}
         started = _started(params, metadata or {}, asked, self._clock(), tags_of_call)
+        if self._spending.limited:
+            self._reserve(run_id, started, asked, params)
+        call = _UnderWay(started)
         with self._lock:
-            self._started[run_id] = started
+            self._started[run_id] = call
+        # Of several prompts in one run the calls may begin in any order; their messages tell what they can.
+        if kwargs.get("batch_size", 1) == 1:
+            call.listener = Listener(self, run_id, partial(self._hear, run_id), partial(self._call_off, run_id))
+            listen(call.listener)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """A call was answered."""
-        self._finish(run_id, response, None)
+        self._finish(run_id, response)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A call failed, or its stream was not read to the end."""
-        name = ABANDONED if isinstance(error, GeneratorExit) else type(error).__name__
-        self._finish(run_id, kwargs.get("response"), name)
+        self._finish(run_id, kwargs.get("response"), error)
 
-    def _finish(self, run_id: UUID, response: LLMResult | None, error: str | None) -> None:
+    def cancelled(self, error: BaseException, run_id: UUID) -> None:
+        """A call of our own class was cancelled, of which LangChain tells no handler."""
+        self._finish(run_id, None, error, ours=True)
+
+    def _finish(
+        self, run_id: UUID, response: LLMResult | None, error: BaseException | None = None, *, ours: bool = False
+    ) -> None:
+        """A run is over; where a client of ours is still at its call, that one will tell what it came to."""
+        message = _message(response)
         with self._lock:
-            started = self._started.pop(run_id, None)
-        if started is None:
-            return
-        try:
-            message = _message(response)
-            if message is not None and answered_from_cache(message.usage_metadata):
-                with self._lock:
-                    self._answered_from_cache += 1
+            call = self._started.get(run_id)
+            if call is None:
                 return
-            record = self._record(started, message, error)
+            if error is not None:
+                call.error = ABANDONED if isinstance(error, GeneratorExit) else type(error).__name__
+                if call.goes_on:
+                    return
+            self._started.pop(run_id, None)
+            from_cache = message is not None and answered_from_cache(message.usage_metadata)
+            self._answered_from_cache += from_cache
+        if from_cache:
+            self._spending.settle(run_id)
+        elif error is not None and call.heard is not None:
+            self._count(run_id, partial(self._of_our_client, call, call.heard))
+        else:
+            at_least = error is not None and not ours and _may_be_billed(error, message)
+            self._count(run_id, partial(self._record, call, message, at_least=at_least))
+
+    def _hear(self, run_id: UUID, record: CallRecord) -> None:
+        """A client of ours has ended the call of a run.
+
+        What it used counts at once, for LangChain may never tell the end of a run that was cancelled. A call that
+        failed may be made again in the same run, and counts with the end of that.
+        """
+        with self._lock:
+            call = self._started.get(run_id)
+            if call is None:
+                return
+            call.heard = record
+            counts = record.usage is not None or call.error is not None
+            if counts:
+                self._started.pop(run_id, None)
+        if counts:
+            self._count(run_id, partial(self._of_our_client, call, record))
+        else:
+            self._spending.settle(run_id, record)
+
+    def _call_off(self, run_id: UUID) -> None:
+        """A run does not start, for another handler's budget is spent."""
+        with self._lock:
+            self._started.pop(run_id, None)
+        self._spending.settle(run_id)
+
+    def _count(self, run_id: UUID, make: Callable[[], CallRecord]) -> None:
+        try:
+            record = make()
         except Exception as fault:  # noqa: BLE001 - counting must not make the call fail
             swallow(fault, "counting a call")
+            self._spending.settle(run_id)
             return
         deliver(self.ledger, record)
+        self._spending.settle(run_id, record)
 
-    def _record(self, started: _Started, message: AIMessage | None, error: str | None) -> CallRecord:
+    def _of_our_client(self, call: _UnderWay, record: CallRecord) -> CallRecord:
+        """The record of a client of ours, as this handler names calls."""
+        return replace(
+            record,
+            started=call.started.at,
+            model=call.started.model,
+            base_model=self._base_models.get(call.started.model),
+            region=call.started.region,
+            api=call.started.api,
+            tags=call.started.tags,
+            session=call.started.tags.get(SESSION),
+            error=record.error if record.usage is not None else call.error or record.error,
+        )
+
+    def _record(self, call: _UnderWay, message: AIMessage | None, *, at_least: bool) -> CallRecord:
+        """The record of a call by what its message tells."""
+        started = call.started
         answer = Answer(
             self._prices,
             {} if message is None else message.response_metadata,
@@ -245,9 +335,42 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
             api=started.api,
             tags=started.tags,
             session=started.tags.get(SESSION),
-            error=error,
+            error=call.error,
+            at_least=at_least,
             **answer.told._asdict(),
         )
+
+    # -- the budget -------------------------------------------------------------------------------
+
+    def _reserve(self, run_id: UUID, started: _Started, asked: list[BaseMessage], params: Mapping[str, Any]) -> None:
+        """Keep what a call may cost; raises BudgetExceeded, of which handlers that were asked before are told."""
+        try:
+            self._spending.reserve(run_id, self._estimate(started, asked, params))
+        except BudgetExceeded:
+            call_off(run_id)
+            raise
+
+    def _estimate(self, started: _Started, asked: list[BaseMessage], params: Mapping[str, Any]) -> Decimal:
+        price = partial(
+            self._prices.price,
+            provider=started.provider,
+            model=self._base_models.get(started.model, started.model),
+            at=started.at,
+            tier=tier_of(params),
+            region=started.region,
+        )
+        calls = [message.tool_calls for message in asked if isinstance(message, AIMessage)]
+        contents = [message.content for message in asked]
+        return estimate_of(price, [contents, calls, params.get("tools"), params.get("system")], params)
+
+
+_LOST = LOST | {"EventStreamError", "APITimeoutError", "ReadTimeout", "ReadError", "RemoteProtocolError"}
+"""Errors after which a call may have been served: botocore's, and those of Anthropic's client and of httpx."""
+
+
+def _may_be_billed(error: BaseException, message: AIMessage | None) -> bool:
+    """Whether a call that ended so may be billed for more than it told: it was left or lost, or was being answered."""
+    return not isinstance(error, Exception) or type(error).__name__ in _LOST or message is not None
 
 
 def _message(response: LLMResult | None) -> AIMessage | None:
