@@ -79,7 +79,7 @@ def oddities(reported: object, name: str = "usage") -> tuple[str, ...]:
     if reported is None:
         return ()
     if not isinstance(reported, Mapping):
-        return (f"{name} is {_kind(reported)}",)
+        return (f"{name} is of type {type(reported).__name__}",)
     odd: list[str] = []
     for field, value in reported.items():
         if value is None or not isinstance(field, str):
