@@ -38,6 +38,7 @@ from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, parse_model_id
+from cachepoint.langchain._cost.callback import tell, watch
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain._request.call_client import CallClient
@@ -123,6 +124,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        watch(run_manager)
         call, messages, kwargs = self._for_call(messages, kwargs, run_manager)
         result = super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run_manager, **kwargs)
         for generation in result.generations:
@@ -136,6 +138,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
+        watch(run_manager)
         call, messages, kwargs = self._for_call(messages, kwargs, run_manager)
         for chunk in super(CacheAwareChatBedrockConverse, call)._stream(messages, stop, run_manager, **kwargs):
             _unset_missing_usage(chunk.message)
@@ -148,13 +151,23 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        watch(run_manager)
         run = run_manager.get_sync() if run_manager else None
         call, messages, kwargs = self._for_call(messages, kwargs, run, pausing=True)
 
-        def generate() -> ChatResult:
-            return super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run, **kwargs)
+        waited_for = True
 
-        result = await in_thread(generate)
+        def generate() -> ChatResult:
+            result = super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run, **kwargs)
+            if not waited_for:
+                tell(run_manager, result.generations)
+            return result
+
+        try:
+            result = await in_thread(generate)
+        except BaseException:
+            waited_for = False
+            raise
         for generation in result.generations:
             _unset_missing_usage(generation.message)
         return result
@@ -166,6 +179,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        watch(run_manager)
         run = run_manager.get_sync() if run_manager else None
         call, messages, kwargs = self._for_call(messages, kwargs, run, pausing=True)
 

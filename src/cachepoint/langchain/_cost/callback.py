@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
+from weakref import finalize
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from cachepoint._forks import Lock
+from cachepoint._later import later
 from cachepoint.bedrock.blocks import in_block
+from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.call import ABANDONED
 from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.warn import warn_once
 from cachepoint.core.accounts.budget import Budget
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
 from cachepoint.core.accounts.record import CallRecord
@@ -32,6 +39,12 @@ from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_fro
 from cachepoint.langchain._cost.run_tags import SESSION, run_tags
 
 RUN = "run"
+RUNS_KEPT = 10_000
+"""Runs and calls under way at once; LangChain does not tell the end of every run that is cancelled."""
+_TOO_MANY = (
+    f"cachepoint: more than {RUNS_KEPT:,} calls of one callback handler are under way, or were cancelled without "
+    "LangChain telling so; the oldest are recorded as 'lost', and once more should they be answered"
+)
 _TTL_UNREPORTED = "anthropic-bedrock-chat"
 """LangChain's name of the class whose streams do not tell the TTL of a write."""
 
@@ -48,6 +61,7 @@ class _Started:
     api: str
     ttl: TTL
     tags: Mapping[str, str]
+    context: Context = field(default_factory=copy_context)
 
 
 def _started(
@@ -106,15 +120,24 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         self._prices = ChatPrices(prices)
         self._base_models = dict(base_models or {})
         self._clock = clock
-        self._lock = threading.Lock()
-        self._outermost: dict[UUID, UUID] = {}
+        # A finaliser may end runs in the middle of anything here, so what it takes out of these is under no lock.
+        self._outermost: Bounded[UUID, UUID] = Bounded(RUNS_KEPT)
         self._started: dict[UUID, _Started] = {}
+        self._given_up: Bounded[UUID, _Started] = Bounded(RUNS_KEPT)
+        self._watched: dict[UUID, Callable[[], object]] = {}
+        self._lock = Lock(self._in_child)
+        self._answered_from_cache = 0
+
+    def _in_child(self) -> None:
+        """A child process counts its own calls; those under way are its parent's."""
+        for table in (self._started, self._given_up, self._watched):
+            table.clear()
         self._answered_from_cache = 0
 
     @property
     def answered_from_cache(self) -> int:
         """How many answers came from LangChain's LLM cache, at no cost."""
-        with self._lock:
+        with self._lock.held:
             return self._answered_from_cache
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,12 +186,19 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         self._leave(run_id)
 
     def _enter(self, run_id: UUID, parent: UUID | None) -> None:
-        with self._lock:
-            self._outermost[run_id] = run_id if parent is None else self._outermost.get(parent, parent)
+        self._outermost[run_id] = self._outermost_of(run_id, parent)
+
+    def _outermost_of(self, run_id: UUID, parent: UUID | None) -> UUID:
+        if parent is None:
+            return run_id
+        outermost = self._outermost.pop(parent, None)
+        if outermost is None:
+            return parent
+        self._outermost[parent] = outermost  # as one of the latest: it is still at work
+        return outermost
 
     def _leave(self, run_id: UUID) -> None:
-        with self._lock:
-            self._outermost.pop(run_id, None)
+        self._outermost.pop(run_id, None)
 
     # -- calls ------------------------------------------------------------------------------------
 
@@ -191,12 +221,18 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         self._budget.check(self.cost.usd)
         params = kwargs.get("invocation_params") or {}
         asked = messages[0] if messages else []
-        with self._lock:
-            outermost = run_id if parent_run_id is None else self._outermost.get(parent_run_id, parent_run_id)
+        outermost = self._outermost_of(run_id, parent_run_id)
         tags_of_call = {**current_tags(), **run_tags(metadata, tags), RUN: str(outermost)}
         started = _started(params, metadata or {}, asked, self._clock(), tags_of_call)
-        with self._lock:
-            self._started[run_id] = started
+        self._start(run_id, started)
+
+    def on_llm_new_token(self, *_: Any, run_id: UUID, **__: Any) -> None:
+        """A stream has begun; its end is told, whichever task it is in."""
+        self.unwatch(run_id)
+
+    def on_stream_event(self, *_: Any, run_id: UUID, **__: Any) -> None:
+        """The same for a stream of events."""
+        self.unwatch(run_id)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """A call was answered."""
@@ -204,27 +240,80 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A call failed, or its stream was not read to the end."""
-        name = ABANDONED if isinstance(error, GeneratorExit) else type(error).__name__
-        self._finish(run_id, kwargs.get("response"), name)
+        if isinstance(error, GeneratorExit):  # which a finaliser raises in a generator that is collected
+            self._put_off(run_id, partial(self._finish, run_id, kwargs.get("response"), ABANDONED, time.monotonic()))
+        else:
+            self._finish(run_id, kwargs.get("response"), type(error).__name__)
 
-    def _finish(self, run_id: UUID, response: LLMResult | None, error: str | None) -> None:
-        with self._lock:
-            started = self._started.pop(run_id, None)
-        if started is None:
-            return
+    def _finish(self, run_id: UUID, response: LLMResult | None, error: str | None, ended: float | None = None) -> None:
+        self.unwatch(run_id)
+        started = self._started.pop(run_id, None) or self._given_up.pop(run_id, None)
+        if started is not None:
+            self._count(started, response, error, ended)
+
+    def _count(self, started: _Started, response: LLMResult | None, error: str | None, ended: float | None) -> None:
         try:
             message = _message(response)
             if message is not None and answered_from_cache(message.usage_metadata):
-                with self._lock:
+                with self._lock.held:
                     self._answered_from_cache += 1
                 return
-            record = self._record(started, message, error)
+            record = self._record(started, message, error, time.monotonic() if ended is None else ended)
         except Exception as fault:  # noqa: BLE001 - counting must not make the call fail
             swallow(fault, "counting a call")
             return
         deliver(self.ledger, record)
 
-    def _record(self, started: _Started, message: AIMessage | None, error: str | None) -> CallRecord:
+    # -- calls whose end LangChain does not tell --------------------------------------------------
+
+    def _start(self, run_id: UUID, started: _Started) -> None:
+        self._started[run_id] = started
+        self._watch(run_id)
+        while len(self._started) > RUNS_KEPT:
+            warn_once("runs:too_many", _TOO_MANY)
+            with suppress(RuntimeError, StopIteration):  # another call has ended just now
+                self._give_up(next(iter(self._started)), "lost")
+
+    def _watch(self, run_id: UUID) -> None:
+        """Give a call up when the asyncio task that runs here ends.
+
+        LangChain does not tell that a call was cancelled that is no stream (langchain-core 1.5, `agenerate`).
+        """
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no event loop runs here
+            return
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            self._give_up(run_id, asyncio.CancelledError.__name__ if task.cancelled() else ABANDONED)
+
+        if task is not None:
+            task.add_done_callback(ended)
+            self._watched[run_id] = partial(task.remove_done_callback, ended)
+
+    def unwatch(self, run_id: UUID) -> None:
+        """The end of a call will be told, whatever becomes of the task it began in."""
+        if (call_off := self._watched.pop(run_id, None)) is not None:
+            call_off()
+
+    def _put_off(self, run_id: UUID, step: Callable[[], object]) -> None:
+        started = self._started.get(run_id)
+        if started is not None:
+            later(partial(started.context.copy().run, step))
+
+    def left(self, run_id: UUID) -> None:
+        """Nothing more will be told of a run, of whatever kind; a finaliser may say so."""
+        self._put_off(run_id, partial(self._give_up, run_id, ABANDONED, time.monotonic()))
+
+    def _give_up(self, run_id: UUID, error: str, ended: float | None = None) -> None:
+        """A call is recorded without an answer; one that comes all the same is recorded for what it cost."""
+        self.unwatch(run_id)
+        started = self._started.pop(run_id, None)
+        if started is not None:
+            self._given_up[run_id] = started
+            self._count(started, None, error, ended)
+
+    def _record(self, started: _Started, message: AIMessage | None, error: str | None, ended: float) -> CallRecord:
         answer = Answer(
             self._prices,
             {} if message is None else message.response_metadata,
@@ -238,7 +327,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         )
         return CallRecord(
             started=started.at,
-            seconds=time.monotonic() - started.clock,
+            seconds=ended - started.clock,
             model=answer.model,
             base_model=answer.base_model,
             region=started.region,
@@ -258,15 +347,37 @@ def _message(response: LLMResult | None) -> AIMessage | None:
     return None
 
 
+def watch(run: BaseRunManager | None) -> None:
+    """Tell the handlers of a call of ours of its end when LangChain lets go of its run, should nothing else tell them.
+
+    Its end is that of the thread it is in, not of the task that waited for it.
+    """
+    if run is not None:
+        for handler in _ours(run):
+            handler.unwatch(run.run_id)
+            finalize(run, handler.left, run.run_id).atexit = False
+
+
+def tell(run: BaseRunManager | None, generations: Sequence[Generation]) -> None:
+    """Tell the handlers of a run the answer to a call for which nobody waits any more."""
+    if run is not None:
+        for handler in _ours(run):
+            handler.on_llm_end(LLMResult(generations=[list(generations)]), run_id=run.run_id)
+
+
+def _ours(run: BaseRunManager) -> list[PromptCacheCallbackHandler]:
+    return [handler for handler in run.handlers if isinstance(handler, PromptCacheCallbackHandler)]
+
+
 # -- as a context manager ---------------------------------------------------------------------------
 
 _slots: list[ContextVar[PromptCacheCallbackHandler | None]] = []
-_slots_lock = threading.Lock()
+_slots_lock = Lock()
 
 
 def _free_slot() -> ContextVar[PromptCacheCallbackHandler | None]:
     """A context variable that LangChain looks at and no enclosing block uses: as many as blocks are nested."""
-    with _slots_lock:
+    with _slots_lock.held:
         for slot in _slots:
             if slot.get() is None:
                 return slot
