@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"bedrock", "emulator"},
     {"catalogue", "store", "sinks"},
     {"core"},
-    {"_lazy"},
+    {"_lazy", "_forks", "_later", "_cached"},
     {"errors"},
 ]
 # Inside the core each room may import the rooms before it.

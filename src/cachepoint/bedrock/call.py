@@ -7,13 +7,16 @@ call fail.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from cachepoint._later import catch_up, later
 from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.keep_alive import current_keeping
@@ -90,6 +93,7 @@ class Call:
     """One call; `departure` leads to `request`, which is what to send."""
 
     def __init__(self, settings: Settings, client: Any, dialect: Dialect, request: Mapping[str, Any]) -> None:
+        catch_up()  # what this one reads or writes may depend on how earlier ones ended
         self._settings = settings
         self._client = client
         self._dialect = dialect
@@ -102,8 +106,10 @@ class Call:
         self._denied: Waste | None = None
         self._retries = 0
         self._listeners = take_listeners()
-        # A stream may be read and closed by two threads, and closed again when it is collected.
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # a stream may be read by one thread and left by another
+        self._process = os.getpid()
+        self._context = copy_context()
+        self._is_left = False
 
     @property
     def request(self) -> dict[str, Any]:
@@ -220,8 +226,8 @@ class Call:
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
         try:
-            with self._lock:
-                if not self.exchange.over:
+            with self._own() as is_open:
+                if is_open:
                     name = type(error).__name__
                     if isinstance(error, Exception):
                         retries = retries_of(getattr(error, "response", None))
@@ -240,8 +246,8 @@ class Call:
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
         try:
-            with self._lock:
-                if self.exchange.state == "sent":
+            with self._own() as is_open:
+                if is_open and self.exchange.state == "sent":
                     self._take(partial(self.exchange.began, self._retries))
         finally:
             self._land()
@@ -249,8 +255,8 @@ class Call:
     def answered(self, reported: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The answer is complete; returns what the call tells (`promptCache`), None if nothing can be told."""
         self.began()
-        with self._lock:
-            if not self.exchange.over:
+        with self._own() as is_open:
+            if is_open:
                 self._take(partial(self.exchange.answered, reported, self._seconds, self._price))
                 if self._keeping is not None:
                     keep = partial(self._keeping.note, self.exchange, self._settings, self._client, self._dialect)
@@ -260,23 +266,26 @@ class Call:
 
     def heard(self, reported: Mapping[str, Any]) -> None:
         """A part of the usage came, in a stream that may never come to its end."""
-        with self._lock:
-            if not self.exchange.over:
+        with self._own() as is_open:
+            if is_open:
                 self._take(partial(self.exchange.heard, reported))
 
-    def ended(self, how: Ending, error: str) -> None:
-        """The response did not come to its end."""
-        with self._lock:
-            if not self.exchange.over:
-                self._take(partial(self.exchange.ended, how, error, self._seconds, self._price))
+    def ended(self, how: Ending, error: str, seconds: float | None = None) -> None:
+        """The response did not come to its end; `seconds` is how long the call took, by default until now."""
+        taken = self._seconds if seconds is None else seconds
+        with self._own() as is_open:
+            if is_open:
+                self._take(partial(self.exchange.ended, how, error, taken, self._price))
 
     def broke(self, error: BaseException) -> None:
         """Reading the response raised this."""
         self.ended("cut" if isinstance(error, Exception) else "cancelled", type(error).__name__)
 
     def abandoned(self) -> None:
-        """The response was left before its end."""
-        self.ended("abandoned", ABANDONED)
+        """The response was left before its end. A finaliser may say so, so this is settled later, in its context."""
+        if not (self.exchange.over or self._is_left):
+            self._is_left = True
+            later(partial(self._context.run, self.ended, "abandoned", ABANDONED, self._seconds))
 
     def reporter(self) -> Reporter:
         """What the events of this call's stream pass through."""
@@ -292,6 +301,18 @@ class Call:
         except BaseException as error:
             self.broke(error)
             raise
+
+    @contextmanager
+    def _own(self) -> Iterator[bool]:
+        """No other thread settles it meanwhile; gives whether there is anything to settle.
+
+        In a process forked off meanwhile there is not: the call is its parent's, of which a thread may have the lock.
+        """
+        if os.getpid() != self._process:
+            yield False
+            return
+        with self._lock:
+            yield not self.exchange.over
 
     def _land(self) -> None:
         if self._flight is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.core.provider.rules import parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._reading.request import Json, Operation, Target
@@ -82,14 +82,14 @@ class InvocationLog:
     def __init__(self, folder: Path, *, with_text: bool) -> None:
         self._folder = folder
         self._with_text = with_text
-        self._lock = threading.Lock()
+        self._lock = Lock(waited_for=False)
 
     def write(self, entry: LogEntry) -> None:
         """Append one record to the file of its account, Region and time; bodies too long for it stand beside."""
         if entry.target.operation not in LOGGED:
             return
         hour = _hour(entry)
-        with self._lock:
+        with self._lock.held:
             line = json.dumps(self._record(entry, hour), ensure_ascii=False) + "\n"
             check = self._folder / hour.parents[3] / _PERMISSION_CHECK
             self._append(hour / _file_name(entry), line)

@@ -8,12 +8,12 @@ time overspend a budget by no more than one of them does alone: by the estimate 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.prompt.tokens import IMAGE_TOKENS, MEDIA_BYTES_PER_TOKEN, PROFILES
 from cachepoint.core.provider.prices import Cost, exactly, plain
@@ -72,8 +72,13 @@ class Spending:
     def __init__(self, budget: Budget, recorded: Callable[[], Decimal]) -> None:
         self.budget = budget
         self._recorded = recorded
-        self._lock = threading.RLock()  # a stream that is collected in the middle of this settles its call
         self._under_way: dict[Hashable, Decimal] = {}
+        self._untold = Decimal(0)
+        self._lock = Lock(self._in_child)
+
+    def _in_child(self) -> None:
+        """A child process spends on its own; the calls under way are its parent's."""
+        self._under_way.clear()
         self._untold = Decimal(0)
 
     @property
@@ -90,7 +95,7 @@ class Spending:
         """Keep what a call may cost until it is settled; raises BudgetExceeded if nothing is left for it."""
         if not self.limited:
             return
-        with self._lock:
+        with self._lock.held:
             untold, under_way = self._taken()
             self._under_way[call] = usd
             while len(self._under_way) > UNDER_WAY_KEPT:
@@ -102,7 +107,7 @@ class Spending:
             raise
 
     def _taken(self) -> tuple[Decimal, Decimal]:
-        with self._lock:
+        with self._lock.held:
             return self._untold, exactly(*self._under_way.values())
 
     def _check(self, untold: Decimal, under_way: Decimal) -> None:
@@ -114,7 +119,7 @@ class Spending:
 
         One that may have been billed more than its record tells counts at its estimate where that is more.
         """
-        with self._lock:
+        with self._lock.held:
             usd = self._under_way.pop(call, None)
             if usd is not None and record is not None and record.at_least:
                 told = record.cost.usd if record.cost is not None else Decimal(0)
