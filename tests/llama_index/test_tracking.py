@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -327,3 +328,28 @@ def test_each_record_goes_to_the_users_own_sink(llm: CacheAwareBedrockConverse) 
         root.event_handlers.remove(handler)
     assert seen == [MODEL]
     assert handler.summary().splitlines()[-1].startswith("all")
+
+
+@pytest.mark.parametrize("usage", ["secret", [1], {"inputTokens": -5}, {"inputTokens": float("nan")}], ids=repr)
+def test_an_odd_usage_is_untold_everywhere(usage: Any) -> None:
+    class Service:
+        meta = SimpleNamespace(region_name="us-east-1", endpoint_url="")
+
+        def converse(self, **_: Any) -> Any:
+            answer = {"role": "assistant", "content": [{"text": "Hi"}]}
+            return {"output": {"message": answer}, "stopReason": "end_turn", "usage": usage}
+
+        def converse_stream(self, **_: Any) -> Any:
+            return {"stream": iter([{"messageStop": {"stopReason": "end_turn"}}, {"metadata": {"usage": usage}}])}
+
+    handler = PromptCacheCallbackHandler()
+    llm = CacheAwareBedrockConverse(model=MODEL, client=Service(), callback_manager=CallbackManager([handler]))
+    with pytest.warns(CachepointWarning) as found:
+        whole = llm.chat(chat("Hello"))
+        (streamed,) = llm.stream_chat(chat("Hello"))
+    assert len(found) == 1
+    for response in (whole, streamed):
+        assert "prompt_tokens" not in response.additional_kwargs
+        assert response.additional_kwargs["prompt_cache"]["usage"] is None
+    for ledger in (handler.ledger, llm.ledger):
+        assert [(record.usage, record.cost) for record in ledger.records] == [(None, None)] * 2

@@ -326,7 +326,9 @@ class Keeping:
         cost = None if priced is None else replace(priced, uncached_usd=Decimal(0), saved_usd=-priced.usd)
         with self._lock.held:
             self.sent += 1
-            self.spent_usd += cost.usd if cost else 0
+            # An answer that tells no usage was billed all the same: what was kept for it counts.
+            untold = self._under_way.get(kept.key, Decimal(0)) if error is None else Decimal(0)
+            self.spent_usd += cost.usd if cost else untold
         record = CallRecord(
             started=now, seconds=seconds, model=target.model, base_model=target.base_model, region=target.region,
             api=kept.dialect.API, mode=exchange.policy.mode, status=status_of(usage) if usage else None, usage=usage,
