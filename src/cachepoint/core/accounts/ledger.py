@@ -109,7 +109,8 @@ class CacheLedger:
     def summary(self) -> str:
         """A table to print: a line for each model and the sum, then the misses, and what was not told apart."""
         shown = table(self.totals(), self.by("model"))
-        return f"{shown}\n{self._merged} with too many tags to tell apart: under {OTHER!r}" if self._merged else shown
+        beyond = f"\n{self._merged} with more tags than are told apart, summed as {OTHER}"
+        return shown + beyond if self._merged else shown
 
     def by(self, key: str, shared: Literal["pro_rata"] | None = None) -> dict[str, Totals]:
         """Sums by the values of `model`, `session` or a tag; empty for a key never seen.
