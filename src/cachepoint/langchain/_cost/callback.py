@@ -304,15 +304,15 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     def _hear(self, run_id: UUID, record: CallRecord) -> None:
         """A client of ours has ended the call of a run.
 
-        What it used counts at once, for LangChain may never tell the end of a run that was cancelled. A call that
-        failed may be made again in the same run, and counts with the end of that.
+        It counts at once, for LangChain may never tell the end of a run that was cancelled or left. One that was
+        refused may be made again in the same run, and counts with the end of that.
         """
         call = self._started.get(run_id) or self._given_up.get(run_id)
         if call is None:
             return
         call.heard = record
-        if record.usage is None and call.error is None:
-            self._spending.settle(run_id, record)
+        if call.error is None and record.usage is None and not record.at_least:
+            self._spending.settle(run_id)
         elif self._take(run_id):
             self.unwatch(run_id)
             self._count(run_id, partial(self._of_our_client, call, record))
