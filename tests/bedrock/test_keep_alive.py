@@ -161,6 +161,16 @@ class TestTheBlock:
             client.converse(**chat("Again?"))
             assert later(bedrock, DUE, kept) == 0
 
+    def test_a_renewal_that_tells_no_usage_counts_at_its_estimate(self, bedrock: Bedrock) -> None:
+        client = bedrock.wrapped()
+        with cachepoint.keep_alive(budget_usd="0.0008") as kept, cachepoint.expect(ends=False):
+            client.converse(**chat("Why?"))
+            converse = client.wrapped.converse
+            client.wrapped.converse = lambda **request: {**converse(**request), "usage": {"inputTokens": -1}}
+            assert later(bedrock, DUE, kept) == 1
+        assert client.ledger.records[-1].usage is None
+        assert Decimal("0.0006") < kept.spent_usd < Decimal("0.0008")
+
     def test_after_the_block_nothing_is_sent_and_nothing_held(self, bedrock: Bedrock) -> None:
         client = bedrock.wrapped()
         with cachepoint.keep_alive(budget_usd=1) as kept, cachepoint.expect(ends=False):

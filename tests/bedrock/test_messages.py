@@ -337,7 +337,9 @@ def test_an_abandoned_stream_is_recorded_as_such(bedrock: Bedrock) -> None:
     assert record.error == "abandoned"
     assert record.usage is not None  # the first event told what the prompt took, which is billed all the same
     assert record.usage.cache_write > 2000
-    assert record.cost is None  # what was generated is not known
+    assert record.cost is not None  # of what was told: the bill is at least that
+    assert record.cost.usd == record.cost.uncached_usd - record.cost.saved_usd > Decimal("0.0075")
+    assert record.at_least
 
 
 def test_a_cut_stream_has_the_usage_that_its_first_event_told(bedrock: Bedrock) -> None:
@@ -347,4 +349,6 @@ def test_a_cut_stream_has_the_usage_that_its_first_event_told(bedrock: Bedrock) 
     (record,) = wrapped.ledger.records
     assert record.usage is not None
     assert record.usage.cache_write > 2000
-    assert record.cost is None
+    assert record.cost is not None
+    assert record.at_least
+    assert wrapped.ledger.totals().cost == record.cost

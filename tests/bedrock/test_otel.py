@@ -153,6 +153,16 @@ def test_a_call_that_failed_counts_no_tokens_and_names_its_error(bedrock: Bedroc
     assert (sizes.sum, sizes.attributes["error.type"]) == (0, "ThrottlingException")
 
 
+def test_a_span_tells_of_what_may_have_been_billed_besides(bedrock: Bedrock, telemetry: Telemetry) -> None:
+    client = bedrock.wrapped(ledger=telemetry.ledger(spans="own"))
+    bedrock.emulator.fail_next(throttled())
+    client.converse(**question())
+    client.converse_stream(**question())["stream"].close()
+    assert client.ledger.totals().calls == 2
+    names = ("cachepoint.retries", "cachepoint.at_least")
+    assert [[span.get(name) for name in names] for span in telemetry.attributes()] == [[1, None], [None, True]]
+
+
 @pytest.mark.parametrize(
     ("api", "provider"),
     [("amazon_bedrock_chat", "aws.bedrock"), ("anthropic-chat", "anthropic"), ("openai-chat", "openai")],

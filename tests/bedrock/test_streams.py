@@ -8,11 +8,13 @@ from contextlib import closing
 from itertools import islice
 
 import pytest
-from botocore.exceptions import EventStreamError
+from botocore.config import Config
+from botocore.exceptions import ClientError, EventStreamError, HTTPClientError
 from converse_kit import Bedrock, question
 
-from cachepoint import CachePolicy
-from cachepoint.emulator import cut_stream, slow, stream_error
+from cachepoint import CachePolicy, wrap
+from cachepoint.bedrock.client import CacheClient
+from cachepoint.emulator import cut_stream, reset_after_serving, slow, stream_error, throttled
 
 QUESTION = question()
 # What botocore leaves open when a stream is dropped unread, with or without cachepoint.
@@ -61,6 +63,7 @@ def test_a_stream_that_is_closed_early_is_recorded_as_abandoned(bedrock: Bedrock
     stream.close()
     (record,) = client.ledger.records
     assert (record.usage, record.cost, record.status, record.error) == (None, None, None, "abandoned")
+    assert record.at_least
 
 
 @drops_a_socket
@@ -111,3 +114,58 @@ def test_a_stream_can_be_closed_as_a_context_manager_does(bedrock: Bedrock) -> N
     with closing(client.converse_stream(**QUESTION)["stream"]) as stream:
         next(iter(stream))
     assert [record.error for record in client.ledger.records] == ["abandoned"]
+
+
+# -- attempts before the answer -------------------------------------------------------------------
+
+
+def patient(bedrock: Bedrock) -> CacheClient:
+    """A client whose botocore tries three times, without a pause worth the name."""
+    return wrap(bedrock.client(config=Config(retries={"total_max_attempts": 3})), clock=bedrock.clock)
+
+
+def test_an_answer_after_lost_attempts_says_how_many(bedrock: Bedrock) -> None:
+    client = patient(bedrock)
+    bedrock.emulator.fail_next(reset_after_serving())
+    contract = client.converse(**QUESTION)["promptCache"]
+    (record,) = client.ledger.records
+    assert (record.retries, contract["retries"], client.ledger.totals().retries) == (1, 1, 1)
+    assert "1 earlier attempts, of which those that timed out or lost" in client.ledger.summary()
+    assert record.to_dict()["retries"] == 1
+    # The emulator billed both; the ledger tells the one of which it was told.
+    assert len(bedrock.bill) == 2
+    assert record.cost is not None
+    assert record.cost.usd == bedrock.bill[1].usd
+
+
+def test_a_stream_that_began_after_lost_attempts_says_how_many(bedrock: Bedrock) -> None:
+    client = patient(bedrock)
+    bedrock.emulator.fail_next(reset_after_serving())
+    with closing(client.converse_stream(**QUESTION)["stream"]) as stream:
+        told = [event["metadata"]["promptCache"] for event in stream if "metadata" in event]
+    assert told[0]["retries"] == client.ledger.records[0].retries == 1
+
+
+def test_a_call_that_fails_after_all_attempts_says_how_many(bedrock: Bedrock) -> None:
+    client = patient(bedrock)
+    bedrock.emulator.fail_next(throttled(), times=3)
+    with pytest.raises(ClientError):
+        client.converse(**QUESTION)
+    (record,) = client.ledger.records
+    assert (record.retries, record.at_least) == (2, False)  # throttled is not served
+
+
+def test_a_call_without_retries_says_nothing_of_them(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    assert "retries" not in client.converse(**QUESTION)["promptCache"]
+    assert client.ledger.records[0].retries == 0
+
+
+def test_a_call_whose_answer_was_lost_may_be_billed(bedrock: Bedrock) -> None:
+    client = bedrock.once()
+    bedrock.emulator.fail_next(reset_after_serving())
+    with pytest.raises(HTTPClientError):
+        client.converse(**QUESTION)
+    (record,) = client.ledger.records
+    assert (record.usage, record.cost, record.at_least) == (None, None, True)
+    assert client.ledger.totals().at_least == 1

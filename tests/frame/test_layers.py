@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"bedrock", "emulator"},
     {"catalogue", "store", "sinks"},
     {"core"},
-    {"_lazy"},
+    {"_lazy", "_forks", "_later", "_cached"},
     {"errors"},
 ]
 # Inside the core each room may import the rooms before it.
@@ -54,6 +54,22 @@ SHARED_WITH_THE_BILL = {
 HEIGHT = {name: -depth for depth, names in enumerate(FLOORS) for name in names}
 
 LONGEST_FUNCTION = 60
+# A fork leaves these as they are in the child, locked where another thread had them. Python 3.11's cached property has
+# a lock. Who uses one says here why no child can wait for it.
+NOT_SAFE_OF_FORKS = {
+    "threading.Lock", "threading.RLock", "threading.Event", "threading.Condition", "threading.Semaphore",
+    "threading.BoundedSemaphore", "threading.Barrier", "threading.Thread", "queue.Queue",
+    "concurrent.futures.ThreadPoolExecutor", "functools.cached_property",
+}  # fmt: skip
+SAFE_OF_FORKS_ALL_THE_SAME = {
+    "cachepoint._forks": "makes them safe",
+    "cachepoint.bedrock.call": "the lock is a call's, which a child leaves alone",
+    "cachepoint.bedrock.threads": "the locks are of calls that a thread of the parent's makes",
+    "cachepoint.bedrock.keep_alive": "a child gives the block's thread and its event up",
+    "cachepoint.bedrock.opaque_models": "a thread that is not alive is not waited for",
+    "cachepoint.emulator._server": "a child is not served by its parent's server",
+    "cachepoint.llama_index._chat.engine": "the thread fills the stream of one call",
+}
 IMPURE_CALLS = {
     "open",
     "print",
@@ -256,6 +272,20 @@ def test_the_core_reads_no_clock_no_environment_and_no_file() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in IMPURE_CALLS
         ]
     assert not impure
+
+
+def names_in(tree: ast.Module) -> Iterator[str]:
+    """Every dotted name, also where it is imported from its module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_what_a_fork_would_leave_locked_is_used_with_a_reason() -> None:
+    using = {module for module, tree in TREES.items() if not NOT_SAFE_OF_FORKS.isdisjoint(names_in(tree))}
+    assert using == SAFE_OF_FORKS_ALL_THE_SAME.keys()
 
 
 def test_no_function_is_too_long_to_see_at_once() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from pydantic import BaseModel
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, CallRecord
 from cachepoint.core.planning.policy import Mode
-from cachepoint.emulator import BedrockEmulator, ToolCall, failed
+from cachepoint.emulator import BedrockEmulator, ToolCall, failed, slow
 from cachepoint.errors import BudgetExceeded, CachepointWarning, ConfigurationError
 from cachepoint.llama_index import CacheAwareBedrockConverse, PromptCacheCallbackHandler, PromptCacheEventHandler
 
@@ -245,6 +247,70 @@ def test_a_budget_stops_the_next_call(emulator: BedrockEmulator) -> None:
     assert len(emulator.requests) == 1
 
 
+def with_budget(emulator: BedrockEmulator, usd: str, **settings: Any) -> CacheAwareBedrockConverse:
+    handler = PromptCacheCallbackHandler(budget_usd=usd)
+    given: dict[str, Any] = {**CONNECTION, "callback_manager": CallbackManager([handler]), **settings}
+    return CacheAwareBedrockConverse(model=MODEL, endpoint_url=emulator.url, **given)
+
+
+def handler_of(llm: CacheAwareBedrockConverse) -> PromptCacheCallbackHandler:
+    (handler,) = llm.callback_manager.handlers
+    assert isinstance(handler, PromptCacheCallbackHandler)
+    return handler
+
+
+def test_twenty_threads_overspend_by_one_call_at_most(emulator: BedrockEmulator) -> None:
+    llm = with_budget(emulator, "0.05", max_tokens=50)
+    emulator.fail_next(slow(0.02), times=1000)
+
+    def call(number: int) -> int:
+        try:
+            llm.chat(chat(f"{number}?"))
+        except BudgetExceeded:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(20) as threads:
+        sent = sum(threads.map(call, range(60)))
+    handler = handler_of(llm)
+    assert sent == len(emulator.requests) == handler.calls
+    assert handler.cost.usd == emulator.bill().total
+    # The dearest it can be: 8,400 bytes at 1.9 each, an hour's write at 6.60 USD a million, 50 tokens at 16.50.
+    assert handler.cost.usd < Decimal("0.05") + Decimal("0.0301")
+
+
+async def test_a_stream_that_is_left_counts_at_its_estimate(emulator: BedrockEmulator) -> None:
+    """Each at some 0.045 USD, as no more than 1,000 tokens were asked for; Converse had told nothing by then."""
+    llm = with_budget(emulator, "0.05", max_tokens=1000)
+    for _ in range(2):
+        async for _ in await llm.astream_chat(chat("What does it say?")):
+            break
+    await recorded(llm, 2)
+    handler = handler_of(llm)
+    with pytest.raises(BudgetExceeded, match="are spent of a budget of"):
+        await llm.achat(chat("And then?"))
+    assert handler.cost.usd == 0
+
+
+def test_nothing_is_kept_for_a_call_that_is_over(emulator: BedrockEmulator) -> None:
+    llm = with_budget(emulator, "0.1")
+    emulator.fail_next(failed("ResourceNotFoundException"), times=10)
+    for _ in range(10):
+        with pytest.raises(ClientError):
+            llm.chat(chat("What does it say?"))
+    llm.chat(chat("What does it say?"))
+    assert handler_of(llm).calls == 11
+    assert not handler_of(llm)._spending._under_way
+
+
+def test_a_call_inside_of_another_event_keeps_its_estimate_once(emulator: BedrockEmulator) -> None:
+    """LlamaIndex announces a call around a structured one, and a budget of 0.001 is less than one estimate."""
+    llm = with_budget(emulator, "0.001")
+    emulator.script(ToolCall("City", {"name": "Rome"}))
+    assert llm.as_structured_llm(City).complete("Describe Rome.").raw == City(name="Rome")
+    assert handler_of(llm).calls == 1
+
+
 @pytest.mark.parametrize("wrong", [-1, "much", True, float("inf")])
 def test_a_budget_must_be_an_amount(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="budget_usd="):
@@ -262,3 +328,28 @@ def test_each_record_goes_to_the_users_own_sink(llm: CacheAwareBedrockConverse) 
         root.event_handlers.remove(handler)
     assert seen == [MODEL]
     assert handler.summary().splitlines()[-1].startswith("all")
+
+
+@pytest.mark.parametrize("usage", ["secret", [1], {"inputTokens": -5}, {"inputTokens": float("nan")}], ids=repr)
+def test_an_odd_usage_is_untold_everywhere(usage: Any) -> None:
+    class Service:
+        meta = SimpleNamespace(region_name="us-east-1", endpoint_url="")
+
+        def converse(self, **_: Any) -> Any:
+            answer = {"role": "assistant", "content": [{"text": "Hi"}]}
+            return {"output": {"message": answer}, "stopReason": "end_turn", "usage": usage}
+
+        def converse_stream(self, **_: Any) -> Any:
+            return {"stream": iter([{"messageStop": {"stopReason": "end_turn"}}, {"metadata": {"usage": usage}}])}
+
+    handler = PromptCacheCallbackHandler()
+    llm = CacheAwareBedrockConverse(model=MODEL, client=Service(), callback_manager=CallbackManager([handler]))
+    with pytest.warns(CachepointWarning) as found:
+        whole = llm.chat(chat("Hello"))
+        (streamed,) = llm.stream_chat(chat("Hello"))
+    assert len(found) == 1
+    for response in (whole, streamed):
+        assert "prompt_tokens" not in response.additional_kwargs
+        assert response.additional_kwargs["prompt_cache"]["usage"] is None
+    for ledger in (handler.ledger, llm.ledger):
+        assert [(record.usage, record.cost) for record in ledger.records] == [(None, None)] * 2

@@ -7,27 +7,32 @@ call fail.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from cachepoint._later import catch_up, later
 from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.keep_alive import current_keeping
+from cachepoint.bedrock.listeners import take_listeners
 from cachepoint.bedrock.opaque_models import base_model, learned
+from cachepoint.bedrock.pricing import price_of
 from cachepoint.bedrock.settings import Settings, scope_of
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
-from cachepoint.bedrock.wire.dialect import Dialect, Reporter
+from cachepoint.bedrock.wire.dialect import Dialect, Reporter, mapping
 from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.catalogue.table import rates_of
 from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
 from cachepoint.core.provider.prices import Cost
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.provider.usage import Usage, count
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
@@ -91,6 +96,7 @@ class Call:
     """
 
     def __init__(self, settings: Settings, client: Any, dialect: Dialect, request: Mapping[str, Any]) -> None:
+        catch_up()  # what this one reads or writes may depend on how earlier ones ended
         self._settings = settings
         self._client = client
         self._dialect = dialect
@@ -105,8 +111,12 @@ class Call:
         self._clock_started = time.monotonic()
         self._flight: Flight | None = None
         self._denied: Waste | None = None
-        # A stream may be read and closed by two threads, and closed again when it is collected.
-        self._lock = threading.RLock()
+        self._retries = 0
+        self._listeners = take_listeners()
+        self._lock = threading.RLock()  # a stream may be read by one thread and left by another
+        self._process = os.getpid()
+        self._context = copy_context()
+        self._is_left = False
 
     @property
     def request(self) -> dict[str, Any]:
@@ -223,31 +233,37 @@ class Call:
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
         try:
-            with self._lock:
-                if not self.exchange.over:
+            with self._own() as is_open:
+                if is_open:
                     name = type(error).__name__
                     if isinstance(error, Exception):
-                        end = partial(self.exchange.failed, lost=name in LOST)
+                        retries = retries_of(getattr(error, "response", None))
+                        end = partial(self.exchange.failed, lost=name in LOST, retries=retries)
                         self._take(partial(end, name, self._seconds))
                     else:
                         self._take(partial(self.exchange.cancelled, name, self._seconds))
         finally:
             self._land()
 
+    def received(self, response: _R) -> _R:
+        """The response as it came, which says how often botocore tried."""
+        self._retries = retries_of(response)
+        return response
+
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
         try:
-            with self._lock:
-                if self.exchange.state == "sent":
-                    self._take(self.exchange.began)
+            with self._own() as is_open:
+                if is_open and self.exchange.state == "sent":
+                    self._take(partial(self.exchange.began, self._retries))
         finally:
             self._land()
 
     def answered(self, reported: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The answer is complete; returns what the call tells (`promptCache`), None if nothing can be told."""
         self.began()
-        with self._lock:
-            if not self.exchange.over:
+        with self._own() as is_open:
+            if is_open:
                 self._take(partial(self.exchange.answered, reported, self._seconds, self._price))
                 if self._keeping is not None:
                     keep = partial(self._keeping.note, self.exchange, self._settings, self._client, self._dialect)
@@ -257,27 +273,31 @@ class Call:
 
     def heard(self, reported: Mapping[str, Any]) -> None:
         """A part of the usage came, in a stream that may never come to its end."""
-        with self._lock:
-            if not self.exchange.over:
+        with self._own() as is_open:
+            if is_open:
                 self._take(partial(self.exchange.heard, reported))
 
-    def ended(self, how: Ending, error: str) -> None:
-        """The response did not come to its end."""
-        with self._lock:
-            if not self.exchange.over:
-                self._take(partial(self.exchange.ended, how, error, self._seconds))
+    def ended(self, how: Ending, error: str, seconds: float | None = None) -> None:
+        """The response did not come to its end; `seconds` is how long the call took, by default until now."""
+        taken = self._seconds if seconds is None else seconds
+        with self._own() as is_open:
+            if is_open:
+                self._take(partial(self.exchange.ended, how, error, taken, self._price))
 
     def broke(self, error: BaseException) -> None:
         """Reading the response raised this."""
         self.ended("cut" if isinstance(error, Exception) else "cancelled", type(error).__name__)
 
     def abandoned(self) -> None:
-        """The response was left before its end."""
-        self.ended("abandoned", ABANDONED)
+        """The response was left before its end. A finaliser may say so, so this is settled later, in its context."""
+        if not (self.exchange.over or self._is_left):
+            self._is_left = True
+            later(partial(self._context.run, self.ended, "abandoned", ABANDONED, self._seconds))
 
     def reporter(self) -> Reporter:
         """What the events of this call's stream pass through."""
-        return self._dialect.reporter(self.answered, self.heard)
+        passed = self._dialect.reporter(self.answered, self.heard)
+        return lambda event: self._safely("reading an event", partial(passed, event)) or event
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -288,6 +308,18 @@ class Call:
         except BaseException as error:
             self.broke(error)
             raise
+
+    @contextmanager
+    def _own(self) -> Iterator[bool]:
+        """No other thread settles it meanwhile; gives whether there is anything to settle.
+
+        In a process forked off meanwhile there is not: the call is its parent's, of which a thread may have the lock.
+        """
+        if os.getpid() != self._process:
+            yield False
+            return
+        with self._lock:
+            yield not self.exchange.over
 
     def _land(self) -> None:
         if self._flight is not None:
@@ -304,7 +336,7 @@ class Call:
         target, at = self._target, self.exchange.started
         # The control plane may have answered while the call was under way.
         model = target.base_model or learned(target.model) or target.model
-        return self._settings.prices.price(model, usage, at=at, service_tier=tier, region=target.region)
+        return price_of(self._settings.prices, model, usage, at=at, service_tier=tier, region=target.region)
 
     def _take(self, step: Callable[[], Effects]) -> bool:
         """Take a step of the call and do what it leaves to do; whether the store learned all of it."""
@@ -327,6 +359,8 @@ class Call:
                 learned = False
         if self.exchange.over and self.exchange.record is not None:
             deliver(self._settings.ledger, self.exchange.record)
+            for listener in self._listeners:
+                listener.tell(self.exchange.record)
         return learned
 
     def _safely(self, name: str, part: Callable[[], _R]) -> _R | None:
@@ -335,6 +369,11 @@ class Call:
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
             swallow(problem, name)
             return None
+
+
+def retries_of(response: object) -> int:
+    """How many attempts botocore made before the last, by an answer or an error's `response`; 0 if unsaid."""
+    return count(mapping(mapping(response).get("ResponseMetadata")).get("RetryAttempts")) or 0
 
 
 def _region_of(client: Any) -> str | None:

@@ -119,7 +119,7 @@ class CacheClient(_Wrapped):
             self._depart(call)
             while True:  # each refusal leaves fewer checkpoints
                 try:
-                    return operation(**call.request)
+                    return call.received(operation(**call.request))
                 except Exception as error:
                     if not call.refused(error):
                         raise
@@ -179,7 +179,7 @@ class AsyncCacheClient(_Wrapped):
             await self._depart(call)
             while True:
                 try:
-                    return dict(await operation(**call.request))
+                    return call.received(dict(await operation(**call.request)))
                 except Exception as error:
                     if not call.refused(error):
                         raise

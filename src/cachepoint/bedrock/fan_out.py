@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
 
+from cachepoint._forks import Lock
 from cachepoint.bedrock.blocks import in_block
 from cachepoint.errors import ConfigurationError
 
@@ -86,7 +87,11 @@ class FanOut:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = min(timeout, threading.TIMEOUT_MAX)
-        self._lock = threading.Lock()
+        self._lock = Lock(self._begin)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nobody leads, as in a child process: leaders under way are its parent's."""
         self._leaders: dict[tuple[str, bytes], Flight] = {}
 
     def join(self, scope: str, waits_for: Collection[bytes], writes: Collection[bytes]) -> tuple[Flight, bool] | None:
@@ -95,7 +100,7 @@ class FanOut:
         Returns a leader to wait for and False, or this call's own flight and True when it leads, or
         None when it neither waits nor leads.
         """
-        with self._lock:
+        with self._lock.held:
             for digest in waits_for:
                 leader = self._leaders.get((scope, digest))
                 if leader is not None and not leader.over:

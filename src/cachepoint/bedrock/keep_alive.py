@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -22,7 +21,9 @@ from inspect import iscoroutinefunction
 from math import inf
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.bedrock.blocks import in_block
+from cachepoint.bedrock.pricing import price_of
 from cachepoint.bedrock.settings import Settings
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.wire import invoke_model
@@ -121,8 +122,7 @@ class Keeping:
         self._tasks: set[Any] = set()
         self._output_needed = False
         self._closed = False
-        self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = Lock(self._in_child)
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
         self._wakes_at = inf
@@ -130,7 +130,7 @@ class Keeping:
     @property
     def next_due(self) -> float | None:
         """When the next renewal is to be considered, in wall seconds; None while there is nothing to keep."""
-        with self._lock:
+        with self._lock.held:
             return min((kept.due for kept in self._waiting()), default=None)
 
     def step(self, now: float | None = None) -> int:
@@ -151,7 +151,7 @@ class Keeping:
     def close(self) -> None:
         """Send nothing more, and let all requests go."""
         self._closed = True
-        with self._lock:
+        with self._lock.held:
             self._kept.clear()
         self._changed.set()
         atexit.unregister(self.close)
@@ -160,7 +160,7 @@ class Keeping:
         """A call was answered: its prefix may be kept from now on, in place of those that it goes on with."""
         record, prompt = exchange.record, exchange.prompt
         if (
-            self._is_over
+            self._closed
             or record is None
             or record.usage is None
             or prompt is None
@@ -176,7 +176,7 @@ class Keeping:
                 exchange.started, exchange.started, asyncio.get_running_loop() if awaits else None,
             )  # fmt: skip
         passed = {(exchange.target.scope, boundary.digest) for boundary in prompt.boundaries}
-        with self._lock:
+        with self._lock.held:
             for key in passed & self._kept.keys():
                 del self._kept[key]
             if kept is not None:
@@ -189,10 +189,14 @@ class Keeping:
 
     # -- waiting ----------------------------------------------------------------------------------
 
-    @property
-    def _is_over(self) -> bool:
-        # After a fork the thread is the parent's, and so is the keeping.
-        return self._closed or os.getpid() != self._process
+    def _in_child(self) -> None:
+        """The keeping is the parent's, as its thread is."""
+        self._closed = True
+        self._kept.clear()
+        self._under_way.clear()
+        self._tasks.clear()
+        self._changed, self._thread = threading.Event(), None
+        atexit.unregister(self.close)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -204,7 +208,7 @@ class Keeping:
     def _run(self) -> None:
         while not self._closed:
             self._changed.clear()
-            with self._lock:
+            with self._lock.held:
                 first = min(self._waiting(), key=lambda kept: kept.due, default=None)
                 self._wakes_at = first.due if first else inf
             self._changed.wait(max(first.due - first.settings.clock(), _SHORTEST_WAIT) if first else None)
@@ -215,8 +219,8 @@ class Keeping:
 
     def _due(self, now: float | None) -> Iterator[_Kept]:
         """What is due, the most urgent first, each given to one who asks."""
-        while not self._is_over:
-            with self._lock:
+        while not self._closed:
+            with self._lock.held:
                 found = [
                     kept for kept in self._waiting() if kept.due <= (kept.settings.clock() if now is None else now)
                 ]
@@ -247,15 +251,15 @@ class Keeping:
 
     def _reserves(self, kept: _Kept, costs: Decimal) -> bool:
         """Whether the budget has room for a renewal, which is then kept for it."""
-        with self._lock:
-            if self._is_over or self.spent_usd + sum(self._under_way.values()) + costs > self._budget:
+        with self._lock.held:
+            if self._closed or self.spent_usd + sum(self._under_way.values()) + costs > self._budget:
                 return False
             self._under_way[kept.key] = costs
             return True
 
     def _done(self, given: _Kept, kept: _Kept | None) -> bool:
         """A prefix was seen to: it is kept on as it is now, or let go, unless a call used it meanwhile."""
-        with self._lock:
+        with self._lock.held:
             self._under_way.pop(given.key, None)
             if self._kept.get(given.key) is given:
                 del self._kept[given.key]
@@ -320,9 +324,11 @@ class Keeping:
         priced = None if usage is None else _priced(kept, usage, now)
         # Without caching there would have been no such call.
         cost = None if priced is None else replace(priced, uncached_usd=Decimal(0), saved_usd=-priced.usd)
-        with self._lock:
+        with self._lock.held:
             self.sent += 1
-            self.spent_usd += cost.usd if cost else 0
+            # An answer that tells no usage was billed all the same: what was kept for it counts.
+            untold = self._under_way.get(kept.key, Decimal(0)) if error is None else Decimal(0)
+            self.spent_usd += cost.usd if cost else untold
         record = CallRecord(
             started=now, seconds=seconds, model=target.model, base_model=target.base_model, region=target.region,
             api=kept.dialect.API, mode=exchange.policy.mode, status=status_of(usage) if usage else None, usage=usage,
@@ -446,4 +452,4 @@ def _amounts(kept: _Kept, found: Renewal, now: float) -> tuple[Decimal, Decimal]
 def _priced(kept: _Kept, usage: Usage, now: float) -> Cost | None:
     target, tier = kept.exchange.target, kept.dialect.service_tier(kept.exchange.original)
     model = target.base_model or target.model
-    return kept.settings.prices.price(model, usage, at=now, service_tier=tier, region=target.region)
+    return price_of(kept.settings.prices, model, usage, at=now, service_tier=tier, region=target.region)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.swallowed import forgive
 from cachepoint.bedrock.warn import warn_once
@@ -22,7 +23,7 @@ ARNS_KEPT = 1_000
 _asked: Bounded[str, str | None] = Bounded(ARNS_KEPT)
 _failed: Bounded[str, float] = Bounded(ARNS_KEPT)
 _asking: dict[str, threading.Thread] = {}
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def base_model(model_id: str, named: Mapping[str, str], control_client: Any = None) -> str | None:
@@ -56,14 +57,14 @@ def base_model(model_id: str, named: Mapping[str, str], control_client: Any = No
 
 def learned(arn: str) -> str | None:
     """What the control plane has answered by now; None where it has not, or does not know."""
-    with _lock:
+    with _lock.held:
         return _asked.get(arn)
 
 
 def _ask(arn: str, control_client: Any) -> bool:
     """Have the control plane asked, off the path of the call; False where it does not know or failed a while ago."""
     asking = threading.Thread(target=_learn, args=(arn, control_client), name="cachepoint-control", daemon=True)
-    with _lock:
+    with _lock.held:
         for ended in [each for each, thread in _asking.items() if not thread.is_alive()]:  # as all have after a fork
             del _asking[ended]
         if arn in _asking:
@@ -87,7 +88,7 @@ def _learn(arn: str, control_client: Any) -> None:
     except Exception as error:  # noqa: BLE001 - no permission, no endpoint, no such profile: the user is told what to pass
         forgive(error, "control plane")
         failed = True
-    with _lock:
+    with _lock.held:
         _asking.pop(arn, None)
         if failed:
             _failed[arn] = time.monotonic()

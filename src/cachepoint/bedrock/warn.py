@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import warnings
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NamedTuple
 
+from cachepoint._forks import Lock
 from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.errors import CachepointWarning
@@ -31,7 +31,7 @@ _FRAMEWORKS = frozenset({
 """What calls cachepoint for the user, and what runs it; of the standard library, every module counts as such."""
 
 _given: Bounded[str, None] = Bounded(KEYS_KEPT)
-_lock = threading.RLock()  # an abandoned stream may be recorded while this thread warns
+_lock = Lock()
 
 
 class _Line(NamedTuple):
@@ -58,7 +58,7 @@ def warn_once(key: str, message: str) -> None:
 
     Where the program makes errors of warnings, the message is logged: caching must not fail a call.
     """
-    with _lock:
+    with _lock.held:
         if key in _given:
             return
         _given[key] = None

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import date
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cachepoint._cached import cached_property
 from cachepoint.core.provider.prices import ModelPrices, Rates, TokenPrices
 from cachepoint.core.provider.rules import ModelFacts, ModelRef, ModelRule, Rules, Tokenizer, parse_model_id
 from cachepoint.errors import ConfigurationError, RulesError

@@ -33,7 +33,7 @@ from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.provider.usage import Usage, oddities
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
@@ -229,6 +229,7 @@ class Exchange:
     _refused_before: bool = field(default=False, init=False)
     _in_flight: bool = field(default=False, init=False)
     _denials: int = field(default=0, init=False)
+    _retries: int = field(default=0, init=False)
     _half: Mapping[str, Any] | None = field(default=None, init=False)
     _lessons: list[Lesson] = field(init=False, default_factory=list)
     _warnings: list[Warn] = field(init=False, default_factory=list)
@@ -482,9 +483,13 @@ class Exchange:
             "placed there again",
         )
 
-    def began(self) -> Effects:
-        """The response began: what the request wrote can be read from now on."""
+    def began(self, retries: int = 0) -> Effects:
+        """The response began: what the request wrote can be read from now on.
+
+        `retries` is how many attempts were made before the one that is answered.
+        """
         self._step("begin")
+        self._retries = retries
         if self._in_flight:
             self._learn("began", self.sent)
         return self._effects()
@@ -502,40 +507,65 @@ class Exchange:
         """
         self._step("answer")
         if reported is None:
-            return self._settle(self._half, None, seconds, _unpriced)
+            return self._settle(self._half, None, seconds, price, at_least=True)
         return self._settle(reported, None, seconds, price)
 
-    def ended(self, how: Ending, error: str, seconds: float) -> Effects:
-        """The response did not come to its end; what was heard of its usage counts, though not what it cost."""
-        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
-        return self._settle(self._half, error, seconds, _unpriced)
+    def ended(self, how: Ending, error: str, seconds: float, price: Price | None = None) -> Effects:
+        """The response did not come to its end; what was heard of its usage counts, as the least that it cost.
 
-    def failed(self, error: str, seconds: float, *, lost: bool = False) -> Effects:
+        A prompt is told before its answer, and exactly; of the answer what was told by then. Without a `price` there is
+        no cost.
+        """
+        self._step({"cut": "cut", "abandoned": "abandon", "cancelled": "give up"}[how])
+        return self._settle(self._half, error, seconds, price or _unpriced, at_least=True)
+
+    def failed(self, error: str, seconds: float, *, lost: bool = False, retries: int = 0) -> Effects:
         """The call failed before its response began; `error` is the name of the exception's class.
 
-        `lost` says that the service may have served it all the same.
+        `lost` says that the service may have served it all the same; `retries` is as for `began`.
         """
         self._step("fail")
-        return self._end_without_a_response(error, seconds, lost=lost)
+        self._retries = retries
+        return self._end_without_a_response(error, seconds, lost=lost, at_least=lost)
 
     def cancelled(self, error: str, seconds: float) -> Effects:
         """The caller was cancelled before the response began; a request on its way is served all the same."""
+        on_its_way = self.state not in _BEFORE_SENDING
         self._step("cancel")
-        return self._end_without_a_response(error, seconds, lost=True)
+        return self._end_without_a_response(error, seconds, lost=True, at_least=on_its_way)
 
-    def _end_without_a_response(self, error: str, seconds: float, *, lost: bool) -> Effects:
+    def _end_without_a_response(self, error: str, seconds: float, *, lost: bool, at_least: bool) -> Effects:
         self._forget(lost=lost)
-        self._make_record(None, error, seconds, _unpriced)
+        self._make_record(None, error, seconds, _unpriced, at_least=at_least)
         return self._effects()
 
-    def _settle(self, reported: Mapping[str, Any] | None, error: str | None, seconds: float, price: Price) -> Effects:
+    def _settle(
+        self,
+        reported: Mapping[str, Any] | None,
+        error: str | None,
+        seconds: float,
+        price: Price,
+        *,
+        at_least: bool = False,
+    ) -> Effects:
         ttls = {point.ttl for point in self._sends.checkpoints}
         usage = self._try("reading the usage", lambda: self.wire.usage(reported, "1h" if ttls == {"1h"} else "5m"))
+        self._warn_of_oddities(reported, usage)
         if self._in_flight:
             self._in_flight = False
             self._learn("settled", self.sent, usage, self.started)
-        self._make_record(usage, error, seconds, price)
+        self._make_record(usage, error, seconds, price, at_least=at_least)
         return self._effects()
+
+    def _warn_of_oddities(self, reported: Mapping[str, Any] | None, usage: Usage | None) -> None:
+        """A gateway or a model that reports its tokens in its own way is named once, with the types of what it told."""
+        odd = self._try("what is odd in the usage", partial(oddities, reported))
+        if odd:
+            counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
+            self._warn(
+                f"usage:{self.target.model}:{'; '.join(odd)}",
+                f"cachepoint: {self.target.model!r} reports a usage in which {'; '.join(odd)}; it is {counted}",
+            )
 
     def _forget(self, *, lost: bool = False) -> None:
         if self._in_flight:
@@ -544,7 +574,9 @@ class Exchange:
 
     # -- the record -------------------------------------------------------------------------------
 
-    def _make_record(self, usage: Usage | None, error: str | None, seconds: float, price: Price) -> None:
+    def _make_record(
+        self, usage: Usage | None, error: str | None, seconds: float, price: Price, *, at_least: bool = False
+    ) -> None:
         # Each part on its own: whatever fails in it, the call is recorded.
         cost = miss = prefix = None
         if usage is not None:
@@ -569,6 +601,8 @@ class Exchange:
             error=error,
             prefix=prefix or PrefixUse(),
             held=self._try("what was held", self._held) or (),
+            at_least=at_least,
+            retries=self._retries,
         )
 
     def _held(self) -> tuple[Rejected, ...]:
@@ -632,7 +666,7 @@ class Exchange:
 
 
 def _unpriced(_: Usage) -> Cost | None:
-    """Half a usage does not say what was generated, so its cost is not known."""
+    """No price was given."""
     return None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cachepoint._forks import Lock
 from cachepoint.core.provider.usage import Usage
 from cachepoint.errors import EmulatorError
 
@@ -25,7 +25,7 @@ class Clock:
             )
         self._base = base
         self._ahead = 0.0
-        self._lock = threading.Lock()
+        self._lock = Lock(waited_for=False)
 
     def __call__(self) -> float:
         """The present time."""
@@ -35,7 +35,7 @@ class Clock:
         """Move forward by `seconds` and return the new time; raises EmulatorError when negative."""
         if seconds < 0:
             raise EmulatorError(f"the clock was told to advance by {seconds} seconds; it only goes forward")
-        with self._lock:
+        with self._lock.held:
             self._ahead += seconds
         return self()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.core.provider.rules import parse_model_id
 from cachepoint.core.provider.usage import Usage
 from cachepoint.emulator._reading.request import Json, Operation, Target
@@ -83,7 +83,7 @@ class InvocationLog:
     def __init__(self, folder: Path, *, with_text: bool) -> None:
         self._folder = folder
         self._with_text = with_text
-        self._lock = threading.Lock()
+        self._lock = Lock(waited_for=False)
 
     def check(self) -> None:
         """Make the folder and see that files can be made in it; raises OSError where they cannot."""
@@ -96,7 +96,7 @@ class InvocationLog:
         if entry.target.operation not in LOGGED:
             return
         hour = _hour(entry)
-        with self._lock:
+        with self._lock.held:
             line = json.dumps(self._record(entry, hour), ensure_ascii=False) + "\n"
             check = self._folder / hour.parents[3] / _PERMISSION_CHECK
             self._append(hour / _file_name(entry), line)

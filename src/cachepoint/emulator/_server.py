@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from cachepoint._forks import Lock
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.provider.cache_model import CacheModel, CacheSwitches
 from cachepoint.core.provider.rules import Rules, Section
@@ -157,7 +158,7 @@ class BedrockEmulator:
         return answer_locally(client, self._service)
 
     def _boto3_client(self, region: str, account: str, url: str, settings: Mapping[str, Any]) -> Any:
-        with _SESSION_LOCK:  # boto3 sessions are not thread-safe
+        with _SESSION_LOCK.held:  # boto3 sessions are not thread-safe
             return _boto3_session().client(
                 "bedrock-runtime",
                 region_name=region,
@@ -292,7 +293,7 @@ def _uvicorn_server(service: Service, hosts: Collection[str]) -> PromptServer:
     return uvicorn_server(service, hosts)
 
 
-_SESSION_LOCK = threading.Lock()
+_SESSION_LOCK = Lock(waited_for=False)
 
 
 @cache

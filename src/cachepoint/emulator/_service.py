@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.core.provider.cache_model import CacheModel, CacheRequest, Served
 from cachepoint.core.provider.rules import ModelRule, Rules, Section, parse_model_id
 from cachepoint.core.provider.usage import Usage
@@ -137,8 +137,13 @@ class Service:
     log: InvocationLog | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)
     refused: dict[tuple[Section, str | None], str | None] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     calls: Calls = field(default_factory=Calls)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Whoever has it is alone with the emulator's state."""
+        return self._lock.held
 
     def respond(self, path: str, headers: Mapping[str, str], raw: bytes) -> Delivery:
         """What goes back for a request; `headers` are in small letters."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -43,6 +44,8 @@ from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.rules import TTL, ModelFacts, parse_model_id
 from cachepoint.errors import ConfigurationError
+from cachepoint.langchain._cost.callback import PromptCacheCallbackHandler
+from cachepoint.langchain._cost.reported import told_of
 from cachepoint.langchain._cost.run_tags import run_tags
 from cachepoint.langchain._request.cache_control import ending_in_a_mark, mark_messages, mark_system, mark_tools
 from cachepoint.langchain._request.call_client import CallClient, as_given
@@ -163,7 +166,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         def generate() -> ChatResult:
             return super(CacheAwareChatBedrockConverse, call)._generate(messages, stop, run, **kwargs)
 
-        result = await in_thread(generate)
+        with _telling_of_a_cancel(run_manager):
+            result = await in_thread(generate)
         for generation in result.generations:
             _unset_missing_usage(generation.message)
             without_cut_call(generation.message)
@@ -495,6 +499,18 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         return super()._get_ls_params(stop=stop, **kwargs)
 
 
+@contextmanager
+def _telling_of_a_cancel(run: AsyncCallbackManagerForLLMRun | None) -> Iterator[None]:
+    """Tell our handlers of a call that is cancelled: LangChain, whose own await is cancelled too, tells none."""
+    try:
+        yield
+    except CancelledError as error:
+        for handler in run.handlers if run else ():
+            if isinstance(handler, PromptCacheCallbackHandler):
+                handler.cancelled(error, run.run_id)  # type: ignore[union-attr]  # there are handlers of a run only
+        raise
+
+
 def _named_model(kwargs: Mapping[str, Any]) -> str | None:
     return next((kwargs[name] for name in _MODEL_KWARGS if kwargs.get(name)), None)
 
@@ -507,6 +523,8 @@ def _preceded(first: ChatGenerationChunk | None, rest: Iterator[ChatGenerationCh
 
 
 def _unset_missing_usage(message: BaseMessage) -> None:
-    # The parent makes zeros of a usage that never came; a real one counts at least the prompt.
+    # The parent makes zeros of a usage that never came; told are zeros of a question that a guardrail blocked.
     if isinstance(message, AIMessage) and message.usage_metadata and not message.usage_metadata["total_tokens"]:
-        message.usage_metadata = None
+        told = told_of(message.response_metadata)
+        if told is None or told.usage is None:
+            message.usage_metadata = None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import threading
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cachepoint._forks import Lock
 from cachepoint.bedrock.bounded import Bounded
 
 
@@ -107,20 +107,18 @@ class _Sessions:
     """A program has one or two, and each keeps what it has read of the service's model."""
 
     def __init__(self) -> None:
+        # A session is for one thread at a time, but its clients are not (boto3 guide, "Multithreading").
+        self._lock = Lock(self.forget, waited_for=False)
         self.forget()
-        if hasattr(os, "register_at_fork"):  # another thread of the parent's may be using one
-            os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Make every session anew from now on."""
+        """Make every session anew from now on, as in a child process: a thread of its parent's may be using one."""
         self._made: Bounded[Hashable, Any] = Bounded(self.KEPT)
-        # A session is for one thread at a time, but its clients are not (boto3 guide, "Multithreading").
-        self._lock = threading.Lock()
 
     def use(self, connection: Connection, make: Callable[[Any], Any]) -> Any:
         """What `make` makes of a session for this connection, while no other thread uses it."""
         key = (connection.region_name, connection.profile_name, *connection._credentials().values(), *_surroundings())
-        with self._lock:
+        with self._lock.held:
             if key not in self._made:
                 self._made[key] = connection._session()
             return make(self._made[key])
@@ -144,13 +142,17 @@ class Clients:
     """The clients made so far: a synchronous one per connection, an asynchronous one per connection and event loop."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock(self._begin, waited_for=False)
+        self._begin()
+
+    def _begin(self) -> None:
+        # None in a child process, too: its parent's have connections, and what is sent on one by two cannot be read.
         self._made: dict[Connection, Any] = {}
         self._opened: dict[tuple[asyncio.AbstractEventLoop, Connection], _Opened] = {}
 
     def client(self, connection: Connection) -> Any:
         """The boto3 client for a connection."""
-        with self._lock:
+        with self._lock.held:
             if connection not in self._made:
                 self._made[connection] = connection.client()
             return self._made[connection]
@@ -158,7 +160,7 @@ class Clients:
     async def async_client(self, connection: Connection) -> Any:
         """The aiobotocore client for a connection in the running loop; it is closed when the loop shuts down."""
         key = (asyncio.get_running_loop(), connection)
-        with self._lock:
+        with self._lock.held:
             for other in [each for each in self._opened if each[0].is_closed()]:
                 del self._opened[other]
             if key not in self._opened:
@@ -167,7 +169,7 @@ class Clients:
         try:
             return await asyncio.shield(opened.client)
         except Exception:
-            with self._lock:
+            with self._lock.held:
                 self._opened.pop(key, None)
             raise
 

@@ -7,9 +7,11 @@ exchange for their own; but what a callback raises reaches the caller, so a budg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from llama_index.core.callbacks import CallbackManager
@@ -23,7 +25,9 @@ from llama_index_instrumentation.span import active_span_id
 from pydantic import Field, InstanceOf
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.core.accounts.budget import Budget
+from cachepoint.bedrock.listeners import Listener, listening
+from cachepoint.catalogue.price_book import PriceBook
+from cachepoint.core.accounts.budget import Budget, Spending
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.accounts.summary import LedgerReport
@@ -51,6 +55,21 @@ def announcing(ledger: CacheLedger, callbacks: CallbackManager) -> CacheLedger:
         _DISPATCHER.event(PromptCacheCallEvent(record=record, span_id=span, tags=tags))
 
     return CacheLedger(keep=0, on_call=[ledger.add, announce, *(handler.ledger.add for handler in handlers)])
+
+
+def within_budgets(callbacks: CallbackManager, ask: Callable[[], Decimal]) -> AbstractContextManager[None]:
+    """A block in which a call begins, for which the budgets of callback handlers keep what `ask` gives until it ends.
+
+    In the block a call raises BudgetExceeded where nothing is left for it.
+    """
+    handlers = [handler for handler in callbacks.handlers if isinstance(handler, PromptCacheCallbackHandler)]
+    return listening([handler.keep(ask) for handler in handlers if handler.has_budget])
+
+
+@lru_cache(maxsize=1)
+def list_prices() -> PriceBook:
+    """What estimates are made by; the record has the cost, by the client's own prices."""
+    return PriceBook()
 
 
 class PromptCacheEventHandler(LedgerReport, BaseEventHandler):
@@ -86,8 +105,9 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     LlamaIndex's events know nothing of a call's Region, its model behind an ARN, or whether it was sent at all.
 
     - `on_call`: a function, or several, called with each `CallRecord`.
-    - `budget_usd`: once so much is spent, the next call raises BudgetExceeded before it is sent. Calls already under
-      way go on; calls of unknown price do not count.
+    - `budget_usd`: once so much is spent, or kept for calls under way, the next call raises BudgetExceeded before it
+      is sent. A call under way counts at an estimate, its answer at `max_tokens`; so does one that was cancelled, cut
+      or lost. Calls of unknown price do not count.
     """
 
     def __init__(
@@ -98,7 +118,23 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     ) -> None:
         super().__init__(event_starts_to_ignore=[], event_ends_to_ignore=[])
         self.ledger = CacheLedger(on_call=on_call)
-        self._budget = Budget.of(budget_usd)
+        self._spending = Spending(Budget.of(budget_usd), lambda: self.cost.usd)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether calls may have to be stopped."""
+        return self._spending.limited
+
+    def keep(self, ask: Callable[[], Decimal]) -> Listener:
+        """What keeps the amount that `ask` gives for a call, from its beginning to its record."""
+        call = object()
+        return Listener(
+            self,
+            call,
+            lambda record: self._spending.settle(call, record),
+            lambda: self._spending.settle(call),
+            lambda: self._spending.reserve(call, ask()),
+        )
 
     @override
     def on_event_start(
@@ -111,7 +147,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     ) -> str:
         """A call starts. Raises BudgetExceeded when the budget is spent."""
         if event_type == CBEventType.LLM:
-            self._budget.check(self.cost.usd)
+            self._spending.check()
         return event_id
 
     @override

@@ -8,7 +8,7 @@ sees one call and not two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
 from typing import Any, Self
 
@@ -30,14 +30,17 @@ from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
+from cachepoint.bedrock.pricing import estimate_of
 from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.bedrock.warn import warn, warn_once
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
+from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.rules import TOOL_CHOICES, ModelFacts, parse_model_id
+from cachepoint.core.provider.usage import Usage
 from cachepoint.llama_index._clients import has_async_client
-from cachepoint.llama_index._cost import announcing
+from cachepoint.llama_index._cost import announcing, list_prices, within_budgets
 from cachepoint.llama_index._request.messages import Recipient, as_chat, said_on_messages, with_system_prompt
 from cachepoint.llama_index._request.request import converse_request
 from cachepoint.llama_index._request.responses import (
@@ -360,28 +363,37 @@ class CacheAwareBedrockConverse(BedrockSettings):
             settings["base_models"] = base_models
         return settings
 
+    def _within_budgets(self, request: dict[str, Any]) -> AbstractContextManager[None]:
+        """A block for a call that budgets may stop; what it may cost is asked only where there is one."""
+
+        def price(usage: Usage) -> Cost | None:
+            model = self._base_model(request["modelId"])
+            return list_prices().price(model, usage, at=self.clock(), region=self.region_name)
+
+        return within_budgets(self.callback_manager, lambda: estimate_of(price, request, request))
+
     def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         request, hints = self._request(messages, kwargs, stream=False)
-        with expecting(self._expected(messages, kwargs)):
+        with expecting(self._expected(messages, kwargs)), self._within_budgets(request):
             return chat_response(self._wrapped(hints).converse(**request), self._origin(kwargs))
 
     async def _achat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         # In a thread, for an image or a document may have to be fetched.
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=False))
         client = await self._awrapped(hints)
-        with expecting(self._expected(messages, kwargs)):
+        with expecting(self._expected(messages, kwargs)), self._within_budgets(request):
             return chat_response(await client.converse(**request), self._origin(kwargs))
 
     def _stream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseGen:
         request, hints = self._request(messages, kwargs, stream=True)
-        with expecting(self._expected(messages, kwargs)):
+        with expecting(self._expected(messages, kwargs)), self._within_budgets(request):
             response = self._wrapped(hints).converse_stream(**request)
         return _chunks(response["stream"], self._origin(kwargs))
 
     async def _astream(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponseAsyncGen:
         request, hints = await in_thread(partial(self._request, messages, kwargs, stream=True))
         client = await self._awrapped(hints)
-        with expecting(self._expected(messages, kwargs)):
+        with expecting(self._expected(messages, kwargs)), self._within_budgets(request):
             response = await client.converse_stream(**request)
         return _achunks(response["stream"], self._origin(kwargs))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import IO, Self
 
+from cachepoint._forks import Lock
 from cachepoint.core.accounts.record import CallRecord
 
 
@@ -22,7 +22,7 @@ class JsonLines:
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | None = None) -> None:
-        self._lock = threading.RLock()  # an abandoned stream may be recorded while this thread writes
+        self._lock = Lock()
         self._opened = isinstance(target, str | os.PathLike)
         self._file: IO[str] | None
         if isinstance(target, str | os.PathLike):
@@ -33,7 +33,7 @@ class JsonLines:
     def __call__(self, record: CallRecord) -> None:
         """Write a call."""
         line = json.dumps(record.to_dict(), ensure_ascii=False, separators=(",", ":")) + "\n"
-        with self._lock:
+        with self._lock.held:
             file = self._file or sys.stdout  # looked up now: Lambda and tests replace it
             file.write(line)
             file.flush()

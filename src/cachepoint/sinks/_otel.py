@@ -106,6 +106,10 @@ def span_attributes(record: CallRecord) -> Attributes:
         cost = record.cost.to_dict()
         attributes["gen_ai.usage.cost"] = float(record.cost.usd)
         attributes |= {f"cachepoint.cost.{name}": cost[name] for name in ("usd", "uncached_usd", "saved_usd")}
+    if record.at_least:
+        attributes["cachepoint.at_least"] = True
+    if record.retries:
+        attributes["cachepoint.retries"] = record.retries
     if record.miss is not None:
         attributes |= {
             "cachepoint.miss.reason": record.miss.reason,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import add, gt, sub
 
+from cachepoint._forks import Lock
+from cachepoint._later import catch_up
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
@@ -66,9 +67,9 @@ class MemoryStore:
         self._refused: dict[str, frozenset[str]] = {}
         self._refused_somewhere: frozenset[str] = frozenset()
         self._writers: Latest[str] = Latest()
-        # An abandoned stream settles itself when it is collected, which may be in the middle of another call of the
-        # same thread: what it changes waits until that is done.
-        self._lock = threading.RLock()
+        # A signal handler may look at the ledger in the middle of this, which settles what finalisers left: what it
+        # changes waits until this is done.
+        self._lock = Lock(self._in_child)
         self._inside = False
         self._waiting: deque[Callable[[], None]] = deque()
 
@@ -120,11 +121,13 @@ class MemoryStore:
 
     def evidence(self, scope: Scope, now: float) -> Delta:
         """All that is known of how boundaries of this base model come back, what is under way as far as it has come."""
+        catch_up()
         with self._alone():
             return self._pool(scope.model).habits.evidence(now)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
+        catch_up()
         with self._alone():
             profile.write(path, self.key, self._pools, self._scopes)
 
@@ -145,12 +148,19 @@ class MemoryStore:
     # -- parts ------------------------------------------------------------------------------------
 
     def _alone(self) -> _Alone:
-        """No other thread is in the store meanwhile, and what this one changes from a finalizer is made at the end."""
+        """No other thread is in the store meanwhile; what a signal handler changes in this one waits for the end."""
         return _Alone(self)
+
+    def _in_child(self) -> None:
+        """A child process keeps what was learned; the calls under way are its parent's."""
+        self._inside = False
+        for each in self._keepers():
+            each.leave_what_is_under_way()
+        self._kept = self._counted()
 
     def _change(self, change: Callable[[], None]) -> None:
         """Make a change, after those that wait; in the middle of another one it waits itself."""
-        with self._lock:
+        with self._lock.held:
             self._waiting.append(change)
             if not self._inside:
                 with self._alone():
@@ -285,10 +295,10 @@ class _Alone:
 
     def __enter__(self) -> None:
         store = self._store
-        store._lock.acquire()
+        store._lock.held.acquire()
         if store._inside:
-            store._lock.release()
-            raise RuntimeError("the store is asked in the middle of another of its calls, by a signal or a finalizer")
+            store._lock.held.release()
+            raise RuntimeError("the store is asked in the middle of another of its calls, by a signal handler")
         store._inside = True
         try:
             store._catch_up()
@@ -305,7 +315,7 @@ class _Alone:
 
     def _leave(self) -> None:
         self._store._inside = False
-        self._store._lock.release()
+        self._store._lock.held.release()
 
 
 def _level(parts: Sequence[int], most: int) -> int:

@@ -61,7 +61,8 @@ def test_a_record_prints_its_contract() -> None:
 def test_a_record_prints_whole() -> None:
     assert CALL.to_dict() == {
         "started": 5.0, "seconds": 1.5, "model": "us.m", "base_model": "m", "region": "eu-west-1", "api": "converse",
-        "session": "s", "tags": {"tenant": "a"}, "error": None, **CONTRACT,
+        "session": "s", "tags": {"tenant": "a"}, "error": None, "at_least": False,
+        "retries": 0, **CONTRACT,
     }  # fmt: skip
 
 

@@ -66,7 +66,19 @@ def test_sums_print_as_plain_json() -> None:
         "unpriced": 0,
         "unreported": 1,
         "errors": 1,
+        "at_least": 0,
+        "retries": 0,
     }
+
+
+def test_what_may_have_been_billed_besides_is_counted_and_named() -> None:
+    left, repeated = replace(CALL, at_least=True), replace(CALL, retries=2)
+    totals = summed(left, repeated, repeated)
+    assert (totals.at_least, totals.retries) == (1, 4)
+    assert table(totals, {}).splitlines()[2:] == [
+        "1 cut, left or lost, which may have been billed more than is counted",
+        "4 earlier attempts, of which those that timed out or lost their connection may have been billed",
+    ]
 
 
 def test_a_sum_keeps_its_misses_when_another_call_is_added() -> None:

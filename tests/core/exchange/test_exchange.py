@@ -577,7 +577,54 @@ def test_half_a_usage_counts_where_the_rest_never_comes() -> None:
     assert settled.about[1] == Usage(9, 0, 2727, 0, 5)
     assert call.record is not None
     assert (call.record.status, call.record.error) == ("written", "ConnectionError")
-    assert call.record.cost is None  # what was generated is not known
+    assert call.record.cost is None  # no price was handed in
+    assert call.record.at_least
+
+
+def test_half_a_usage_is_priced_as_the_least_that_was_billed() -> None:
+    call = began()
+    call.heard(REPORTED)
+    call.ended("abandoned", "abandoned", 1.0, lambda usage: Cost(Decimal(usage.prompt)))
+    assert call.record is not None
+    assert call.record.cost == Cost(Decimal(9 + 2727))
+    assert call.record.at_least
+
+
+@pytest.mark.parametrize(
+    ("end", "at_least"),
+    [
+        (lambda call: call.failed("ThrottlingException", 1.0), False),
+        (lambda call: call.failed("ReadTimeoutError", 1.0, lost=True), True),
+        (lambda call: call.cancelled("CancelledError", 1.0), True),
+    ],
+)
+def test_a_request_that_may_have_been_served_may_be_billed(end: Any, at_least: bool) -> None:
+    call = sent()
+    end(call)
+    assert call.record is not None
+    assert call.record.at_least is at_least
+
+
+def test_a_request_that_never_went_out_is_not_billed() -> None:
+    call = planned()
+    call.cancelled("CancelledError", 1.0)
+    assert call.record is not None
+    assert not call.record.at_least
+
+
+def test_attempts_before_the_answer_are_recorded() -> None:
+    call = sent()
+    call.began(2)
+    call.answered(REPORTED, 1.0, lambda _: None)
+    assert call.record is not None
+    assert (call.record.retries, call.record.contract()["retries"]) == (2, 2)
+
+
+def test_an_odd_usage_is_named_by_its_types() -> None:
+    call = began()
+    (warning,) = call.answered({**REPORTED, "inputTokens": "secret"}, 1.0, lambda _: None).warnings
+    odd = "reports a usage in which inputTokens is of type str; it is counted as far as it can be"
+    assert warning.message == f"cachepoint: {call.target.model!r} {odd}"
 
 
 def test_half_a_usage_counts_where_the_answer_reports_none() -> None:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from cachepoint.bedrock.wire.dialect import (
+    Counters,
+    mapping,
     marked_ttl,
     messages_settings,
     output_settings,
@@ -43,6 +45,7 @@ _KINDS: Mapping[str, Kind] = {
     "thinking": "reasoning", "redacted_thinking": "reasoning", "search_result": "search_result",
 }  # fmt: skip
 
+_COUNTERS = Counters("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 _WITH_MEDIA = frozenset({"image", "document", "tool_result"})
 
 
@@ -129,17 +132,9 @@ def undo(body: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 def usage(reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usage | None:
     """Tokens by class from the `usage` of an answer; None when none was sent."""
-    if not reported or reported.get("input_tokens") is None:
-        return None
-    split = reported.get("cache_creation") or {}
-    return usage_of(
-        reported["input_tokens"],
-        reported.get("cache_read_input_tokens"),
-        reported.get("cache_creation_input_tokens"),
-        {"5m": split.get("ephemeral_5m_input_tokens") or 0, "1h": split.get("ephemeral_1h_input_tokens") or 0},
-        reported.get("output_tokens"),
-        unreported_ttl,
-    )
+    split = mapping(mapping(reported).get("cache_creation"))
+    by_ttl = [(ttl, split.get(f"ephemeral_{ttl}_input_tokens")) for ttl in ("5m", "1h")]
+    return usage_of(reported, _COUNTERS, by_ttl, unreported_ttl)
 
 
 # -- reading --------------------------------------------------------------------------------------

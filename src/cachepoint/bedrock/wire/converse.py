@@ -13,6 +13,7 @@ from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point, is_cac
 from cachepoint.bedrock.wire.dialect import (
     NOTHING,
     Answered,
+    Counters,
     Heard,
     Reporter,
     mapping,
@@ -33,7 +34,7 @@ from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Kind, Mark, Media, Pr
 from cachepoint.core.prompt.repeats import Trace, trace_of
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.rules import TTL, ModelFacts, ModelRule
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.provider.usage import Usage, oddities
 
 API = "converse"
 _TOOL_CHOICE = "toolConfig.toolChoice"
@@ -46,6 +47,7 @@ _KINDS: Mapping[str, Kind] = {
 }  # fmt: skip
 _MEDIA = frozenset({"image", "document", "video", "audio"})
 _WITH_MEDIA = _MEDIA | {"tool_result"}
+_COUNTERS = Counters("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens", "outputTokens")
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
 
 
@@ -111,20 +113,30 @@ def undo(request: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 def usage(reported: Mapping[str, Any] | None, unreported_ttl: TTL = "5m") -> Usage | None:
     """Tokens by class from a Converse `usage`; None when none was sent."""
-    if not reported or "inputTokens" not in reported:
-        return None
-    by_ttl: dict[TTL, int] = {"5m": 0, "1h": 0}
-    for detail in reported.get("cacheDetails") or ():
-        if detail.get("ttl") in by_ttl:
-            by_ttl[detail["ttl"]] += detail.get("inputTokens") or 0
-    return usage_of(
-        reported["inputTokens"] or 0,
-        reported.get("cacheReadInputTokens"),
-        reported.get("cacheWriteInputTokens"),
-        by_ttl,
-        reported.get("outputTokens"),
-        unreported_ttl,
-    )
+    details = mapping(reported).get("cacheDetails")
+    parts = [mapping(each) for each in details] if isinstance(details, list | tuple) else []
+    return usage_of(reported, _COUNTERS, [(part.get("ttl"), part.get("inputTokens")) for part in parts], unreported_ttl)
+
+
+def whole_numbers(reported: Any) -> dict[str, Any]:
+    """A `usage` that frameworks can add up: as it came, or where it is odd as it was read; empty if nothing is told."""
+    if isinstance(reported, Mapping) and not oddities(reported):
+        return {name: value for name, value in reported.items() if value is not None}
+    read = usage(reported)
+    if read is None:
+        return {}
+    return {
+        "inputTokens": read.input,
+        "outputTokens": read.output,
+        "totalTokens": read.prompt + read.output,
+        "cacheReadInputTokens": read.cache_read,
+        "cacheWriteInputTokens": read.cache_write,
+        "cacheDetails": [
+            {"ttl": ttl, "inputTokens": tokens}
+            for ttl, tokens in (("1h", read.cache_write_1h), ("5m", read.cache_write_5m))
+            if tokens
+        ],
+    }
 
 
 def count_input(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def reporter(answered: Answered, heard: Heard) -> Reporter:  # noqa: ARG001 - Co
     def passed(event: dict[str, Any]) -> dict[str, Any]:
         """The event, with the call's report where it carries the usage."""
         metadata = event.get("metadata")
-        if metadata is None or "usage" not in metadata:
+        if not isinstance(metadata, dict) or "usage" not in metadata:
             return event
         return {**event, "metadata": told(metadata, answered(metadata["usage"]))}
 

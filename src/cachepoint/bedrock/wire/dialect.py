@@ -6,14 +6,14 @@ touches, where it splits a text and what invalidates a section are the same in b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cachepoint.core.exchange import Warn, Wire
 from cachepoint.core.prompt.prompt import IMAGES, Where
 from cachepoint.core.provider.rules import TTL, ModelFacts
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.provider.usage import Usage, count
 from cachepoint.errors import ConfigurationError
 
 CONTRACT = "promptCache"
@@ -135,23 +135,49 @@ def marked_ttl(where: Where, control: Any) -> TTL | None:
     )
 
 
-def usage_of(
-    tokens: int,
-    read: int | None,
-    written: int | None,
-    by_ttl: Mapping[TTL, int],
-    output: int | None,
-    unreported_ttl: TTL,
-) -> Usage:
-    """Tokens by class; `by_ttl` splits what was written and is not added to it.
+class Counters(NamedTuple):
+    """What a wire format calls the counts of a usage."""
 
-    Missing cache counters are normal and count as 0 (C1). A write of which no TTL is reported
-    counts as `unreported_ttl`.
+    input: str
+    read: str
+    written: str
+    output: str
+
+
+def usage_of(
+    reported: object, names: Counters, by_ttl: Iterable[tuple[object, object]], unreported_ttl: TTL
+) -> Usage | None:
+    """Tokens by class; None where one of them is told and is no count, which would leave all of it wrong.
+
+    `by_ttl` splits what was written and is not added to it. Missing cache counters are normal and count as 0 (C1). A
+    write of which no TTL is reported, or by parts that cannot be its own, counts as `unreported_ttl`.
     """
-    split = {"5m": 0, "1h": 0, **by_ttl}
-    known = sum(split.values())
-    split[unreported_ttl] += max((known if written is None else written) - known, 0)
-    return Usage(tokens, read or 0, split["5m"], split["1h"], output or 0)
+    given = mapping(reported)
+    told = {name: count(given[name]) for name in names if given.get(name) is not None}
+    if names.input not in told or None in told.values():
+        return None
+    written, split = told.get(names.written), _split(by_ttl)
+    if split is None or (written is not None and sum(split.values()) > written):
+        if written is None:
+            return None
+        split = {"5m": 0, "1h": 0}
+    if written is not None:
+        split[unreported_ttl] += written - sum(split.values())
+    return Usage(
+        told[names.input] or 0, told.get(names.read) or 0, split["5m"], split["1h"], told.get(names.output) or 0
+    )
+
+
+def _split(by_ttl: Iterable[tuple[object, object]]) -> dict[TTL, int] | None:
+    """What was written by TTL; None where a part is no count. TTLs that do not exist are left out."""
+    split: dict[TTL, int] = {"5m": 0, "1h": 0}
+    for ttl, reported in by_ttl:
+        tokens = count(0 if reported is None else reported)
+        if tokens is None:
+            return None
+        if ttl == "5m" or ttl == "1h":
+            split[ttl] += tokens
+    return split
 
 
 # -- writing --------------------------------------------------------------------------------------

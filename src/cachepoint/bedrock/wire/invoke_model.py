@@ -21,6 +21,7 @@ from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
 from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.usage import count
 
 API = messages.API
 usage = messages.usage
@@ -99,9 +100,9 @@ def reported(response: Mapping[str, Any], raw: bytes = b"") -> dict[str, Any]:
 
     Only the body tells writes of 5m and of 1h apart.
     """
-    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    counted = {name: int(headers[header]) for name, header in _HEADERS.items() if headers.get(header, "").isdigit()}
-    return counted | _reported(_json(raw).get("usage"))
+    headers = _reported(_reported(response.get("ResponseMetadata")).get("HTTPHeaders"))
+    counts = {name: count(headers.get(header)) for name, header in _HEADERS.items()}
+    return _reported(counts) | _reported(_json(raw).get("usage"))
 
 
 def _json(raw: bytes) -> dict[str, Any]:

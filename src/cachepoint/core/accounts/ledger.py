@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
+from cachepoint._forks import Lock
+from cachepoint._later import catch_up
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.accounts.sharing_out import spread
 from cachepoint.core.accounts.totals import Totals, table
@@ -16,10 +17,12 @@ from cachepoint.errors import ConfigurationError
 
 RECORDS_KEPT = 10_000
 KEYS_KEPT = 1_000
-"""By a key beyond these nothing is summed."""
 VALUES_KEPT = 10_000
+"""Values told apart of one key …"""
+SUMS_KEPT = 20_000
+"""… and of all keys but the model together, each a kilobyte."""
 OTHER = "(other)"
-"""Where the sums of a tag's values go once there are too many of them."""
+"""Where the sums of further values go, and under any further key those of all calls that have one."""
 
 Sink = Callable[[CallRecord], None]
 
@@ -27,31 +30,40 @@ Sink = Callable[[CallRecord], None]
 class CacheLedger:
     """Collects the record of every call; safe to share between threads.
 
-    Keeps the newest `keep` records; `totals()` and `by(key)` sum over all calls ever recorded.
+    Keeps the newest `keep` records; `totals()` and `by(key)` sum over all calls ever recorded. A child process that
+    is forked starts with none: those before are its parent's.
     `on_call` is a function, or several, called with each record outside the lock, such as
     `cachepoint.sinks.JsonLines`; what one raises spoils neither the call nor the others.
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock(self._begin)
+        self._keep = keep
+        self._sinks: Sequence[Sink] = () if on_call is None else (on_call,) if callable(on_call) else tuple(on_call)
+        self._begin()
+
+    def _begin(self) -> None:
         self._adding = False
         self._waiting: deque[CallRecord] = deque()
-        self._records: deque[CallRecord] = deque(maxlen=keep)
+        self._records: deque[CallRecord] = deque(maxlen=self._keep)
         self._totals = Totals()
         self._by: dict[str, OrderedDict[str, Totals]] = {}
-        self._sinks: Sequence[Sink] = () if on_call is None else (on_call,) if callable(on_call) else tuple(on_call)
+        self._sums = 0
+        self._further = Totals()
+        self._merged = 0
 
     @property
     def records(self) -> tuple[CallRecord, ...]:
         """The newest records, oldest first."""
-        with self._lock:
+        catch_up()
+        with self._lock.held:
             return tuple(self._records)
 
     def add(self, record: CallRecord) -> None:
         """Record a call; what a sink raises is raised once every sink has had the call."""
-        with self._lock:
+        with self._lock.held:
             self._waiting.append(record)
-            # An abandoned stream records itself when it is collected, which may be in the middle of this.
+            # A signal handler may make a call in the middle of this.
             if not self._adding:
                 self._adding = True
                 try:
@@ -71,24 +83,40 @@ class CacheLedger:
     def _sum(self, record: CallRecord) -> None:
         self._records.append(record)
         self._totals = self._totals.plus(record)
+        further = merged = False
         for key, value in _keys(record):
             if key not in self._by and len(self._by) >= KEYS_KEPT:
+                further = True
                 continue
             sums = self._by.setdefault(key, OrderedDict())
-            name = value if value in sums or len(sums) < VALUES_KEPT else OTHER
+            name = value if value in sums or not self._is_full(key, sums) else OTHER
+            merged |= name != value
+            self._sums += key != "model" and name not in sums
             sums[name] = sums.get(name, Totals()).plus(record)
+        if further:
+            self._further = self._further.plus(record)
+        self._merged += further or merged
+
+    def _is_full(self, key: str, sums: Mapping[str, Totals]) -> bool:
+        return len(sums) >= VALUES_KEPT or (key != "model" and self._sums >= SUMS_KEPT)
 
     def totals(self) -> Totals:
         """Sums over all calls."""
-        with self._lock:
+        catch_up()
+        with self._lock.held:
             return self._totals
 
     def summary(self) -> str:
-        """A table to print: a line for each model and the sum, then the misses."""
-        return table(self.totals(), self.by("model"))
+        """A table to print: a line for each model and the sum, then the misses, and what was not told apart."""
+        shown = table(self.totals(), self.by("model"))
+        beyond = f"\n{self._merged} with more tags than are told apart, summed as {OTHER}"
+        return shown + beyond if self._merged else shown
 
     def by(self, key: str, shared: Literal["pro_rata"] | None = None) -> dict[str, Totals]:
         """Sums by the values of `model`, `session` or a tag; empty for a key never seen.
+
+        Of too many values to tell apart, further ones are summed as "(other)"; by a key that is one too many, all
+        calls that have any such key.
 
         `tag` sums by the tags that have no value; a call counts under each of its own, so that these
         sums cannot be shared out.
@@ -100,8 +128,10 @@ class CacheLedger:
         """
         if shared not in (None, "pro_rata") or (shared and key == "tag"):
             raise ConfigurationError(f'by({key!r}, shared={shared!r}): use "pro_rata" with a key that has values')
-        with self._lock:
-            sums = dict(self._by.get(key, {}))
+        catch_up()
+        with self._lock.held:
+            further = {OTHER: self._further} if self._further.calls else {}
+            sums = dict(self._by.get(key, further))
             records = tuple(self._records) if shared else ()
         shifts = spread(
             [

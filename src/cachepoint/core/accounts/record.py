@@ -63,7 +63,11 @@ class CallRecord:
     """One call to a model.
 
     `started` is wall time in seconds, `seconds` a monotonic duration. `usage` is None when it never
-    arrived (a failure, an abandoned stream), `cost` also when the price is unknown. A tag without a
+    arrived (a failure, an abandoned stream), `cost` also when the price is unknown. `at_least`: the
+    response was cut, left or lost, so that the bill may have more than they tell; the prompt's tokens are
+    exact where they were told, those of the answer are as many as were told by then. `retries` is how many
+    attempts botocore made before the last; of those that timed out or lost their connection each may have
+    been billed, those that were refused or throttled were not, and which they were it does not say. A tag without a
     value, as LangChain has them, has the value "". `error` is the exception's class name or `abandoned`;
     never text of the prompt or the answer. `prefix` names what was read and written. `held` says why no
     checkpoint, or no further one, was placed.
@@ -86,10 +90,13 @@ class CallRecord:
     error: str | None = None
     prefix: PrefixUse = field(default_factory=PrefixUse, repr=False)
     held: tuple[Rejected, ...] = ()
+    at_least: bool = False
+    retries: int = 0
 
     def contract(self) -> dict[str, Any]:
-        """What each call tells, as plain JSON types (the `prompt_cache` of a response)."""
+        """What each call tells, as plain JSON types (the `prompt_cache` of a response); `retries` if there were any."""
         return {
+            **({"retries": self.retries} if self.retries else {}),
             "v": 1,
             "mode": self.mode,
             "status": self.status,
@@ -115,6 +122,8 @@ class CallRecord:
             "session": self.session,
             "tags": dict(self.tags),
             "error": self.error,
+            "at_least": self.at_least,
+            "retries": self.retries,
             **self.contract(),
         }
 
@@ -129,6 +138,7 @@ class Told(NamedTuple):
     checkpoints: tuple[Checkpoint, ...] = ()
     miss: Miss | None = None
     held: tuple[Rejected, ...] = ()
+    retries: int = 0
 
 
 def read_contract(contract: Mapping[str, Any]) -> Told:
@@ -151,6 +161,7 @@ def read_contract(contract: Mapping[str, Any]) -> Told:
         None if miss is None else Miss(**miss),
         # Answers kept from before `held` was told have none.
         tuple(Rejected(place["path"], place["reason"], text=place["why"]) for place in contract.get("held", ())),
+        contract.get("retries", 0),
     )  # fmt: skip
 
 

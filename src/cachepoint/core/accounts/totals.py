@@ -16,7 +16,9 @@ class Totals:
     """Sums over calls.
 
     `hit_rate` is tokens read over prompt tokens, 0 to 1. `unpriced` calls have a usage and no known
-    price, `unreported` ones no usage; neither is in `cost`. `misses` counts reasons.
+    price, `unreported` ones no usage; neither is in `cost`. `at_least` calls were cut, left or lost, and
+    may have been billed more than they told; so may the attempts that were repeated, `retries`. `misses`
+    counts reasons.
     """
 
     calls: int = 0
@@ -26,6 +28,8 @@ class Totals:
     unpriced: int = 0
     unreported: int = 0
     errors: int = 0
+    at_least: int = 0
+    retries: int = 0
 
     @property
     def hit_rate(self) -> float:
@@ -45,6 +49,8 @@ class Totals:
             self.unpriced + (record.usage is not None and record.cost is None),
             self.unreported + (record.usage is None),
             self.errors + (record.error is not None),
+            self.at_least + record.at_least,
+            self.retries + record.retries,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +64,8 @@ class Totals:
             "unpriced": self.unpriced,
             "unreported": self.unreported,
             "errors": self.errors,
+            "at_least": self.at_least,
+            "retries": self.retries,
         }
 
 
@@ -76,7 +84,13 @@ def table(totals: Totals, by_model: Mapping[str, Totals]) -> str:
         )
         for row in rows
     ]
-    notes = {"failed": totals.errors, "without a usage": totals.unreported, "without a known price": totals.unpriced}
+    notes = {
+        "failed": totals.errors,
+        "without a usage": totals.unreported,
+        "without a known price": totals.unpriced,
+        "cut, left or lost, which may have been billed more than is counted": totals.at_least,
+        "earlier attempts, of which those that timed out or lost their connection may have been billed": totals.retries,
+    }
     lines += [f"{count} {what}" for what, count in notes.items() if count]
     if totals.misses:
         most = sorted(totals.misses.items(), key=lambda miss: (-miss[1], miss[0]))

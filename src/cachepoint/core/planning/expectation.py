@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, Literal
 
+from cachepoint._cached import cached_property
 from cachepoint.core.prompt.prompt import Prompt
 from cachepoint.core.provider.rules import TTL_SECONDS
 from cachepoint.core.traffic.kinds import Role

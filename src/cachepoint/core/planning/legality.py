@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
+from cachepoint._cached import cached_property
 from cachepoint.core.planning.plan import Checkpoint
 from cachepoint.core.planning.reasons import HeldCode, Obstacle, Rejected, Repair
 from cachepoint.core.prompt.prompt import Kind, Prompt

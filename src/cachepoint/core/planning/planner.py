@@ -12,8 +12,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
+from cachepoint._cached import cached_property
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise

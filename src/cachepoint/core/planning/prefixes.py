@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 from typing import NamedTuple
 
+from cachepoint._cached import cached_property
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation, Said
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.prompt.tokens import PROFILES, Band

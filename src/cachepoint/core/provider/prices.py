@@ -25,6 +25,7 @@ from cachepoint.errors import ConfigurationError
 # Tokens x price needs some 30 digits at most; with 60 no amount is ever rounded.
 _EXACT = Context(prec=60, traps=[InvalidOperation, DivisionByZero])
 _NOTHING = Decimal(0)
+_MOST_DIGITS = 15  # a thousand billion USD: no call costs that much
 _TOKENS_PER_PRICE = 6  # prices are per 10**6 tokens
 
 
@@ -66,6 +67,44 @@ class Cost:
             "saved_usd": plain(self.saved_usd),
             "prices_as_of": self.prices_as_of,
         }
+
+
+def wrong_with(given: object) -> str | None:
+    """What is wrong with a cost that somebody else's prices gave, by its type; None where nothing is.
+
+    An amount has to be finite and of a size that can be printed: Decimal("1e999999") has a million digits.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, Cost):
+        return f"a {type(given).__name__}"
+    for name in ("usd", "uncached_usd", "saved_usd", "write_usd"):
+        amount: object = getattr(given, name)
+        if not isinstance(amount, Decimal):
+            return f"a Cost whose {name} is a {type(amount).__name__}"
+        if (
+            not amount.is_finite()
+            or not -_EXACT.prec < amount.adjusted() < _MOST_DIGITS
+            or _places(amount) > _EXACT.prec
+        ):
+            return f"a Cost whose {name} is no amount"
+    if given.usd < 0 or given.uncached_usd < 0 or given.write_usd < 0:
+        return "a Cost below zero"
+    as_of: object = given.prices_as_of
+    return None if isinstance(as_of, str) else f"a Cost whose prices_as_of is a {type(as_of).__name__}"
+
+
+def _places(amount: Decimal) -> int:
+    exponent = amount.as_tuple().exponent
+    return -exponent if isinstance(exponent, int) else 0
+
+
+def exactly(*amounts: Decimal) -> Decimal:
+    """The sum of amounts, to the last digit."""
+    total = _NOTHING
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
 
 
 def plain(amount: Decimal) -> str:

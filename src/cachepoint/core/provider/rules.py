@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Literal, get_args
 
+from cachepoint._cached import cached_property
 from cachepoint.errors import RulesError
 
 TTL = Literal["5m", "1h"]

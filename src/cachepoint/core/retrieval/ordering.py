@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
+
+from cachepoint._forks import Lock
 
 T = TypeVar("T")
 Order = Literal["sorted", "session"]
@@ -137,7 +138,7 @@ class SessionOrders:
 
     def __init__(self, sessions_kept: int = SESSIONS_KEPT, documents_kept: int = DOCUMENTS_KEPT) -> None:
         self._kept = (sessions_kept, documents_kept)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._shown: OrderedDict[str, tuple[Hashable, ...]] = OrderedDict()
 
     def ordered(
@@ -145,7 +146,7 @@ class SessionOrders:
     ) -> list[T]:
         """The items in the session's order, to which they then belong."""
         sessions_kept, documents_kept = self._kept
-        with self._lock:
+        with self._lock.held:
             shown = self._shown.get(session, ())
             ordered = stable_order(items, text=text, key=key, order="session", shown=shown)
             self._shown[session] = shown_after(shown, map(key, ordered), documents_kept)

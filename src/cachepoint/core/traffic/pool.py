@@ -56,6 +56,13 @@ class Pool:
         if len(self.endings) > ENDINGS_KEPT:
             del self.endings[next(iter(self.endings))]
 
+    def leave_what_is_under_way(self) -> None:
+        """Calls under way are another process's from now on, and may cost that one what they may cost.
+
+        Of what reads have won, a process that starts with this has so much as one that starts with a profile.
+        """
+        self.waste = self.waste.at_rest()
+
     def kept(self) -> Room:
         """How much it keeps besides its curves."""
         return Room(len(self.told), 0, 0)

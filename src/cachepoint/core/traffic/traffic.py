@@ -106,6 +106,11 @@ class Traffic:
             if not self.recent and most.blocks:
                 self._recall(oldest.kept(oldest.cached, oldest.used_at, most.blocks))
 
+    def leave_what_is_under_way(self) -> None:
+        """Calls under way are another process's from now on: what of their entries comes is not heard of here."""
+        for digest in [digest for digest, entry in self.entries.items() if not entry.readable]:
+            del self.entries[digest]
+
     def sent(self, sent: Sent, now: float) -> Waste | None:
         """A planned request goes out: its new entries are in flight.
 

@@ -259,8 +259,12 @@ class Waste:
         """The same where nothing more may be risked."""
         return replace(self, general=inf)
 
+    def at_rest(self) -> Waste:
+        """The same where nothing is under way, with as much of the purse as is carried."""
+        return replace(self, purse=self.carried(), committed=_NO_AMOUNTS, readers=_NO_READERS)
+
     def carried(self) -> float:
-        """What a profile takes of the purse."""
+        """What another process takes of the purse, by a profile or a fork."""
         return min(self.purse, CARRIED * self.largest)
 
 

@@ -89,7 +89,8 @@ def _with_cost(fields: dict[str, Any], prices: ChatPrices) -> dict[str, Any]:
         region=(metadata.get("ls_invocation_params") or {}).get("region_name"),
         at=started.timestamp() if isinstance(started, datetime) else time.time(),
     )
-    costs = _costs(usage_of(reported), answer)
+    usage = usage_of(reported)
+    costs = {} if usage is None else _costs(usage, answer)
     return {**fields, "extra": {**extra, "metadata": {**metadata, "usage_metadata": {**reported, **costs}}}}
 
 

@@ -14,14 +14,18 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from cachepoint.bedrock.wire.dialect import CONTRACT
+from cachepoint.bedrock.pricing import price_of
+from cachepoint.bedrock.warn import warn_once
+from cachepoint.bedrock.wire.dialect import CONTRACT, mapping
 from cachepoint.catalogue.price_book import STANDARD_TIERS, PriceBook, Quote, published_quote
 from cachepoint.core.accounts.record import Told, read_contract, status_of
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.rules import TTL
-from cachepoint.core.provider.usage import Usage
+from cachepoint.core.provider.usage import Usage, count, oddities
 
 _ANTHROPIC = "anthropic"
+_WRITES_AND_READS = ("cache_read", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "cache_creation")
+_WHOLE = ("input_tokens", "output_tokens")
 
 
 def told_of(metadata: Mapping[str, Any]) -> Told | None:
@@ -32,30 +36,35 @@ def told_of(metadata: Mapping[str, Any]) -> Told | None:
         return None
 
 
-def usage_of(reported: Mapping[str, Any], unreported_ttl: TTL = "5m") -> Usage:
-    """Tokens by class from LangChain's `usage_metadata`.
+def usage_of(reported: object, unreported_ttl: TTL = "5m") -> Usage | None:
+    """Tokens by class from LangChain's `usage_metadata`; None where a count of it is none.
 
     Its `input_tokens` count the cached ones too; a model that leaves them out is believed where the
     counts prove it. Writes given by TTL come first, for some models repeat them in `cache_creation`;
     writes beyond them count as of `unreported_ttl`.
     """
-    details = reported.get("input_token_details") or {}
-    read = _count(details, "cache_read")
-    write_1h = _count(details, "ephemeral_1h_input_tokens")
-    write_5m = _count(details, "ephemeral_5m_input_tokens")
-    unreported = max(_count(details, "cache_creation") - write_5m - write_1h, 0)
+    details = mapping(mapping(reported).get("input_token_details"))
+    places = [(details, name) for name in _WRITES_AND_READS] + [(mapping(reported), name) for name in _WHOLE]
+    counts = [count(0 if place.get(name) is None else place[name]) for place, name in places]
+    if not isinstance(reported, Mapping) or None in counts:
+        return None
+    read, write_5m, write_1h, created, given, output = (tokens or 0 for tokens in counts)
+    unreported = max(created - write_5m - write_1h, 0)
     if unreported_ttl == "1h":
         write_1h += unreported
     else:
         write_5m += unreported
-    given = _count(reported, "input_tokens")
     uncached = given - read - write_5m - write_1h
-    return Usage(given if uncached < 0 else uncached, read, write_5m, write_1h, _count(reported, "output_tokens"))
+    return Usage(given if uncached < 0 else uncached, read, write_5m, write_1h, output)
 
 
-def _count(counts: Mapping[str, Any], name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) else 0
+def warn_of_oddities(model: str, reported: object, usage: Usage | None) -> None:
+    """Name a model once that reports its tokens in its own way, with the types of what it told."""
+    details = mapping(mapping(reported).get("input_token_details"))
+    named = {name if name.endswith("tokens") else f"{name} tokens": value for name, value in details.items()}
+    if odd := "; ".join((*oddities(reported, "usage_metadata"), *oddities(named))):
+        counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
+        warn_once(f"usage:{model}:{odd}", f"cachepoint: {model!r} reports a usage in which {odd}; it is {counted}")
 
 
 def asked_ttl(messages: Iterable[BaseMessage]) -> TTL:
@@ -70,7 +79,7 @@ def asked_ttl(messages: Iterable[BaseMessage]) -> TTL:
 
 def answered_from_cache(reported: Mapping[str, Any] | None) -> bool:
     """Whether LangChain's own LLM cache gave the answer: it repeats the first call's usage, at a cost of 0."""
-    return reported is not None and reported.get("total_cost") == 0
+    return mapping(reported).get("total_cost") == 0
 
 
 def model_of(metadata: Mapping[str, Any]) -> str | None:
@@ -82,8 +91,8 @@ def model_of(metadata: Mapping[str, Any]) -> str | None:
 def tier_of(metadata: Mapping[str, Any]) -> str | None:
     """The service tier that served an answer, None where it says none."""
     tier = metadata.get("serviceTier") or metadata.get("service_tier")
-    if tier is None and isinstance(metadata.get("usage"), Mapping):
-        tier = metadata["usage"].get("service_tier")
+    if tier is None:
+        tier = mapping(metadata.get("usage")).get("service_tier")
     if isinstance(tier, Mapping):
         tier = tier.get("type")
     return tier if isinstance(tier, str) else None
@@ -132,7 +141,9 @@ class Answer:
         """What its call tells, or by LangChain's own means what it used, with a price."""
         if told := told_of(self.metadata):
             return told
-        if (usage := self.usage) is None:
+        usage = self.usage
+        warn_of_oddities(self.model, self.reported, usage)
+        if usage is None:
             return Told("off", None, None, None)
         return Told("off", status_of(usage), usage, self.price(usage))
 
@@ -164,7 +175,7 @@ class ChatPrices:
         """The cost of a call that started `at` a wall time."""
         tier = None if tier in STANDARD_TIERS else tier
         if provider != _ANTHROPIC:
-            return self._prices.price(model, usage, at=at, service_tier=tier, region=region)
+            return price_of(self._prices, model, usage, at=at, service_tier=tier, region=region)
         quote = None if tier else _anthropic_quote(model, datetime.fromtimestamp(at, UTC).date())
         return None if quote is None else quote.prices.cost(usage, quote.as_of)
 

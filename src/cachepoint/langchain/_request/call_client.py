@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from cachepoint.bedrock.client import CacheClient
 from cachepoint.bedrock.expectations import expecting
 from cachepoint.bedrock.tags import tags
+from cachepoint.bedrock.wire.converse import whole_numbers
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.langchain._request.carried import take_hints
@@ -97,7 +98,7 @@ def _events(stream: Any) -> Iterator[Mapping[str, Any]]:
 
 def _for_parent(answer: Mapping[str, Any]) -> dict[str, Any]:
     """What the parent makes response metadata of: LangChain's naming, and a usage, which it cannot do without."""
-    given = {"usage": {}, **answer}
+    given = {**answer, "usage": whole_numbers(answer.get("usage"))}
     if "promptCache" in given:
         given["prompt_cache"] = given.pop("promptCache")
     return given

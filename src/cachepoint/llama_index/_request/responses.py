@@ -26,6 +26,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
+from cachepoint.bedrock.wire.converse import whole_numbers
 from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
 from cachepoint.llama_index._request.blocks import ORIGIN, REDACTED, ConversePart, parse_arguments
 from cachepoint.llama_index._request.tools import INVALID_CALLS, STREAMED_CALLS
@@ -266,7 +267,7 @@ def _citation(citation: ConversePart) -> CitationBlock:
 
 def _accounts(response: Mapping[str, Any]) -> dict[str, Any]:
     """`raw` and `additional_kwargs` of a finished call."""
-    usage = response.get("usage")
+    usage = whole_numbers(response.get("usage"))
     counts = _counts(usage) if usage else {}
     contract = {"prompt_cache": response["promptCache"]} if "promptCache" in response else {}
     raw = {**response, "usage": {**usage, **counts}} if usage else dict(response)
@@ -275,8 +276,8 @@ def _accounts(response: Mapping[str, Any]) -> dict[str, Any]:
 
 def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
     """Token counts under LlamaIndex's names; `prompt_tokens` is the whole prompt, cached or not."""
-    read, written = usage.get("cacheReadInputTokens", 0), usage.get("cacheWriteInputTokens", 0)
-    prompt, answer = usage.get("inputTokens", 0) + read + written, usage.get("outputTokens", 0)
+    read, written = usage.get("cacheReadInputTokens") or 0, usage.get("cacheWriteInputTokens") or 0
+    prompt, answer = (usage.get("inputTokens") or 0) + read + written, usage.get("outputTokens") or 0
     return {
         "prompt_tokens": prompt,
         "completion_tokens": answer,
