@@ -18,7 +18,8 @@ from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import Flight, current_fan_out
 from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.opaque_models import base_model, learned
-from cachepoint.bedrock.settings import Settings, scope_of
+from cachepoint.bedrock.scopes import region_of, scope_of
+from cachepoint.bedrock.settings import Settings
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
@@ -94,7 +95,7 @@ class Call:
         tags, policy = dict(current_tags()), settings.policy
         self._expected, self._keeping = current_expectation(), current_keeping()
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
-        self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
+        self._target = Target(str(request.get("modelId", "")), region=region_of(client))
         self._clock_started = time.monotonic()
         self._flight: Flight | None = None
         self._denied: Waste | None = None
@@ -328,7 +329,3 @@ class Call:
         except Exception as problem:  # noqa: BLE001 - caching must never make a call fail
             swallow(problem, name)
             return None
-
-
-def _region_of(client: Any) -> str | None:
-    return getattr(getattr(client, "meta", None), "region_name", None)

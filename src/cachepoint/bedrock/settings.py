@@ -1,10 +1,7 @@
-"""What a wrapped client works with, gathered once; and where a client's calls belong."""
+"""What a wrapped client works with, gathered once."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +15,7 @@ from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy, Mode
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints
 from cachepoint.core.provider.prices import Prices
-from cachepoint.core.provider.rules import Rules, parse_model_id
-from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.provider.rules import Rules
 from cachepoint.errors import ConfigurationError
 from cachepoint.store._base import Store
 from cachepoint.store._memory import MemoryStore
@@ -105,33 +101,3 @@ def in_environment(policy: CachePolicy) -> CachePolicy:
 @lru_cache(maxsize=1)
 def _price_book() -> PriceBook:
     return PriceBook()
-
-
-def scope_of(client: Any, model: str, base: str | None, api: str) -> Scope:
-    """What a call's entries are kept apart by: account, endpoint, Region, model id and API; with its base model."""
-    meta = getattr(client, "meta", None)
-    region = str(getattr(meta, "region_name", None) or "")
-    endpoint = str(getattr(meta, "endpoint_url", None) or "")
-    name = "|".join((_account(client), endpoint, region, model, api))
-    return Scope(name, parse_model_id(base or model).base or base or model)
-
-
-def _account(client: Any) -> str:
-    signer = getattr(client, "_request_signer", None)
-    api_key = getattr(getattr(signer, "_auth_token", None), "token", None)
-    if isinstance(api_key, str):
-        return hashlib.blake2b(api_key.encode(), digest_size=8).hexdigest()
-    access_key = getattr(getattr(signer, "_credentials", None), "access_key", None)
-    return _account_of_key(access_key) if isinstance(access_key, str) else ""
-
-
-@lru_cache(maxsize=1024)
-def _account_of_key(access_key: str) -> str:
-    """The account inside an access key id, which stays the same when temporary keys are renewed."""
-    if len(access_key) == 20 and access_key[:4] in ("AKIA", "ASIA"):
-        try:
-            number = int.from_bytes(base64.b32decode(access_key[4:])[:6], "big")
-        except binascii.Error:
-            return access_key
-        return str((number & 0x7FFFFFFFFF80) >> 7)
-    return access_key
