@@ -35,7 +35,7 @@ async def renew_async() -> NoReturn:
 
 
 def client_with(credentials: Any, **settings: Any) -> Any:
-    session = botocore.session.Session()
+    session: Any = botocore.session.Session()
     session._credentials = credentials
     return session.create_client("bedrock-runtime", region_name="us-east-1", **settings)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from cachepoint.bedrock.expectations import current_expectation
-from cachepoint.bedrock.fan_out import Flight, current_fan_out
+from cachepoint.bedrock.fan_out import FanOut, Flight, Wait, current_fan_out, is_trouble, leading
 from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.scopes import region_of, scope_of
@@ -97,6 +97,7 @@ class Call:
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=region_of(client))
         self._clock_started = time.monotonic()
+        self._fan_out: FanOut | None = None
         self._flight: Flight | None = None
         self._denied: Waste | None = None
         # A stream may be read and closed by two threads, and closed again when it is collected.
@@ -177,24 +178,32 @@ class Call:
 
     def _waits(self) -> Iterator[Need]:
         """Leaders to wait for, one after the other, inside a `fan_out()` block; this call may become one."""
-        fan_out, exchange = current_fan_out(), self.exchange
-        outdated = exchange.outdated
-        while fan_out is not None:
-            joined = fan_out.join(self._target.scope.name, *exchange.shared_prefixes())
-            if joined is None:
-                if outdated:  # planned while a leader was under way that has landed since
-                    self._plan_anew()
-                return
+        self._fan_out, exchange = current_fan_out(), self.exchange
+        if self._fan_out is None:
+            return
+        scope, outdated, until = self._target.scope.name, exchange.outdated, None
+        while (joined := self._fan_out.join(scope, *exchange.shared_prefixes())) is not None:
             flight, leads = joined
             if leads:
                 self._flight = flight
                 return
+            until = until or self._fan_out.deadline()  # of all its waits
             exchange.wait()
-            yield flight
+            yield Wait(flight, until)
             outdated = False
             self._plan_anew()
-            if not self._settings.policy.learn:  # the leader's entry is not known of, but it is there
+            if flight.in_vain:
+                self._fan_out.pause(scope)  # a leader that has told nothing for so long is in trouble too
                 return
+            # The leader's entry is there, but not known of where nothing is learned.
+            if not self._settings.policy.learn or time.monotonic() >= until:
+                return
+        if outdated:  # planned while a leader was under way that has landed since
+            self._plan_anew()
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """While `request` is sent: those who wait for this call go on at the first attempt that fails."""
+        return nullcontext() if self._flight is None else leading(self._flight, self._client)
 
     # -- what happened ----------------------------------------------------------------------------
 
@@ -226,7 +235,7 @@ class Call:
                     else:
                         self._take(partial(self.exchange.cancelled, name, self._seconds))
         finally:
-            self._land()
+            self._fall(error)
 
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
@@ -286,6 +295,14 @@ class Call:
     def _land(self) -> None:
         if self._flight is not None:
             self._flight.release()
+
+    def _fall(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # nobody wants the answer any more, which says nothing of the service
+            self._land()
+        elif self._flight is not None:
+            self._flight.fail()
+        elif self._fan_out is not None and is_trouble(error):
+            self._fan_out.pause(self._target.scope.name)
 
     # -- parts ------------------------------------------------------------------------------------
 
