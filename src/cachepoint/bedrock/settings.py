@@ -81,7 +81,7 @@ def settings(policy: CachePolicy | None, options: Options) -> Settings:
         clock=options.get("clock") or time.time,
         base_models=base_models,
         control_client=options.get("control_client"),
-        prices=options.get("prices") or _price_book(),
+        prices=options.get("prices") or shipped_prices(),
         rules=options.get("rules") or load_rules(),
         hints=options.get("hints", NO_HINTS),
     )
@@ -99,5 +99,9 @@ def in_environment(policy: CachePolicy) -> CachePolicy:
 
 
 @lru_cache(maxsize=1)
-def _price_book() -> PriceBook:
+def shipped_prices() -> PriceBook:
+    """The prices of a client that is given none.
+
+    Who makes a client in the middle of a call asks for them before, for the first to ask waits until they are imported.
+    """
     return PriceBook()
