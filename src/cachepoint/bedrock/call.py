@@ -155,9 +155,10 @@ class Call:
 
     def _look_up(self) -> Target:
         settings, model = self._settings, self._target.model
-        base = base_model(model, settings.base_models, settings.control_client)
+        off = settings.policy.mode == "off"
+        base = base_model(model, settings.base_models, settings.control_client, may_ask=not off)
         rule = settings.rules.resolve(base) if base else None
-        if settings.policy.mode == "off" or rule is None:
+        if off or rule is None:
             return Target(model, base, self._target.region)
         scope = scope_of(self._client, model, base, self._dialect.API)
         return Target(model, base, self._target.region, scope, rule, rates_of(base or model))

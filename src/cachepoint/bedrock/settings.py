@@ -48,7 +48,8 @@ class Options(TypedDict, total=False):
       Default: new ones for this client.
     - `clock`: wall time in seconds; default `time.time`.
     - `base_models`: opaque ARNs (application inference profiles, provisioned models) to model ids.
-    - `control_client`: a boto3 `bedrock` client, asked once for an opaque ARN not named.
+    - `control_client`: a `bedrock` client of boto3 or aiobotocore, asked once for an opaque ARN not named, beside the
+      calls, which do not wait for it; never in mode "off".
     - `prices`: in place of the shipped `PriceBook`; `rules`: in place of the shipped model table.
     - `hints`: what is known of blocks, by their place in the request.
     """
