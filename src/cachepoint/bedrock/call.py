@@ -14,13 +14,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from cachepoint.bedrock.counting import Count
 from cachepoint.bedrock.expectations import current_expectation
 from cachepoint.bedrock.fan_out import FanOut, Flight, Wait, current_fan_out, is_trouble, leading
 from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.scopes import region_of, scope_of
 from cachepoint.bedrock.settings import Settings
-from cachepoint.bedrock.swallowed import deliver, forgive, swallow
+from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter
@@ -47,38 +48,12 @@ class Need(Protocol):
         """The same on the event loop."""
 
 
-class _Count:
-    """How many tokens the service counts; None where it does not, for it is a help and no need."""
-
-    def __init__(self, client: Any, question: Mapping[str, Any]) -> None:
-        self._client, self._question = client, question
-
-    def wait(self) -> int | None:
-        try:
-            return _counted(self._client.count_tokens(**self._question))
-        except Exception as error:  # noqa: BLE001 - some models and policies do not have CountTokens
-            forgive(error, "CountTokens")
-            return None
-
-    async def wait_async(self) -> int | None:
-        try:
-            return _counted(await self._client.count_tokens(**self._question))
-        except Exception as error:  # noqa: BLE001 - some models and policies do not have CountTokens
-            forgive(error, "CountTokens")
-            return None
-
-
 class _UsersMistakeError(Exception):
     """A mark of the user's that the service would refuse, told apart from what a store or a clock may raise."""
 
     def __init__(self, error: ConfigurationError) -> None:
         super().__init__()
         self.error = error
-
-
-def _counted(answer: Mapping[str, Any]) -> int:
-    tokens: int = answer["inputTokens"]
-    return tokens
 
 
 LOST = frozenset(("ReadTimeoutError", "ConnectionClosedError", "HTTPClientError", "ServerDisconnectedError"))
@@ -137,8 +112,8 @@ class Call:
             return
         self._plan(partial(self._ask, exchange.question, now), now)
         question = exchange.count_question()
-        if question is not None:
-            tokens = yield _Count(self._client, question)
+        if question is not None and not (count := Count(self._client, question)).is_pointless:
+            tokens = yield count
             if tokens is not None:
                 self._done(exchange.counted(tokens))
         yield from self._waits()
