@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.retries.standard import ExponentialBackoff
 from converse_kit import Bedrock, Json, question
 
 import cachepoint
@@ -24,7 +25,7 @@ from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.fan_out import FanOut, current_fan_out
 from cachepoint.bedrock.threads import InThreads
 from cachepoint.emulator import failed, slow
-from cachepoint.errors import CachepointWarning
+from cachepoint.errors import CachepointWarning, ConfigurationError
 
 FOLLOWERS = 4
 ANSWER: Json = {"output": {"message": {"role": "assistant", "content": [{"text": "noon"}]}}}
@@ -247,10 +248,17 @@ def test_a_call_that_does_not_lead_tells_of_trouble_too(bedrock: Bedrock, error:
 # -- attempts that botocore repeats: those who wait go at the first that fails -------------------------------
 
 
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat at once what botocore would repeat after a second or so."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+
+
 def once_repeated(bedrock: Bedrock) -> Any:
     return bedrock.client(config=Config(retries={"total_max_attempts": 2, "mode": "standard"}))
 
 
+@pytest.mark.usefixtures("no_backoff")
 def test_at_the_first_failed_attempt_the_others_go(bedrock: Bedrock) -> None:
     raw = once_repeated(bedrock)
     together = threading.Barrier(FOLLOWERS + 1)
@@ -272,6 +280,7 @@ def test_at_the_first_failed_attempt_the_others_go(bedrock: Bedrock) -> None:
     assert ended == ["ServiceUnavailableException"] * (FOLLOWERS + 1)
 
 
+@pytest.mark.usefixtures("no_backoff")
 async def test_at_the_first_failed_attempt_the_others_go_on_a_loop(bedrock: Bedrock) -> None:
     together = asyncio.Barrier(FOLLOWERS + 1)
 
@@ -301,3 +310,9 @@ def test_a_client_hears_of_its_own_leaders_only(bedrock: Bedrock) -> None:
     with pytest.raises(ClientError):
         client.converse(**question(1))
     assert block._troubled == {}
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), "60", None])
+def test_a_maximum_that_is_none_is_refused(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"), cachepoint.fan_out(timeout):
+        pass

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 
@@ -140,8 +141,9 @@ async def batch_as_completed(model: CacheAwareChatBedrockConverse, asked: list[A
 
 
 @pytest.mark.parametrize("way", [batch, batch_as_completed, gathered, gathered_as_completed])
-async def test_in_an_outage_a_batch_costs_no_more_than_the_parents(way: Any) -> None:
-    """Every call's first attempt fails before any call's second, which botocore makes when the last has failed."""
+async def test_in_an_outage_a_batch_costs_no_more_than_the_parents(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call's first attempt fails before any call's second, which is held here until the last has failed."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
     together = threading.Barrier(20)
 
     def hold(attempts: int, **_: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 from botocore.session import Session
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index_kit import CONNECTION, LONG, MODEL
@@ -91,8 +92,9 @@ def test_sessions_are_forgotten_in_the_end(sessions: list[Any]) -> None:
     assert len(sessions) == clients._Sessions.KEPT + 2
 
 
-async def test_in_an_outage_chats_on_one_prefix_do_not_wait_for_each_other() -> None:
-    """Every chat's first attempt fails before any chat's second, which botocore makes when the last has failed."""
+async def test_in_an_outage_chats_on_one_prefix_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every chat's first attempt fails before any chat's second, which is held here until the last has failed."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
     together = threading.Barrier(8)
 
     def hold(attempts: int, **_: Any) -> None:

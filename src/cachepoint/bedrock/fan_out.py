@@ -213,7 +213,8 @@ def fan_out(timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
     block joins the outer one. Threads take part when they run in a copy of this context, as LangChain's and asyncio's
     do.
     """
-    if not timeout > 0:
+    seconds: object = timeout
+    if not isinstance(seconds, int | float) or not seconds > 0:
         raise ConfigurationError(f"fan_out(timeout={timeout!r}): give seconds, more than 0")
     if _FAN_OUT.get() is not None:
         yield
