@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
@@ -37,6 +38,7 @@ async def watched(call):
     watching = False
     imported.update(set(sys.modules) - before)
 """
+NEEDED = ("aiobotocore", "langchain_aws", "llama_index")
 RUNS = {
     "the wrapped clients": """
         import boto3
@@ -73,6 +75,9 @@ RUNS = {
             await watched(lambda: llm.achat([ChatMessage(content="Why?")]))
     """,
 }
+
+
+pytestmark = pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason=f"one of {NEEDED} is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from cachepoint.bedrock.swallowed import forgive
 GIVE_UP_SECONDS = 2.0
 """An answer takes a few tenths of a second. A call would not wait longer for it than a user notices."""
 MODELS_KEPT = 1_000
+"""More than there are; one forgotten is asked about once more."""
 
 _failed: Bounded[str, float] = Bounded(MODELS_KEPT)
 """When CountTokens failed for a model."""
