@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from itertools import count
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -59,7 +61,15 @@ class ControlPlane:
 def answered() -> None:
     """Wait until the control plane was heard, which no call does."""
     for asking in [*base_models._asking.values()]:
-        asking.join(30)
+        if isinstance(asking.running, Thread):
+            asking.running.join(30)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def ask(client: Any, model: str) -> Json:
@@ -170,4 +180,165 @@ def test_a_provisioned_model_says_its_foundation_model(profile: str) -> None:
 def test_an_id_that_says_its_model_is_never_asked(bedrock: Bedrock, model: str) -> None:
     control = ControlPlane({"models": []})
     assert ask(bedrock.wrapped(control_client=control), model)["promptCache"]["status"] == "written"
+    assert control.asked == []
+
+
+# -- a control plane that hangs --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
+    """A control plane that does not answer until its test is over; it is given up at once."""
+    monkeypatch.setattr(base_models, "GIVE_UP_SECONDS", 0.0)
+    control = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    control.answers.clear()
+    yield control
+    control.answers.set()
+    answered()
+
+
+def test_a_control_plane_that_hangs_is_given_up_and_told(bedrock: Bedrock, profile: str, hanging: ControlPlane) -> None:
+    client = bedrock.wrapped(control_client=hanging)
+    ask(client, profile)
+    with pytest.warns(CachepointWarning, match="base_models"):
+        assert ask(client, profile)["promptCache"]["status"] == "uncached"
+    assert hanging.asked == [profile]
+
+
+def test_a_control_plane_that_hangs_is_not_asked_of_other_models(
+    bedrock: Bedrock, profile: str, hanging: ControlPlane
+) -> None:
+    client = bedrock.wrapped(control_client=hanging)
+    ask(client, profile)
+    with pytest.warns(CachepointWarning, match="base_models"), suppress(ClientError):  # the emulator knows one profile
+        ask(client, f"{profile}-2")
+    assert hanging.asked == [profile]
+
+
+def test_while_one_control_plane_hangs_another_is_asked(bedrock: Bedrock, profile: str, hanging: ControlPlane) -> None:
+    for number in range(base_models.MOST_ASKED_AT_ONCE + 2):  # each through a client of its own, as gateways have them
+        base_models._ask(f"{profile}-{number}", Through(hanging))
+    assert len(hanging.asked) == base_models.MOST_ASKED_AT_ONCE + 2
+    other = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    client = bedrock.wrapped(control_client=other)
+    ask(client, profile)
+    until(lambda: profile not in base_models._asking)
+    assert ask(client, profile)["promptCache"]["status"] == "written"
+
+
+def test_control_planes_that_hang_hold_so_many_threads(profile: str, hanging: ControlPlane) -> None:
+    for number in range(base_models.MOST_HELD + 5):
+        base_models._ask(f"{profile}-{number}", Through(hanging))
+    assert len(hanging.asked) == base_models.MOST_HELD
+
+
+def test_an_answer_that_comes_late_is_taken(bedrock: Bedrock, profile: str, hanging: ControlPlane) -> None:
+    client = bedrock.wrapped(control_client=hanging)
+    ask(client, profile)
+    with pytest.warns(CachepointWarning, match="base_models"):
+        ask(client, profile)
+    hanging.answers.set()
+    answered()
+    assert ask(client, profile)["promptCache"]["status"] == "written"
+
+
+class Through:
+    """A client of a control plane, one of several."""
+
+    def __init__(self, control: ControlPlane) -> None:
+        self.get_inference_profile = control.get_inference_profile
+
+
+# -- clients that have to be awaited ---------------------------------------------------------------------
+
+
+class AsyncControlPlane:
+    """As much of an aiobotocore `bedrock` client as is asked; it takes a step of the loop, or for ever."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.asked: list[str] = []
+        self._hangs = hangs
+
+    async def get_inference_profile(self, *, inferenceProfileIdentifier: str) -> Json:  # noqa: N803 - boto3's name
+        self.asked.append(inferenceProfileIdentifier)
+        await asyncio.sleep(3600 if self._hangs else 0)
+        return {"models": [{"modelArn": FOUNDATION_MODEL}]}
+
+
+@pytest.fixture
+async def raw(bedrock: Bedrock) -> AsyncIterator[Any]:
+    """An aiobotocore client of the test's account."""
+    session = pytest.importorskip("aiobotocore.session", reason="aiobotocore is not installed").get_session()
+    async with session.create_client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=bedrock.emulator.url,
+        aws_access_key_id=bedrock.account,
+        aws_secret_access_key="emulator",
+    ) as client:
+        yield client
+
+
+async def ask_async(client: Any, model: str) -> str:
+    response = await client.converse(modelId=model, system=[text(SYSTEM)], messages=[user("Why?")])
+    return str(response["promptCache"]["status"])
+
+
+async def test_a_control_plane_that_is_awaited_is_asked_beside_the_call(
+    bedrock: Bedrock, profile: str, raw: Any
+) -> None:
+    control = AsyncControlPlane()
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock, control_client=control)
+    told = [await ask_async(client, profile) for _ in range(3)]
+    assert told[:2] == ["uncached", "written"]
+    assert told[2] in ("hit", "extended")
+    assert control.asked == [profile]
+
+
+async def test_an_awaited_control_plane_that_hangs_is_given_up(
+    bedrock: Bedrock, profile: str, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_models, "GIVE_UP_SECONDS", 0.01)
+    control = AsyncControlPlane(hangs=True)
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock, control_client=control)
+    await ask_async(client, profile)
+    asking = base_models._asking.get(profile)
+    if asking is not None and isinstance(asking.running, asyncio.Task):
+        await asyncio.wait_for(asking.running, 30)
+    with pytest.warns(CachepointWarning, match="base_models"):
+        await ask_async(client, profile)
+    assert control.asked == [profile]
+
+
+async def test_a_control_plane_of_boto3s_is_not_asked_on_the_loop(bedrock: Bedrock, profile: str, raw: Any) -> None:
+    control = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    control.answers.clear()
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock, control_client=control)
+    assert await asyncio.wait_for(ask_async(client, profile), 20) == "uncached"  # it would wait 30 seconds
+    control.answers.set()
+    await asyncio.to_thread(answered)
+    assert await ask_async(client, profile) == "written"
+
+
+def test_a_client_that_has_to_be_awaited_is_asked_where_no_loop_runs(bedrock: Bedrock, profile: str) -> None:
+    client = bedrock.wrapped(control_client=AsyncControlPlane())
+    ask(client, profile)
+    answered()
+    assert ask(client, profile)["promptCache"]["status"] == "written"
+
+
+async def test_aiobotocores_control_client_is_known_for_one() -> None:
+    session = pytest.importorskip("aiobotocore.session", reason="aiobotocore is not installed").get_session()
+    async with session.create_client(
+        "bedrock", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
+    ) as control:
+        assert base_models._is_asynchronous(control)
+
+
+@pytest.mark.filterwarnings("error")
+def test_in_mode_off_nobody_is_asked(bedrock: Bedrock, profile: str) -> None:
+    control = ControlPlane({"models": [{"modelArn": FOUNDATION_MODEL}]})
+    client = bedrock.wrapped(cachepoint.CachePolicy(mode="off"), control_client=control)
+    ask(client, profile)
+    answered()
     assert control.asked == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +18,7 @@ import cachepoint
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.provider.prices import plain
 from cachepoint.errors import CachepointWarning
-from cachepoint.sinks import JsonLines
+from cachepoint.sinks import InBackground, JsonLines
 
 SECRET = "The launch is on the ninth of May."
 
@@ -87,3 +89,98 @@ def test_a_sink_that_fails_spoils_neither_the_call_nor_the_other_sinks(bedrock: 
 def test_a_file_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"calls\.jsonl"):
         JsonLines(tmp_path / "missing" / "calls.jsonl")
+
+
+# -- a slow sink, in the background ----------------------------------------------------------------------
+
+
+def recorded(bedrock: Bedrock) -> CallRecord:
+    ledger = cachepoint.CacheLedger()
+    ask(bedrock, ledger)
+    return ledger.records[0]
+
+
+def test_a_sink_in_the_background_holds_up_no_call(bedrock: Bedrock) -> None:
+    go_on, written = threading.Event(), []
+
+    def slow(record: CallRecord) -> None:
+        assert go_on.wait(30)
+        written.append(record)
+
+    with InBackground(slow) as sink:
+        ledger = cachepoint.CacheLedger(on_call=sink)
+        for _ in range(3):
+            ask(bedrock, ledger)
+        assert written == []
+        go_on.set()
+    assert written == [*ledger.records]
+
+
+def test_what_a_sink_does_not_keep_up_with_is_dropped_and_counted(
+    bedrock: Bedrock, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, go_on, written = recorded(bedrock), threading.Event(), []
+
+    def slow(record: CallRecord) -> None:
+        assert go_on.wait(30)
+        written.append(record)
+
+    with InBackground(slow, most=2) as sink:
+        for _ in range(10):
+            sink(record)
+        go_on.set()
+    sink(record)  # closed by now
+    # Two wait, and perhaps a third is being written.
+    assert len(written) in (2, 3)
+    assert sink.dropped == 11 - len(written)
+    assert [each.message for each in caplog.records] == ["cachepoint: function does not keep up; calls are left out"]
+
+
+def test_a_sink_that_raises_in_the_background_is_logged_and_goes_on(
+    bedrock: Bedrock, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, written = recorded(bedrock), []
+
+    def full(record: CallRecord) -> None:
+        written.append(record)
+        raise OSError(28, "No space left on device")
+
+    with InBackground(full) as sink:
+        sink(record)
+        sink(record)
+    assert len(written) == 2
+    assert {each.message for each in caplog.records} == {"cachepoint: function raised OSError"}
+
+
+def test_a_sink_that_hangs_does_not_keep_a_program_from_ending(bedrock: Bedrock) -> None:
+    go_on = threading.Event()
+    sink = InBackground(lambda _: go_on.wait(30))
+    sink(recorded(bedrock))
+    sink.close(timeout=0.01)
+    assert sink._thread.is_alive()
+    go_on.set()
+    sink._thread.join(30)
+
+
+def test_what_waits_is_written_when_the_program_ends_and_by_a_child_too(tmp_path: Path) -> None:
+    program = """
+import os, sys, warnings
+import cachepoint
+from cachepoint.sinks import InBackground, JsonLines
+
+class Client:
+    def converse(self, **request):
+        return {"usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}}
+
+sink = InBackground(JsonLines(sys.argv[1]))
+client = cachepoint.wrap(Client(), ledger=cachepoint.CacheLedger(on_call=sink))
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+child = os.fork()
+with cachepoint.tags(who="parent" if child else "child"):
+    client.converse(modelId="amazon.nova-lite-v1:0", messages=[{"role": "user", "content": [{"text": "Why?"}]}])
+if child:
+    os.waitpid(child, 0)
+"""
+    path = tmp_path / "calls.jsonl"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=60)
+    assert sorted(json.loads(line)["tags"]["who"] for line in path.read_text().splitlines()) == ["child", "parent"]

@@ -165,8 +165,8 @@ def test_a_leader_released_in_the_middle_of_a_wait_wakes_who_is_about_to_wait() 
             super().append(item)
 
     flight._wake = Collected()
-    flight.wait()
-    asyncio.run(asyncio.wait_for(flight.wait_async(), 30))
+    flight.wait(time.monotonic() + 300)
+    asyncio.run(asyncio.wait_for(flight.wait_async(time.monotonic() + 300), 30))
     assert flight.over
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
+from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
 
 import cachepoint
 from cachepoint.core.planning.policy import CachePolicy
@@ -108,12 +112,52 @@ def test_two_streams_on_one_thread_do_not_wait_for_each_other(slow_bedrock: Bedr
     assert full_writes(model) == 1
 
 
-def test_a_leader_that_fails_lets_the_others_go(slow_bedrock: BedrockEmulator) -> None:
+def test_a_leader_that_fails_lets_the_others_go_unqueued(slow_bedrock: BedrockEmulator) -> None:
     slow_bedrock.fail_next(failed("ValidationException", "no"))
     model = model_on(slow_bedrock)
     answers = model.batch(questions(6), return_exceptions=True)
     assert sum(isinstance(answer, Exception) for answer in answers) == 1
-    assert full_writes(model) == 1
+    assert model.ledger.totals().calls == 6
+
+
+AT_ONCE: RunnableConfig = {"max_concurrency": 20}
+
+
+async def gathered(model: CacheAwareChatBedrockConverse, asked: list[Any]) -> list[Any]:
+    return await model.abatch(asked, AT_ONCE, return_exceptions=True)
+
+
+async def gathered_as_completed(model: CacheAwareChatBedrockConverse, asked: list[Any]) -> list[Any]:
+    return [each async for _, each in model.abatch_as_completed(asked, AT_ONCE, return_exceptions=True)]
+
+
+async def batch(model: CacheAwareChatBedrockConverse, asked: list[Any]) -> list[Any]:
+    return await asyncio.to_thread(model.batch, asked, AT_ONCE, return_exceptions=True)
+
+
+async def batch_as_completed(model: CacheAwareChatBedrockConverse, asked: list[Any]) -> list[Any]:
+    completed = partial(model.batch_as_completed, asked, AT_ONCE, return_exceptions=True)
+    return [each for _, each in await asyncio.to_thread(lambda: list(completed()))]
+
+
+@pytest.mark.parametrize("way", [batch, batch_as_completed, gathered, gathered_as_completed])
+async def test_in_an_outage_a_batch_costs_no_more_than_the_parents(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call's first attempt fails before any call's second, which is held here until the last has failed."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+    together = threading.Barrier(20)
+
+    def hold(attempts: int, **_: Any) -> None:
+        if attempts == 1:
+            together.wait(30)
+
+    with BedrockEmulator() as bedrock:
+        bedrock.fail_next(failed("ServiceUnavailableException"), times=40)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(21))
+        client = bedrock.client(config=Config(retries={"total_max_attempts": 2, "mode": "standard"}))
+        client.meta.events.register("needs-retry.bedrock-runtime", hold)
+        model = CacheAwareChatBedrockConverse(model=MODEL, client=client, clock=bedrock.clock)
+        ended = await way(model, questions(20))
+    assert [type(each).__name__ for each in ended] == ["ServiceUnavailableException"] * 20
 
 
 def test_a_warmed_prefix_is_read_by_the_first_call() -> None:

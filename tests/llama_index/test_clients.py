@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 from botocore.session import Session
-from llama_index_kit import CONNECTION, MODEL
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index_kit import CONNECTION, LONG, MODEL
 
+import cachepoint
+from cachepoint.emulator import BedrockEmulator, failed
 from cachepoint.llama_index import CacheAwareBedrockConverse
 from cachepoint.llama_index import _clients as clients
 
@@ -83,3 +90,24 @@ def test_sessions_are_forgotten_in_the_end(sessions: list[Any]) -> None:
     assert len(sessions) == clients._Sessions.KEPT + 1
     client_of(aws_access_key_id="KEY0")
     assert len(sessions) == clients._Sessions.KEPT + 2
+
+
+async def test_in_an_outage_chats_on_one_prefix_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every chat's first attempt fails before any chat's second, which is held here until the last has failed."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+    together = threading.Barrier(8)
+
+    def hold(attempts: int, **_: Any) -> None:
+        if attempts == 1:
+            together.wait(30)
+
+    with BedrockEmulator() as bedrock:
+        bedrock.fail_next(failed("ServiceUnavailableException"), times=16)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8))
+        client = bedrock.client(config=Config(retries={"total_max_attempts": 2, "mode": "standard"}))
+        client.meta.events.register("needs-retry.bedrock-runtime", hold)
+        llm = CacheAwareBedrockConverse(model=MODEL, client=client, system_prompt=LONG)
+        with cachepoint.fan_out(timeout=300):
+            chats = (llm.achat([ChatMessage(content=f"Question {number}?")]) for number in range(8))
+            ended = await asyncio.gather(*chats, return_exceptions=True)
+    assert [type(each).__name__ for each in ended] == ["ServiceUnavailableException"] * 8

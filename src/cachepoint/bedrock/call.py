@@ -11,20 +11,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from cachepoint._later import catch_up, later
+from cachepoint.bedrock.counting import Count
 from cachepoint.bedrock.expectations import current_expectation
-from cachepoint.bedrock.fan_out import Flight, current_fan_out
+from cachepoint.bedrock.fan_out import FanOut, Flight, Wait, current_fan_out, is_trouble, leading
 from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.listeners import take_listeners
 from cachepoint.bedrock.opaque_models import base_model, learned
 from cachepoint.bedrock.pricing import price_of
-from cachepoint.bedrock.settings import Settings, scope_of
-from cachepoint.bedrock.swallowed import deliver, forgive, swallow
+from cachepoint.bedrock.scopes import region_of, scope_of
+from cachepoint.bedrock.settings import Settings
+from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter, mapping
@@ -51,38 +53,12 @@ class Need(Protocol):
         """The same on the event loop."""
 
 
-class _Count:
-    """How many tokens the service counts; None where it does not, for it is a help and no need."""
-
-    def __init__(self, client: Any, question: Mapping[str, Any]) -> None:
-        self._client, self._question = client, question
-
-    def wait(self) -> int | None:
-        try:
-            return _counted(self._client.count_tokens(**self._question))
-        except Exception as error:  # noqa: BLE001 - some models and policies do not have CountTokens
-            forgive(error, "CountTokens")
-            return None
-
-    async def wait_async(self) -> int | None:
-        try:
-            return _counted(await self._client.count_tokens(**self._question))
-        except Exception as error:  # noqa: BLE001 - some models and policies do not have CountTokens
-            forgive(error, "CountTokens")
-            return None
-
-
 class _UsersMistakeError(Exception):
     """A mark of the user's that the service would refuse, told apart from what a store or a clock may raise."""
 
     def __init__(self, error: ConfigurationError) -> None:
         super().__init__()
         self.error = error
-
-
-def _counted(answer: Mapping[str, Any]) -> int:
-    tokens: int = answer["inputTokens"]
-    return tokens
 
 
 LOST = frozenset(("ReadTimeoutError", "ConnectionClosedError", "HTTPClientError", "ServerDisconnectedError"))
@@ -107,8 +83,9 @@ class Call:
             for warning in warnings:
                 warn_once(*warning)
         self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
-        self._target = Target(str(request.get("modelId", "")), region=_region_of(client))
+        self._target = Target(str(request.get("modelId", "")), region=region_of(client))
         self._clock_started = time.monotonic()
+        self._fan_out: FanOut | None = None
         self._flight: Flight | None = None
         self._denied: Waste | None = None
         self._retries = 0
@@ -152,8 +129,8 @@ class Call:
             return
         self._plan(partial(self._ask, exchange.question, now), now)
         question = exchange.count_question()
-        if question is not None:
-            tokens = yield _Count(self._client, question)
+        if question is not None and not (count := Count(self._client, question)).is_pointless:
+            tokens = yield count
             if tokens is not None:
                 self._done(exchange.counted(tokens))
         yield from self._waits()
@@ -170,9 +147,10 @@ class Call:
 
     def _look_up(self) -> Target:
         settings, model = self._settings, self._target.model
-        base = base_model(model, settings.base_models, settings.control_client)
+        off = settings.policy.mode == "off"
+        base = base_model(model, settings.base_models, settings.control_client, may_ask=not off)
         rule = settings.rules.resolve(base) if base else None
-        if settings.policy.mode == "off" or rule is None:
+        if off or rule is None:
             return Target(model, base, self._target.region)
         scope = scope_of(self._client, model, base, self._dialect.API)
         return Target(model, base, self._target.region, scope, rule, rates_of(base or model))
@@ -193,24 +171,32 @@ class Call:
 
     def _waits(self) -> Iterator[Need]:
         """Leaders to wait for, one after the other, inside a `fan_out()` block; this call may become one."""
-        fan_out, exchange = current_fan_out(), self.exchange
-        outdated = exchange.outdated
-        while fan_out is not None:
-            joined = fan_out.join(self._target.scope.name, *exchange.shared_prefixes())
-            if joined is None:
-                if outdated:  # planned while a leader was under way that has landed since
-                    self._plan_anew()
-                return
+        self._fan_out, exchange = current_fan_out(), self.exchange
+        if self._fan_out is None:
+            return
+        scope, outdated, until = self._target.scope.name, exchange.outdated, None
+        while (joined := self._fan_out.join(scope, *exchange.shared_prefixes())) is not None:
             flight, leads = joined
             if leads:
                 self._flight = flight
                 return
+            until = until or self._fan_out.deadline()  # of all its waits
             exchange.wait()
-            yield flight
+            yield Wait(flight, until)
             outdated = False
             self._plan_anew()
-            if not self._settings.policy.learn:  # the leader's entry is not known of, but it is there
+            if flight.in_vain:
+                self._fan_out.pause(scope)  # a leader that has told nothing for so long is in trouble too
                 return
+            # The leader's entry is there, but not known of where nothing is learned.
+            if not self._settings.policy.learn or time.monotonic() >= until:
+                return
+        if outdated:  # planned while a leader was under way that has landed since
+            self._plan_anew()
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """While `request` is sent: those who wait for this call go on at the first attempt that fails."""
+        return nullcontext() if self._flight is None else leading(self._flight, self._client)
 
     # -- what happened ----------------------------------------------------------------------------
 
@@ -243,7 +229,7 @@ class Call:
                     else:
                         self._take(partial(self.exchange.cancelled, name, self._seconds))
         finally:
-            self._land()
+            self._fall(error)
 
     def received(self, response: _R) -> _R:
         """The response as it came, which says how often botocore tried."""
@@ -325,6 +311,14 @@ class Call:
         if self._flight is not None:
             self._flight.release()
 
+    def _fall(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # nobody wants the answer any more, which says nothing of the service
+            self._land()
+        elif self._flight is not None:
+            self._flight.fail()
+        elif self._fan_out is not None and is_trouble(error):
+            self._fan_out.pause(self._target.scope.name)
+
     # -- parts ------------------------------------------------------------------------------------
 
     @property
@@ -374,7 +368,3 @@ class Call:
 def retries_of(response: object) -> int:
     """How many attempts botocore made before the last, by an answer or an error's `response`; 0 if unsaid."""
     return count(mapping(mapping(response).get("ResponseMetadata")).get("RetryAttempts")) or 0
-
-
-def _region_of(client: Any) -> str | None:
-    return getattr(getattr(client, "meta", None), "region_name", None)

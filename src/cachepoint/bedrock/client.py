@@ -119,7 +119,8 @@ class CacheClient(_Wrapped):
             self._depart(call)
             while True:  # each refusal leaves fewer checkpoints
                 try:
-                    return call.received(operation(**call.request))
+                    with call.under_way():
+                        return call.received(operation(**call.request))
                 except Exception as error:
                     if not call.refused(error):
                         raise
@@ -179,7 +180,8 @@ class AsyncCacheClient(_Wrapped):
             await self._depart(call)
             while True:
                 try:
-                    return call.received(dict(await operation(**call.request)))
+                    with call.under_way():
+                        return call.received(dict(await operation(**call.request)))
                 except Exception as error:
                     if not call.refused(error):
                         raise

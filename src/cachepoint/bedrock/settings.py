@@ -1,10 +1,7 @@
-"""What a wrapped client works with, gathered once; and where a client's calls belong."""
+"""What a wrapped client works with, gathered once."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +15,7 @@ from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy, Mode
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints
 from cachepoint.core.provider.prices import Prices
-from cachepoint.core.provider.rules import Rules, parse_model_id
-from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.provider.rules import Rules
 from cachepoint.errors import ConfigurationError
 from cachepoint.store._base import Store
 from cachepoint.store._memory import MemoryStore
@@ -52,7 +48,8 @@ class Options(TypedDict, total=False):
       Default: new ones for this client.
     - `clock`: wall time in seconds; default `time.time`.
     - `base_models`: opaque ARNs (application inference profiles, provisioned models) to model ids.
-    - `control_client`: a boto3 `bedrock` client, asked once for an opaque ARN not named.
+    - `control_client`: a `bedrock` client of boto3 or aiobotocore, asked once for an opaque ARN not named, beside the
+      calls, which do not wait for it; never in mode "off".
     - `prices`: in place of the shipped `PriceBook`; `rules`: in place of the shipped model table.
     - `hints`: what is known of blocks, by their place in the request.
     """
@@ -85,7 +82,7 @@ def settings(policy: CachePolicy | None, options: Options) -> Settings:
         clock=options.get("clock") or time.time,
         base_models=base_models,
         control_client=options.get("control_client"),
-        prices=options.get("prices") or _price_book(),
+        prices=options.get("prices") or shipped_prices(),
         rules=options.get("rules") or load_rules(),
         hints=options.get("hints", NO_HINTS),
     )
@@ -103,35 +100,9 @@ def in_environment(policy: CachePolicy) -> CachePolicy:
 
 
 @lru_cache(maxsize=1)
-def _price_book() -> PriceBook:
+def shipped_prices() -> PriceBook:
+    """The prices of a client that is given none.
+
+    Who makes a client in the middle of a call asks for them before, for the first to ask waits until they are imported.
+    """
     return PriceBook()
-
-
-def scope_of(client: Any, model: str, base: str | None, api: str) -> Scope:
-    """What a call's entries are kept apart by: account, endpoint, Region, model id and API; with its base model."""
-    meta = getattr(client, "meta", None)
-    region = str(getattr(meta, "region_name", None) or "")
-    endpoint = str(getattr(meta, "endpoint_url", None) or "")
-    name = "|".join((_account(client), endpoint, region, model, api))
-    return Scope(name, parse_model_id(base or model).base or base or model)
-
-
-def _account(client: Any) -> str:
-    signer = getattr(client, "_request_signer", None)
-    api_key = getattr(getattr(signer, "_auth_token", None), "token", None)
-    if isinstance(api_key, str):
-        return hashlib.blake2b(api_key.encode(), digest_size=8).hexdigest()
-    access_key = getattr(getattr(signer, "_credentials", None), "access_key", None)
-    return _account_of_key(access_key) if isinstance(access_key, str) else ""
-
-
-@lru_cache(maxsize=1024)
-def _account_of_key(access_key: str) -> str:
-    """The account inside an access key id, which stays the same when temporary keys are renewed."""
-    if len(access_key) == 20 and access_key[:4] in ("AKIA", "ASIA"):
-        try:
-            number = int.from_bytes(base64.b32decode(access_key[4:])[:6], "big")
-        except binascii.Error:
-            return access_key
-        return str((number & 0x7FFFFFFFFF80) >> 7)
-    return access_key

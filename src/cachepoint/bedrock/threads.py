@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from cachepoint.bedrock.call import Call, Need
 from cachepoint.bedrock.client import CacheClient
-from cachepoint.bedrock.fan_out import Flight, Paused
+from cachepoint.bedrock.fan_out import Paused, Wait
 from cachepoint.bedrock.warn import on_behalf_of_caller
 from cachepoint.bedrock.wire.dialect import Dialect
 
@@ -40,7 +40,7 @@ async def in_thread(run: Callable[[], T]) -> T:
             return await loop.run_in_executor(None, partial(context.run, step.take))
         except Paused as paused:
             try:
-                await paused.flight.wait_async()
+                await paused.wait.wait_async()
             except BaseException as error:
                 paused.give_up(error)
                 raise
@@ -103,7 +103,7 @@ class PausingClient(CacheClient):
         with suppress(StopIteration):
             while True:
                 need = needs.send(answer)
-                if isinstance(need, Flight):
+                if isinstance(need, Wait):
                     self._paused = call, needs
                     raise Paused(need, call.failed)
                 answer = need.wait()

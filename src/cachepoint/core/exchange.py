@@ -299,6 +299,8 @@ class Exchange:
         rule, base = self.target.rule, self.target.base_model
         if not (self.policy.count_tokens and self.prompt and rule and rule.explicit and base):
             return None
+        if self.policy.mode == "observe":  # whose request goes out as it is, whatever was counted
+            return None
         if self.view.calibration.samples:  # exact totals have come in, which tell as much
             return None
         band = self.view.calibration.band(self.prompt.tokens, PROFILES[self.prompt.tokenizer])

@@ -30,7 +30,7 @@ from pydantic import (
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.client import CacheClient, wrap
 from cachepoint.bedrock.fan_out import fan_out
-from cachepoint.bedrock.settings import in_environment
+from cachepoint.bedrock.settings import in_environment, shipped_prices
 from cachepoint.bedrock.swallowed import swallow
 from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
 from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn, warn_once
@@ -109,6 +109,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     @model_validator(mode="after")
     def _adopt_wrapped_client(self) -> Self:
         """A client that is wrapped already keeps what nobody has set here."""
+        shipped_prices()
         if isinstance(self.client, CacheClient):
             for name in {*_WRAPPED} - self.model_fields_set:
                 setattr(self, name, getattr(self.client, _WRAPPED[name]))
@@ -470,6 +471,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         super().__setstate__(state)
         for name in _SHARED:
             self.__dict__[name] = type(self).model_fields[name].get_default(call_default_factory=True)
+        shipped_prices()
         self.validate_environment()  # type: ignore[operator]  # pydantic's validators can be called as methods
 
     @classmethod

@@ -11,16 +11,49 @@ import importlib.util
 import os
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cachepoint._forks import Lock
 from cachepoint.bedrock.bounded import Bounded
+from cachepoint.bedrock.settings import shipped_prices
 
 
+@cache
 def has_async_client() -> bool:
     """Whether aiobotocore is installed (extra `async`)."""
     return importlib.util.find_spec("aiobotocore") is not None
+
+
+@cache
+def get_ready(*, asynchronous: bool) -> None:
+    """Import and read, when an LLM is made, what its first call would else on an event loop: 0.5 s, once a process.
+
+    `asynchronous`: it may have to make a client of aiobotocore's.
+    """
+    shipped_prices()
+    import boto3.session  # noqa: F401
+
+    if asynchronous and has_async_client():
+        import aiobotocore.session  # type: ignore[import-untyped]  # noqa: F401
+
+        _service_data()
+
+
+@cache
+def _service_data() -> Any:
+    """The loader of botocore with all it reads from disk for a client of Bedrock; None where it cannot make one now."""
+    from botocore.session import Session
+
+    session = Session()
+    try:
+        session.create_client(
+            "bedrock-runtime", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
+        )
+        return session.get_component("data_loader")
+    except Exception:  # noqa: BLE001 - settings that botocore refuses are an error of the call that needs them
+        return None
 
 
 @dataclass(frozen=True)
@@ -67,9 +100,11 @@ class Connection:
     async def async_clients(self) -> AsyncGenerator[Any, None]:
         """One aiobotocore client, open for as long as the generator is."""
         from aiobotocore.config import AioConfig  # type: ignore[import-untyped]
-        from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+        from aiobotocore.session import AioSession
 
         session = AioSession(profile=self.profile_name)
+        if (loader := _service_data()) is not None:
+            session.register_component("data_loader", loader)
         config = AioConfig(**self._config())
         if self.botocore_config is not None:
             config = config.merge(self.botocore_config)

@@ -13,9 +13,10 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import BeforeValidator
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient
+from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
-from cachepoint.llama_index._clients import Clients, Connection
+from cachepoint.llama_index._clients import Clients, Connection, get_ready
 from cachepoint.store._memory import MemoryStore
 
 _LIVE = ("client", "async_client", "ledger", "store", "clock", "botocore_session", "botocore_config", "rate_limiter")
@@ -101,6 +102,8 @@ class BedrockSettings(FunctionCallingLLM):
     @model_validator(mode="after")
     def _share_with_wrapped_client(self) -> Self:
         """A client that is wrapped already goes on recording and learning where it did."""
+        load_rules()
+        get_ready(asynchronous=self.client is None and self.async_client is None)
         for client in (self.async_client, self.client):
             if isinstance(client, CacheClient | AsyncCacheClient):
                 shared = {"ledger", "store"} - self.model_fields_set

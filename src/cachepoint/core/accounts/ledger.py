@@ -33,7 +33,9 @@ class CacheLedger:
     Keeps the newest `keep` records; `totals()` and `by(key)` sum over all calls ever recorded. A child process that
     is forked starts with none: those before are its parent's.
     `on_call` is a function, or several, called with each record outside the lock, such as
-    `cachepoint.sinks.JsonLines`; what one raises spoils neither the call nor the others.
+    `cachepoint.sinks.JsonLines`; what one raises spoils neither the call nor the others. It is called
+    at the end of a call, on the event loop if that is where the call runs: a slow one belongs into
+    `cachepoint.sinks.InBackground`.
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:

@@ -22,7 +22,8 @@ class CachePolicy:
     - `learn`: remember traffic (keyed digests, never text) and plan by it.
     - `split_text`: a long text may be sent as two blocks where requests part. Text is never changed.
     - `max_checkpoints`: at most this many checkpoints a request, the user's own included (0 to 4).
-    - `count_tokens`: ask the service's free CountTokens once for a prefix near the model's minimum.
+    - `count_tokens`: ask the service's free CountTokens once for a prefix near the model's minimum. The call waits
+      for it, two seconds at most; where it fails, it is not asked for that model for two minutes.
     - `request_metadata`: names of tags sent as Bedrock's `requestMetadata`, in every mode. Default none.
 
     Raises ConfigurationError on any other value.
