@@ -45,6 +45,6 @@ def _doubt(prices: Prices, error: Exception, what: str) -> None:
     forgive(
         error,
         f"prices:{name}",
-        f"cachepoint: the prices ({name}) {what}; such calls are recorded without a cost, and no budget counts them. "
-        "price() has to give a Cost of finite Decimals in USD, or None where it knows none",
+        f"cachepoint: the prices ({name}) {what}; such calls are recorded without a cost, and budgets do not count "
+        "them. price() has to give a Cost of finite Decimals in USD, or None where it knows none",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -63,7 +64,9 @@ def test_a_budget_of_nothing_lets_no_call_through() -> None:
 
 def record(usd: str | None, *, at_least: bool = False) -> CallRecord:
     cost = None if usd is None else Cost(Decimal(usd))
-    return CallRecord(0, 1, "m", "m", None, "converse", "auto", None, None, cost, at_least=at_least)
+    usage = None if usd is None else Usage(1)
+    error = "Error" if usd is None else None
+    return CallRecord(0, 1, "m", "m", None, "converse", "auto", None, usage, cost, error=error, at_least=at_least)
 
 
 class Account:
@@ -118,6 +121,14 @@ def test_a_call_that_was_cut_counts_at_its_estimate(told: str | None, spent: str
     account.spending.reserve("cut", Decimal("0.06"))
     account.end("cut", told, at_least=True)
     with pytest.raises(BudgetExceeded, match=rf"^{spent} USD are spent of a budget of 0\.05 USD"):
+        account.spending.check()
+
+
+def test_an_answer_that_tells_no_usage_counts_at_its_estimate() -> None:
+    account = Account("0.05")
+    account.spending.reserve("untold", Decimal("0.06"))
+    account.spending.settle("untold", replace(record(None), error=None))
+    with pytest.raises(BudgetExceeded, match=r"^0\.06 USD are spent of"):
         account.spending.check()
 
 

@@ -117,13 +117,18 @@ class Spending:
     def settle(self, call: Hashable, record: CallRecord | None = None) -> None:
         """A call has ended, and its record has been counted; None where it was no call at all.
 
-        One that may have been billed more than its record tells counts at its estimate where that is more.
+        One that may have been billed more than its record tells, or was answered and tells no usage, counts at its
+        estimate where that is more.
         """
         with self._lock.held:
             usd = self._under_way.pop(call, None)
-            if usd is not None and record is not None and record.at_least:
+            if usd is not None and record is not None and (record.at_least or _tells_nothing(record)):
                 told = record.cost.usd if record.cost is not None else Decimal(0)
                 self._untold = exactly(self._untold, max(usd - told, Decimal(0)))
+
+
+def _tells_nothing(record: CallRecord) -> bool:
+    return record.usage is None and record.error is None
 
 
 # -- estimates ------------------------------------------------------------------------------------
