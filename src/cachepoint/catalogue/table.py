@@ -88,7 +88,7 @@ class TableRow:
         return ModelPrices(prices, ((self.long_prompt.above, longer),))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelTable:
     """The rows in order: the first whose pattern is found in a model id wins."""
 
@@ -107,6 +107,10 @@ class ModelTable:
         """The row of a model id, profile id or ARN; None when the ARN is opaque."""
         rule = self.rules.resolve(model_id)
         return None if rule is None else self._by_rule[rule]
+
+    def rates_of(self, model_id: str) -> Rates:
+        """Prices of a model relative to its input price; the usual ones when unknown."""
+        return _rates(self, model_id)
 
 
 def load_rules(extra: Iterable[ModelRule] = (), environ: Mapping[str, str] | None = None) -> Rules:
@@ -135,12 +139,12 @@ def model_prices(
 
 def rates_of(model_id: str) -> Rates:
     """Prices of a model relative to its input price, from the table; the usual ones when unknown."""
-    return _rates(_users_file(None), model_id)
+    return load_table().rates_of(model_id)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _rates(users_file: _UsersFile | None, model_id: str) -> Rates:
-    row = _table(users_file).row(model_id)
+def _rates(table: ModelTable, model_id: str) -> Rates:
+    row = table.row(model_id)
     found = None if row is None else row.prices_in(price_zone(parse_model_id(model_id)))
     if found is None or not found.standard.input:
         return Rates()

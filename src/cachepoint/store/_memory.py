@@ -22,7 +22,9 @@ from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import Waste
+from cachepoint.errors import ConfigurationError
 from cachepoint.store import _profile as profile
+from cachepoint.store._base import key_wanted
 
 BOUNDARIES_KEPT = 96_000
 """All scopes together; about 350 bytes each, so that a store stays below 64 MiB with all else it keeps."""
@@ -49,10 +51,15 @@ REFUSALS_KEPT = 4096
 class MemoryStore:
     """Learned traffic in memory; safe to share between threads, and between models and clients.
 
-    Keeps keyed digests, counts and times, never text. The key is made at construction unless given.
+    Keeps keyed digests, counts and times, never text. The key (16 to 64 bytes) is made at construction unless given.
+    Raises ConfigurationError for another key, or where fewer than one boundary is to be kept.
     """
 
     def __init__(self, *, key: bytes | None = None, boundaries_kept: int = BOUNDARIES_KEPT) -> None:
+        if key is not None and (wanted := key_wanted(key)):
+            raise ConfigurationError(f"MemoryStore(key=…): {wanted}")
+        if not isinstance(boundaries_kept, int) or isinstance(boundaries_kept, bool) or boundaries_kept < 1:
+            raise ConfigurationError(f"MemoryStore(boundaries_kept={boundaries_kept!r:.80}): use a whole number from 1 up")
         self.key = key if key is not None else secrets.token_bytes(32)
         self._most = Room(
             boundaries_kept,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Literal
+from inspect import iscoroutinefunction
+from typing import Any, Literal
 
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.accounts.sharing_out import spread
@@ -30,16 +32,19 @@ class CacheLedger:
     Keeps the newest `keep` records; `totals()` and `by(key)` sum over all calls ever recorded.
     `on_call` is a function, or several, called with each record outside the lock, such as
     `cachepoint.sinks.JsonLines`; what one raises spoils neither the call nor the others.
+    Raises ConfigurationError where `keep` is no whole number from 0 up, or a sink cannot be called.
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:
+        if not isinstance(keep, int) or isinstance(keep, bool) or not 0 <= keep <= sys.maxsize:
+            raise ConfigurationError(f"CacheLedger(keep={keep!r:.80}): use a whole number from 0 up")
         self._lock = threading.RLock()
         self._adding = False
         self._waiting: deque[CallRecord] = deque()
         self._records: deque[CallRecord] = deque(maxlen=keep)
         self._totals = Totals()
         self._by: dict[str, OrderedDict[str, Totals]] = {}
-        self._sinks: Sequence[Sink] = () if on_call is None else (on_call,) if callable(on_call) else tuple(on_call)
+        self._sinks = _sinks(on_call)
 
     @property
     def records(self) -> tuple[CallRecord, ...]:
@@ -113,6 +118,15 @@ class CacheLedger:
             if value is not None:
                 sums[value] = replace(sums[value], cost=sums[value].cost.moved(usd))
         return sums
+
+
+def _sinks(given: Any) -> tuple[Sink, ...]:
+    several = isinstance(given, Iterable) and not callable(given) and not isinstance(given, str | bytes | Mapping)
+    sinks = () if given is None else tuple(given) if several else (given,)
+    # A class would make something of each record, and a coroutine would never run.
+    if not all(callable(sink) and not isinstance(sink, type) and not iscoroutinefunction(sink) for sink in sinks):
+        raise ConfigurationError(f"on_call={given!r:.80}: pass a function that takes a record, or a list of such")
+    return sinks
 
 
 def _keys(record: CallRecord) -> Iterator[tuple[str, str]]:
