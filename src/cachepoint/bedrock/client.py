@@ -286,7 +286,7 @@ def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack
 
 
 def for_a_call(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> CacheClient:
-    """As `wrap`, for one call of a model that checked its settings when it was made: what is wrong by now fails none."""
+    """As `wrap`, for one call of a model whose settings were checked when it was made: none of them fails it now."""
     return CacheClient(_bare(client, "wrap"), _settings(client, policy, options, fill=settings_of_a_call))
 
 

@@ -61,7 +61,7 @@ _TABLE: _Setting[ModelTable] = _Setting(RULES_VARIABLE, load_table, lambda: load
 
 
 def stated_mode(policy: CachePolicy) -> CachePolicy:
-    """The policy in the mode that CACHEPOINT_MODE names, if it names one; raises ConfigurationError where it is none."""
+    """The policy in the mode that CACHEPOINT_MODE names, if any; raises ConfigurationError where that is no mode."""
     return _in(_MODE.stated(), policy)
 
 

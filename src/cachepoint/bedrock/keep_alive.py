@@ -217,9 +217,7 @@ class Keeping:
         """What is due, the most urgent first, each given to one who asks."""
         while not self._is_over:
             with self._lock:
-                found = [
-                    kept for kept in self._waiting() if kept.due <= (kept.settings.now() if now is None else now)
-                ]
+                found = [kept for kept in self._waiting() if kept.due <= (kept.settings.now() if now is None else now)]
                 if not found:
                     return
                 kept = min(found, key=lambda each: each.due)

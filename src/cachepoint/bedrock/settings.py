@@ -6,8 +6,10 @@ import base64
 import binascii
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, TypedDict
 
@@ -24,6 +26,7 @@ from cachepoint.core.traffic.pool import Scope
 from cachepoint.errors import ConfigurationError
 from cachepoint.store._base import Store, key_wanted
 from cachepoint.store._memory import MemoryStore
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -71,7 +74,7 @@ class Options(TypedDict, total=False):
 
 
 def settings(policy: CachePolicy | None, options: Options) -> Settings:
-    """Settings with what was left out filled in; a wrong value, here or in the environment, raises ConfigurationError."""
+    """Settings with what was left out filled in; raises ConfigurationError for a wrong one, also of the environment."""
     check(policy, options)
     return _filled(stated_mode(policy or CachePolicy()), stated_table(), options)
 
@@ -85,6 +88,11 @@ def check(policy: Any, options: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for a policy or an option that is none; None stands for the default of each."""
     if policy is not None and not isinstance(policy, CachePolicy):
         raise ConfigurationError(f"policy={policy!r:.80} is no CachePolicy; pass CachePolicy(…)")
+    check_options(options)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for an option that is none; None stands for the default of each."""
     for name, value in options.items():
         if name not in Options.__annotations__:
             known = sorted({"policy", *Options.__annotations__})
@@ -93,6 +101,57 @@ def check(policy: Any, options: Mapping[str, Any]) -> None:
         if value is not None and (wanted := _wanted(name, value)):
             raise ConfigurationError(f"{name}={value!r:.80}: {wanted}")
 
+
+@contextmanager
+def configuration_errors() -> Iterator[None]:
+    """A ConfigurationError that pydantic has put into a ValidationError comes out of the block as it was raised."""
+    try:
+        yield
+    except ValueError as problem:
+        errors: list[Mapping[str, Any]] = problem.errors() if hasattr(problem, "errors") else []
+        for each in errors:
+            ours = each.get("ctx", {}).get("error")
+            if isinstance(ours, ConfigurationError):
+                raise ours from None
+        raise
+
+
+def check_model(policy: CachePolicy, **live: Any) -> None:
+    """Raise ConfigurationError for what a model of an adapter is made with, and for a wrong environment."""
+    check(policy, live)
+    stated_mode(policy)
+    stated_table()
+
+
+def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str]) -> None:
+    """Raise ConfigurationError for a name that an adapter's model does not know and that seems to mean one of `ours`.
+
+    Others are the framework's affair: LangChain sends them to the model, LlamaIndex drops them.
+    """
+    known = set(known)
+    for name in given:
+        if name in known:
+            continue
+        meant = next(iter(get_close_matches(name, ours, 1, _NEAR)), None)
+        if meant is None and ("cache" in name.lower() or "caching" in name.lower() or "policy" in name.lower()):
+            meant = "prompt_cache"
+        if meant is None and name in Options.__annotations__:
+            raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
+        if meant is None and name in {each.name for each in fields(CachePolicy)}:
+            raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
+        if meant is not None:
+            raise ConfigurationError(f"no setting {name!r} here; did you mean {meant!r}?")
+
+
+_NEAR = 0.8
+"""How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not."""
+_ON_A_MODEL = {
+    "prices": "give them to the PromptCacheCallbackHandler, or pass client=wrap(…, prices=…)",
+    "rules": "name a file in CACHEPOINT_RULES, or pass client=wrap(…, rules=…)",
+    "base_models": "LangChain's class has base_model_id=",
+    "control_client": "LangChain's class has bedrock_client=, LlamaIndex's base_models=",
+    "hints": "mark the blocks themselves",
+}
 
 _STORE = tuple(name for name in vars(Store) if not name.startswith("_"))
 

@@ -39,7 +39,7 @@ def tags(**metadata: object) -> Iterator[None]:
 def _text(name: str, value: object) -> str:
     try:
         return str(value)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, the value is named
         raise ConfigurationError(
             f"tags({name}=…): str() of a {type(value).__name__} raised {type(error).__name__}; give a string"
         ) from None
@@ -78,8 +78,8 @@ def _fits(name: str, value: str) -> bool:
         return True
     _leave_out(
         name,
-        f"its value {value[:80]!r} does not fit: Bedrock takes {_ALLOWED}. Map it to an id of those, or take {name!r} out "
-        "of request_metadata",
+        f"its value {value[:80]!r} does not fit: Bedrock takes {_ALLOWED}. Map it to an id of those, or take the tag "
+        "out of request_metadata",
     )
     return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import isfinite
+from typing import Any
 
 from cachepoint.bedrock.swallowed import forgive
 
@@ -18,7 +19,7 @@ def now_by(clock: Callable[[], float]) -> float:
     A clock that jumps is believed: whoever keeps times allows for it.
     """
     try:
-        now = clock()
+        now: Any = clock()
     except Exception as error:  # noqa: BLE001 - the clock is the user's
         _stand_in(error, f"raised {type(error).__name__}")
         return time.time()

@@ -14,7 +14,7 @@ from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import Waste
 
 KEY_BYTES = range(16, 64 + 1)
-"""A shorter key could be guessed, and with it which texts a digest is of; BLAKE2b takes no longer one (RFC 7693, 2.1)."""
+"""A shorter key can be guessed, and then of which text a digest is; BLAKE2b takes no longer one (RFC 7693, 2.1)."""
 
 
 def key_wanted(key: Any) -> str | None:
@@ -24,6 +24,11 @@ def key_wanted(key: Any) -> str | None:
     if len(key) not in KEY_BYTES:
         return f"its key has {len(key)} bytes; use {KEY_BYTES[0]} to {KEY_BYTES[-1]}, such as secrets.token_bytes(32)"
     return None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether this is a whole number, which True is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class Store(Protocol):

@@ -24,7 +24,7 @@ from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
 from cachepoint.store import _profile as profile
-from cachepoint.store._base import key_wanted
+from cachepoint.store._base import is_whole, key_wanted
 
 BOUNDARIES_KEPT = 96_000
 """All scopes together; about 350 bytes each, so that a store stays below 64 MiB with all else it keeps."""
@@ -58,8 +58,8 @@ class MemoryStore:
     def __init__(self, *, key: bytes | None = None, boundaries_kept: int = BOUNDARIES_KEPT) -> None:
         if key is not None and (wanted := key_wanted(key)):
             raise ConfigurationError(f"MemoryStore(key=…): {wanted}")
-        if not isinstance(boundaries_kept, int) or isinstance(boundaries_kept, bool) or boundaries_kept < 1:
-            raise ConfigurationError(f"MemoryStore(boundaries_kept={boundaries_kept!r:.80}): use a whole number from 1 up")
+        if not is_whole(boundaries_kept) or boundaries_kept < 1:
+            raise ConfigurationError(f"MemoryStore(boundaries_kept={boundaries_kept!r:.80}): use a whole number from 1")
         self.key = key if key is not None else secrets.token_bytes(32)
         self._most = Room(
             boundaries_kept,

@@ -36,8 +36,9 @@ class CacheLedger:
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:
-        if not isinstance(keep, int) or isinstance(keep, bool) or not 0 <= keep <= sys.maxsize:
-            raise ConfigurationError(f"CacheLedger(keep={keep!r:.80}): use a whole number from 0 up")
+        given: Any = keep
+        if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= sys.maxsize:
+            raise ConfigurationError(f"CacheLedger(keep={given!r:.80}): use a whole number, 0 or more")
         self._lock = threading.RLock()
         self._adding = False
         self._waiting: deque[CallRecord] = deque()

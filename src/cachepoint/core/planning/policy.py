@@ -102,7 +102,9 @@ class CachePolicy:
         if not cache_control:
             return self
         if not isinstance(cache_control, Mapping):
-            raise ConfigurationError(f'cache_control={cache_control!r:.80}: pass {{"type": "ephemeral"}}, a "ttl" with it')
+            raise ConfigurationError(
+                f'cache_control={cache_control!r:.80}: pass {{"type": "ephemeral"}}, a "ttl" with it'
+            )
         mode: Mode = "auto" if self.mode == "explicit" else self.mode
         return replace(self, mode=mode, ttl=cache_control.get("ttl") or self.ttl)
 

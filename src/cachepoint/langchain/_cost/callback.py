@@ -19,8 +19,10 @@ from langchain_core.tracers.context import register_configure_hook
 
 from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.call import ABANDONED
+from cachepoint.bedrock.settings import check_options
 from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.wall_time import now_by
 from cachepoint.core.accounts.budget import Budget
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
 from cachepoint.core.accounts.record import CallRecord
@@ -99,6 +101,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
+        check_options({"prices": prices, "base_models": base_models, "clock": clock})
         self.ledger = CacheLedger(on_call=on_call)
         self._budget = Budget.of(budget_usd)
         # LangChain logs and drops what a handler raises, unless it asks for more.
@@ -194,7 +197,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         with self._lock:
             outermost = run_id if parent_run_id is None else self._outermost.get(parent_run_id, parent_run_id)
         tags_of_call = {**current_tags(), **run_tags(metadata, tags), RUN: str(outermost)}
-        started = _started(params, metadata or {}, asked, self._clock(), tags_of_call)
+        started = _started(params, metadata or {}, asked, now_by(self._clock), tags_of_call)
         with self._lock:
             self._started[run_id] = started
 

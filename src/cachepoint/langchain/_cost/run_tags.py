@@ -15,7 +15,7 @@ _NODE = "langgraph_node"
 _GRAPH = "langgraph_"
 
 
-def run_tags(metadata: Mapping[Any, Any] | None, tags: Iterable[str] | None) -> dict[str, str]:
+def run_tags(metadata: Mapping[Any, Any] | None, tags: Iterable[Any] | None) -> dict[str, str]:
     """The user's metadata by key, and the user's tags each with the value "".
 
     What frameworks add for themselves is left out, but for LangGraph's node. A session or thread id
