@@ -131,19 +131,25 @@ class MemoryStore:
             return self._pool(scope.model).habits.evidence(now)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
+        """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key.
+
+        The file is replaced in one step, or, where that fails with an OSError, left as it was; a symbolic link at
+        `path` is replaced, not followed.
+        """
         with self._alone():
-            profile.write(path, self.key, self._pools, self._scopes)
+            taken = profile.snapshot(self.key, self._pools, self._scopes)
+        profile.write(path, taken)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, boundaries_kept: int = BOUNDARIES_KEPT) -> MemoryStore:
         """A store that starts with a saved profile.
 
         Another account, endpoint or Region starts with what was learned of the same base model, but
-        believes no entry alive there. Raises ConfigurationError when the file is no profile.
+        believes no entry alive there. Raises ConfigurationError when the file is no profile, with what is wrong in it.
         """
-        key, pools, scopes = profile.read(path)
-        store = cls(key=key, boundaries_kept=boundaries_kept)
+        store = cls(boundaries_kept=boundaries_kept)
+        key, pools, scopes = profile.read(path, boundaries_kept)
+        store.key = key
         store._pools, store._scopes = pools, scopes
         store._share_out_curves()
         store._kept = store._counted()
