@@ -1,8 +1,8 @@
 """A store's learned traffic as a file: what a deployment ships so that a fresh process plans like an old one.
 
 Holds keyed digests, counts and times, and the digest key that makes them comparable; no text. What is in a file is
-checked to the last number, for a profile is trusted for as long as it is shipped: a wrong one raises ConfigurationError,
-and what would keep prompts from being cached for good, with nothing to tell it otherwise, is in none.
+checked to the last number, for a profile is trusted for as long as it is shipped; what would keep prompts uncached for
+good, with nothing to tell it otherwise, is in none.
 """
 
 from __future__ import annotations
@@ -54,8 +54,6 @@ from cachepoint.store._shapes import (
 
 VERSION = 3
 """3: what belongs to a base model is told by model; 2 told all by scope; 1 faded by the event."""
-READ = (2, VERSION)
-"""The versions that can be read."""
 
 _MOST_BYTES = 64 * 2**20
 """More than twice what a store of the default size writes: 96,000 boundaries of some 200 bytes …"""
@@ -234,25 +232,25 @@ _POOL: Mapping[str, Shape[Any]] = {
     "won": number(0, _WON),
     "proven": several(one_of(*_ROLES), len(_ROLES)),
     "curves": _curves,
+    "seen": table(_DIGEST, _seen),
 }
-_SCOPE: Mapping[str, Shape[Any]] = {"splits_trusted": flag}
+_SCOPE: Mapping[str, Shape[Any]] = {"splits_trusted": flag, "entries": table(_DIGEST, _entry)}
+_VERSION = record({"version": whole(0, _MANY)})
 _OPTIONAL = {"won": 0.0, "proven": ()}
 
 
-def _shape(version: int, most: int) -> Shape[dict[str, Any]]:
-    """What a profile of a version has, of at most so many boundaries and entries."""
-    seen, entries = table(_DIGEST, _seen, most), table(_DIGEST, _entry, most)
-    pool, scope = {**_POOL, "seen": seen}, {**_SCOPE, "entries": entries}
-    if version == VERSION:
-        return record(
-            {
-                "key": hexed(KEY_BYTES),
-                "models": table(text(_NAME), record(pool, _OPTIONAL), _MANY),
-                "scopes": table(text(_NAME), record({**scope, "model": text(_NAME)}), _MANY),
-            }
-        )
-    scopes = table(text(_NAME), record({**scope, **pool}, _OPTIONAL), _MANY)
-    return record({"key": hexed(KEY_BYTES), "scopes": scopes})
+_SHAPES: Mapping[int, Shape[dict[str, Any]]] = {
+    2: record({
+        "key": hexed(KEY_BYTES),
+        "scopes": table(text(_NAME), record({**_POOL, **_SCOPE}, _OPTIONAL), _MANY),
+    }),
+    VERSION: record({
+        "key": hexed(KEY_BYTES),
+        "models": table(text(_NAME), record(_POOL, _OPTIONAL), _MANY),
+        "scopes": table(text(_NAME), record({**_SCOPE, "model": text(_NAME)}), _MANY),
+    }),
+}  # fmt: skip
+"""What a profile is to have, by the versions that can be read."""
 
 
 def read(path: str | os.PathLike[str], boundaries: int) -> tuple[bytes, dict[str, Pool], dict[str, Traffic]]:
@@ -260,22 +258,19 @@ def read(path: str | os.PathLike[str], boundaries: int) -> tuple[bytes, dict[str
 
     Raises ConfigurationError when the file is no profile, with what in it is wrong.
     """
-    most_bytes = max(_MOST_BYTES, boundaries * _BYTES_A_BOUNDARY)
     try:
-        content = document(Path(path), most_bytes)
-        version = record({"version": lambda value: value})(content)["version"]
-        if type(version) is not int or version not in READ:
-            raise ConfigurationError(
-                f"{os.fspath(path)}: a profile of version {version!r:.60}; this cachepoint reads "
-                f"{' and '.join(map(str, READ))}, so save it anew"
-            )
-        return _taken_in(_shape(version, most_bytes)(content))
-    except ConfigurationError:
-        raise
+        content = document(Path(path), max(_MOST_BYTES, boundaries * _BYTES_A_BOUNDARY))
+        version = _VERSION(content)["version"]
+        if version in _SHAPES:
+            return _taken_in(_SHAPES[version](content))
     except (OSError, ValueError, RecursionError) as problem:
         raise ConfigurationError(
-            f"{os.fspath(path)} is no profile: {fault(problem)}. Write it anew with MemoryStore.save, or start without it"
+            f"{os.fspath(path)} is no profile: {fault(problem)}. Write one with MemoryStore.save, or start without"
         ) from None
+    raise ConfigurationError(
+        f"{os.fspath(path)}: a profile of version {version}; this cachepoint reads {' and '.join(map(str, _SHAPES))}, "
+        "so save it anew"
+    )
 
 
 def _taken_in(content: Mapping[str, Any]) -> tuple[bytes, dict[str, Pool], dict[str, Traffic]]:

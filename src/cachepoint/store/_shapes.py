@@ -1,7 +1,7 @@
 """What a JSON value has to be, as small functions: each takes a value in, or says what it is to be instead.
 
-A `Shape` gives what becomes of the value and raises `MisfitError` where it is another. Shapes of parts make those of wholes,
-and a misfit names the part it was found in.
+A `Shape` gives what becomes of the value, and raises `MisfitError` where it has another. Shapes of parts make those of
+wholes, and a misfit names the part it was found in.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -30,11 +31,10 @@ class MisfitError(ValueError):
 
     def __str__(self) -> str:
         where = "".join(reversed(self.path)).removeprefix(".") or "what is in it"
-        found = f"{self.value!r:.60}" if isinstance(self.value, str | int | float | None) else _NAMES[type(self.value)]
+        found = f"{self.value!r:.60}"
+        if isinstance(self.value, dict | list):
+            found = f"{'a list' if isinstance(self.value, list) else 'an object'} of {len(self.value)}"
         return f"{where} is {found}, and is to be {self.wanted}"
-
-
-_NAMES: Mapping[type, str] = {dict: "an object", list: "a list"}
 
 
 def document(path: Path, most_bytes: int) -> Any:
@@ -158,7 +158,7 @@ def several(of: Shape[_T], most: int) -> Shape[tuple[_T, ...]]:
     return shape
 
 
-def table(name: Shape[_K], of: Shape[_T], most: int) -> Shape[dict[_K, _T]]:
+def table(name: Shape[_K], of: Shape[_T], most: int = sys.maxsize) -> Shape[dict[_K, _T]]:
     """An object of like values by name, so many at most."""
 
     def shape(value: Any) -> dict[_K, _T]:
