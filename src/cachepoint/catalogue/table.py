@@ -55,7 +55,7 @@ _UsersFile = tuple[str, int, int, int, int]
 _MOST_BYTES = 4 * 2**20
 """A hundred times the shipped table."""
 _MOST = 1_000_000_000
-"""The largest number in a row, in tokens or block positions: far more than any model has, and far from a float's end."""
+"""The largest number in a row: more tokens, positions or USD than any model has, and far from the end of floats."""
 _PRICE_FIELDS = ("prices", "long_prompt", "service_tiers")
 
 

@@ -398,8 +398,9 @@ class Habits:
                 curve.counts = array("d", (count * each for count in curve.counts))
 
     def _weight(self, begun: float, at: float) -> float:
-        # No wait is longer; further back, the clock was set back and would make this count nothing.
-        return weight(max(begun, at - LONGEST_WAIT), self.epoch)
+        # No wait is longer, and none begins later than now: what seems to was told by a clock that was set since, and
+        # would count nothing, or beyond all numbers.
+        return weight(min(max(begun, at - LONGEST_WAIT), at), self.epoch)
 
     def _row(self, rows: dict[CurveKey, list[float]], kind: CurveKey) -> list[float]:
         found = rows.get(kind)
