@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_kit import CONNECTION, LATE_SYSTEM_MODEL, MODEL, MakeModel, question, sent, told
 
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning, ConfigurationError
-from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheCallbackHandler
+from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheCallbackHandler, PromptCacheMiddleware
 
 Model = CacheAwareChatBedrockConverse
 
@@ -158,3 +159,27 @@ def test_tags_and_metadata_of_any_kind_fail_no_call(make_model: MakeModel) -> No
     config: Any = {"tags": ["a", 5, None], "metadata": {"n": 10**5_000, 7: "x", "b": b"x", "tenant": "t"}}
     model.invoke(question(), config=config)
     assert model.ledger.records[0].tags == {"a": "", "tenant": "t"}
+
+
+def test_a_function_of_the_users_that_fails_in_the_middleware_fails_no_agent(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, emulator: BedrockEmulator, tmp_path: Path
+) -> None:
+    middleware = PromptCacheMiddleware(count=fails, volatile=fails, clear_at=10, trim_at=20, summarise_at=30)
+    agent = create_agent(make_model(), [], middleware=[middleware])
+    monkeypatch.setenv("CACHEPOINT_RULES", str(tmp_path / "absent.toml"))
+    with pytest.warns(CachepointWarning) as warned:
+        asked: Any = {"messages": question()}
+        state = agent.invoke(asked)
+    assert len(sent(emulator)) == 1
+    assert state["prompt_cache"]["calls"] == 1
+    assert sorted(str(warning.message)[:40] for warning in warned) == [
+        "cachepoint: CACHEPOINT_RULES names '" + str(tmp_path)[:4], "cachepoint: the middleware's `count` rai",
+        "cachepoint: the middleware's `volatile` ",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"clear_at": "10"}, {"keep": "half"}, {"count": 5}, {"volatile": "the time"}])
+def test_the_middleware_is_checked_when_it_is_made(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigurationError, match=f"PromptCacheMiddleware\\({name}={value!r}"):
+        PromptCacheMiddleware(**wrong)

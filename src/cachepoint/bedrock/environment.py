@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Generic, TypeVar, get_args
 
 from cachepoint.bedrock.warn import warn_once
+from cachepoint.catalogue.price_book import PriceBook
 from cachepoint.catalogue.table import RULES_VARIABLE, ModelTable, load_table
 from cachepoint.core.planning.policy import CachePolicy, Mode
 from cachepoint.errors import ConfigurationError
@@ -82,3 +84,9 @@ def stated_table() -> ModelTable:
 def table_in_force() -> ModelTable:
     """The same while a program runs: a file that is wrong or gone changes nothing."""
     return _TABLE.in_force()
+
+
+@lru_cache(maxsize=4)
+def prices_by(table: ModelTable) -> PriceBook:
+    """The prices that go with a table, made once, for they are asked for with every call."""
+    return PriceBook(table=table)

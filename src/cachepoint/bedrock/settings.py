@@ -13,9 +13,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, TypedDict
 
-from cachepoint.bedrock.environment import mode_in_force, stated_mode, stated_table, table_in_force
+from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_mode, stated_table, table_in_force
 from cachepoint.bedrock.wall_time import now_by
-from cachepoint.catalogue.price_book import PriceBook
 from cachepoint.catalogue.table import ModelTable
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy, did_you_mean
@@ -206,11 +205,6 @@ def _unfit_key(store: Any) -> str | None:
     return key_wanted(key)
 
 
-@lru_cache(maxsize=4)
-def _price_book(table: ModelTable) -> PriceBook:
-    return PriceBook(table=table)
-
-
 def _filled(policy: CachePolicy, table: ModelTable, options: Options) -> Settings:
     def given(name: str, default: Callable[[], Any]) -> Any:
         value = options.get(name)
@@ -223,7 +217,7 @@ def _filled(policy: CachePolicy, table: ModelTable, options: Options) -> Setting
         clock=given("clock", lambda: time.time),
         base_models=given("base_models", dict),
         control_client=options.get("control_client"),
-        prices=given("prices", lambda: _price_book(table)),
+        prices=given("prices", lambda: prices_by(table)),
         rules=given("rules", lambda: table.rules),
         table=table,
         hints=given("hints", lambda: NO_HINTS),
