@@ -422,6 +422,19 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path: Path
         ("[[model]]\nname = 'mine'\npattern = 'x'\nlong_prompt = { above = 10 }\n", "long_prompt"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nlong_prompt = { above = 1, input = 0, output = 1 }\n", "input is 0"),
         ("[[model]]\nname = 'mine'\npattern = 'x'\nservice_tiers = { flex = 'half' }\n", "flex is 'half'"),
+        ("[[model]]\nname = 'mine'\npatt", "no TOML"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nminimun = 1\n", "did you mean 'minimum'?"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nmax_cached_tokens = -1\n", "max_cached_tokens is -1; give a number"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nminimum = 1" + "0" * 400 + "\n", "minimum is 1000"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nminimum = " + "9" * 5000 + "\n", "no TOML"),
+        ("x = " + "[" * 100_000 + "\n", "nested too deeply"),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nprices.global = { input = nan, output = 1 }\n", "input"),
+        (
+            "[[model]]\nname = 'mine'\npattern = 'x'\nprices.global = { input = 1e999999, output = 1 }\n",
+            "global.input is",
+        ),
+        ("[[model]]\nname = 'mine'\npattern = 'x'\nservice_tiers = { flex = 1e400 }\n", "flex is"),
+        ("#" * (4 * 2**20 + 1), "more than 4,194,304 bytes"),
     ],
 )
 def test_a_wrong_file_is_refused_by_file_row_and_field(tmp_path: Path, text: str, named: str) -> None:
@@ -435,6 +448,24 @@ def test_a_wrong_file_is_refused_by_file_row_and_field(tmp_path: Path, text: str
 def test_a_missing_file_is_refused_by_the_variables_name(tmp_path: Path) -> None:
     with pytest.raises(RulesError, match=r"CACHEPOINT_RULES names .*absent\.toml"):
         load_rules(environ={"CACHEPOINT_RULES": str(tmp_path / "absent.toml")})
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ".", "a\0b"):
+        with pytest.raises(RulesError, match=r"CACHEPOINT_RULES names .*cannot be read \("):
+            load_rules(environ={"CACHEPOINT_RULES": str(tmp_path / name)})
+
+
+def test_a_file_put_in_the_place_of_another_of_the_same_time_is_read(tmp_path: Path) -> None:
+    environ = rules_file(tmp_path, "[[model]]\nname = 'first'\npattern = 'sonnet'\n")
+    file = Path(environ["CACHEPOINT_RULES"])
+    os.utime(file, ns=(1, 1))
+    assert load_rules(environ=environ).rows[0].name == "first"
+    (tmp_path / "new").write_text("[[model]]\nname = 'other'\npattern = 'sonnet'\n", "utf-8")
+    os.utime(tmp_path / "new", ns=(1, 1))
+    (tmp_path / "new").replace(file)
+    assert load_rules(environ=environ).rows[0].name == "other"
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

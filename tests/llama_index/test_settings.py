@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +13,13 @@ from botocore.session import Session
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
-from llama_index_kit import CONNECTION, MODEL, sent
+from llama_index_kit import CONNECTION, METHODS, MODEL, answer, sent, text_of
 from pydantic import BaseModel
 
 import cachepoint
-from cachepoint import CachePolicy
+from cachepoint import CacheLedger, CachePolicy, MemoryStore
 from cachepoint.emulator import BedrockEmulator
-from cachepoint.errors import ConfigurationError
+from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.llama_index import CacheAwareBedrockConverse
 
 ARN = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc123"
@@ -81,9 +84,66 @@ def test_half_a_guardrail_is_no_call_without_one(half: dict[str, Any], emulator:
     assert not emulator.requests
 
 
-def test_a_setting_that_the_policy_does_not_have_is_named() -> None:
-    with pytest.raises(ValueError, match="CachePolicy has no setting 'tll'"):
-        CacheAwareBedrockConverse(model=MODEL, prompt_cache={"tll": "1h"})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"prompt_cache": {"tll": "1h"}}, r"CachePolicy has no setting 'tll' \(did you mean 'ttl'\?\)"),
+        ({"cache_policy": "off"}, "no setting 'cache_policy' here; did you mean 'prompt_cache'"),
+        ({"temprature": 0.5}, "did you mean 'temperature'"),
+        ({"ttl": "1h"}, "'ttl' is a setting of the policy; write prompt_cache={'ttl': …}"),
+        ({"rules": []}, "'rules' is for cachepoint.wrap alone; name a file in CACHEPOINT_RULES"),
+        ({"store": {}}, "it lacks key; pass a store"),
+        ({"ledger": "calls"}, "ledger='calls': pass a CacheLedger"),
+        ({"clock": 5}, "clock=5: pass a function"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_value_and_a_remedy(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        CacheAwareBedrockConverse(model=MODEL, **wrong)
+
+
+@pytest.mark.parametrize("name", ["CACHEPOINT_MODE", "CACHEPOINT_RULES"])
+def test_a_wrong_environment_is_refused_when_an_llm_is_made(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "disabled")
+    with pytest.raises(ConfigurationError, match=f"{name}.*'disabled'"):
+        CacheAwareBedrockConverse(model=MODEL)
+
+
+def fails(*_: Any, **__: Any) -> Any:
+    raise KeyError("a fault of the user's own")
+
+
+class NoLedger(CacheLedger):
+    add = fails
+
+
+class NoStore(MemoryStore):
+    visit = sent = settled = fails
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "nothing": dict,
+    "ledger": lambda: {"ledger": NoLedger()},
+    "on_call": lambda: {"ledger": CacheLedger(on_call=fails)},
+    "store": lambda: {"store": NoStore()},
+    "clock": lambda: {"clock": fails},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_what_goes_wrong_once_an_llm_is_made_fails_no_call(
+    emulator: BedrockEmulator, part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, faults: list[Exception]
+) -> None:
+    llm = CacheAwareBedrockConverse(model=MODEL, client=emulator.client(), **PARTS[part]())
+    monkeypatch.setenv("CACHEPOINT_MODE", "disabled")
+    monkeypatch.setenv("CACHEPOINT_RULES", str(tmp_path / "absent.toml"))
+    with warnings.catch_warnings():
+        for kind in (CachepointWarning, DeprecationWarning):
+            warnings.simplefilter("error", kind)  # as under `python -W error`, but for LlamaIndex's own
+        for method in METHODS:
+            assert text_of(await answer(llm, method, "hello"))
+    assert {type(fault) for fault in faults} <= {KeyError}
+    faults.clear()
 
 
 def test_a_wrapped_clients_policy_holds_until_the_llm_has_its_own(emulator: BedrockEmulator) -> None:

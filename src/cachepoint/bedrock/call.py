@@ -31,7 +31,6 @@ from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter, mapping
 from cachepoint.bedrock.wire.refusals import refusal_in
-from cachepoint.catalogue.table import rates_of
 from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage, count
@@ -79,10 +78,9 @@ class Call:
         tags, policy = dict(current_tags()), settings.policy
         self._expected, self._keeping = current_expectation(), current_keeping()
         if policy.mode in ("auto", "explicit"):
-            request, warnings = dialect.sendable(request)
-            for warning in warnings:
-                warn_once(*warning)
-        self.exchange = Exchange(dialect, with_request_metadata(request, policy.request_metadata, tags), policy, tags)
+            request = self._safely("what is sendable", partial(self._sendable, request)) or request
+        tagged = self._safely("the tags", partial(with_request_metadata, request, policy.request_metadata, tags))
+        self.exchange = Exchange(dialect, tagged or request, policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=region_of(client))
         self._clock_started = time.monotonic()
         self._fan_out: FanOut | None = None
@@ -94,6 +92,13 @@ class Call:
         self._process = os.getpid()
         self._context = copy_context()
         self._is_left = False
+
+    def _sendable(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The request without checkpoints that stand for nothing, on which the service would refuse the rest."""
+        mended, warnings = self._dialect.sendable(request)
+        for warning in warnings:
+            warn_once(*warning)
+        return mended
 
     @property
     def request(self) -> dict[str, Any]:
@@ -117,7 +122,7 @@ class Call:
         self._send()
 
     def _departure(self) -> Generator[Need, Any, None]:
-        exchange, now = self.exchange, self._settings.clock()
+        exchange, now = self.exchange, self._settings.now()
         self._target = self._safely("looking the model up", self._look_up) or self._target
         key, hints = self._settings.store.key, self._settings.hints
         try:
@@ -153,7 +158,7 @@ class Call:
         if off or rule is None:
             return Target(model, base, self._target.region)
         scope = scope_of(self._client, model, base, self._dialect.API)
-        return Target(model, base, self._target.region, scope, rule, rates_of(base or model))
+        return Target(model, base, self._target.region, scope, rule, settings.table.rates_of(base or model))
 
     def _ask(self, question: Question, now: float) -> View:
         store, scope = self._settings.store, self._target.scope
@@ -165,7 +170,7 @@ class Call:
         self._done(self.exchange.known(ask(), now))
 
     def _plan_anew(self) -> None:
-        question, now = self.exchange.question, self._settings.clock()
+        question, now = self.exchange.question, self._settings.now()
         steps = question.steps if question else ()
         self._plan(partial(self._settings.store.peek, self._target.scope, steps, now), now)
 

@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 
 from cachepoint.bedrock.call import Call
 from cachepoint.bedrock.fan_out import Paused
-from cachepoint.bedrock.settings import Options, Settings, settings
+from cachepoint.bedrock.settings import Options, Settings, settings, settings_of_a_call
 from cachepoint.bedrock.wire import converse, invoke_model
 from cachepoint.bedrock.wire.dialect import Dialect, told
 from cachepoint.core.accounts.ledger import CacheLedger
@@ -287,15 +287,30 @@ def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack
     return AsyncCacheClient(bare, _settings(client, policy, options))
 
 
-def _settings(client: Any, policy: CachePolicy | None, options: Options) -> Settings:
+def for_a_call(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> CacheClient:
+    """As `wrap`, for one call of a model whose settings were checked when it was made: none of them fails it now."""
+    return CacheClient(_bare(client, "wrap"), _settings(client, policy, options, fill=settings_of_a_call))
+
+
+def for_a_call_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
+    """The same of `wrap_async`."""
+    return AsyncCacheClient(_bare(client, "wrap_async"), _settings(client, policy, options, fill=settings_of_a_call))
+
+
+def _settings(
+    client: Any,
+    policy: CachePolicy | None,
+    options: Options,
+    fill: Callable[[CachePolicy | None, Options], Settings] = settings,
+) -> Settings:
     if not isinstance(client, _Wrapped):
-        return settings(policy, options)
+        return fill(policy, options)
     before = client._settings
     kept: Options = {
         "ledger": before.ledger, "store": before.store, "clock": before.clock, "base_models": before.base_models,
         "control_client": before.control_client, "prices": before.prices, "rules": before.rules, "hints": before.hints,
     }  # fmt: skip
-    return settings(policy or before.policy, {**kept, **options})
+    return fill(policy or before.policy, {**kept, **options})
 
 
 def _bare(client: Any, function: str) -> Any:

@@ -142,7 +142,7 @@ class Keeping:
         count = 0
         for kept in self._due(now):
             try:
-                count += self._renew_if_it_pays(kept, kept.settings.clock() if now is None else now)
+                count += self._renew_if_it_pays(kept, kept.settings.now() if now is None else now)
             except Exception as problem:  # noqa: BLE001 - nobody asked for this request, so it must harm nobody
                 swallow(problem, "keeping a prefix alive")
                 self.close()
@@ -211,7 +211,7 @@ class Keeping:
             with self._lock.held:
                 first = min(self._waiting(), key=lambda kept: kept.due, default=None)
                 self._wakes_at = first.due if first else inf
-            self._changed.wait(max(first.due - first.settings.clock(), _SHORTEST_WAIT) if first else None)
+            self._changed.wait(max(first.due - first.settings.now(), _SHORTEST_WAIT) if first else None)
             self.step()
 
     def _waiting(self) -> list[_Kept]:
@@ -221,9 +221,7 @@ class Keeping:
         """What is due, the most urgent first, each given to one who asks."""
         while not self._closed:
             with self._lock.held:
-                found = [
-                    kept for kept in self._waiting() if kept.due <= (kept.settings.clock() if now is None else now)
-                ]
+                found = [kept for kept in self._waiting() if kept.due <= (kept.settings.now() if now is None else now)]
                 if not found:
                     return
                 kept = min(found, key=lambda each: each.due)

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, TypedDict, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, TypedDict
 
-from cachepoint.catalogue.price_book import PriceBook
-from cachepoint.catalogue.table import load_rules
+from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_mode, stated_table, table_in_force
+from cachepoint.bedrock.wall_time import now_by
+from cachepoint.catalogue.table import ModelTable
 from cachepoint.core.accounts.ledger import CacheLedger
-from cachepoint.core.planning.policy import CachePolicy, Mode
+from cachepoint.core.planning.policy import CachePolicy, did_you_mean
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints
 from cachepoint.core.provider.prices import Prices
 from cachepoint.core.provider.rules import Rules
 from cachepoint.errors import ConfigurationError
-from cachepoint.store._base import Store
+from cachepoint.store._base import Store, key_wanted
 from cachepoint.store._memory import MemoryStore
-
-MODE_VARIABLE = "CACHEPOINT_MODE"
 
 
 @dataclass(frozen=True)
 class Settings:
     """Policy, where calls are recorded, where traffic is learned, and what names and prices models.
 
-    `mode` is the policy's, overruled by CACHEPOINT_MODE.
+    The policy's mode is overruled by CACHEPOINT_MODE. `table` is the model table as CACHEPOINT_RULES has it.
     """
 
     policy: CachePolicy
@@ -38,7 +37,12 @@ class Settings:
     control_client: Any
     prices: Prices
     rules: Rules
+    table: ModelTable
     hints: Hints = field(default_factory=dict)
+
+    def now(self) -> float:
+        """Wall time by `clock`, or in its place where that fails."""
+        return now_by(self.clock)
 
 
 class Options(TypedDict, total=False):
@@ -65,44 +69,155 @@ class Options(TypedDict, total=False):
 
 
 def settings(policy: CachePolicy | None, options: Options) -> Settings:
-    """Settings with what was left out filled in; a wrong value raises ConfigurationError."""
+    """Settings with what was left out filled in; raises ConfigurationError for a wrong one, also of the environment."""
+    check(policy, options)
+    return _filled(stated_mode(policy or CachePolicy()), stated_table(), options)
+
+
+def settings_of_a_call(policy: CachePolicy | None, options: Options) -> Settings:
+    """The same for one call of a model that checked its own when it was made: nothing that is wrong by now fails it."""
+    return _filled(mode_in_force(policy or CachePolicy()), table_in_force(), options)
+
+
+def check(policy: Any, options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a policy or an option that is none; None stands for the default of each."""
     if policy is not None and not isinstance(policy, CachePolicy):
-        raise ConfigurationError(f"policy={policy!r} is no CachePolicy; pass CachePolicy(…)")
-    unknown = sorted(set(options) - set(Options.__annotations__))
-    if unknown:
-        raise ConfigurationError(f"unknown option {unknown[0]!r}; use any of {sorted(Options.__annotations__)}")
-    base_models = options.get("base_models") or {}
-    if not isinstance(base_models, Mapping):
-        raise ConfigurationError(f"base_models={base_models!r}: pass a mapping from ARN to model id")
-    ledger, store = options.get("ledger"), options.get("store")
-    return Settings(
-        policy=in_environment(policy or CachePolicy()),
-        ledger=CacheLedger() if ledger is None else ledger,
-        store=MemoryStore() if store is None else store,
-        clock=options.get("clock") or time.time,
-        base_models=base_models,
-        control_client=options.get("control_client"),
-        prices=options.get("prices") or shipped_prices(),
-        rules=options.get("rules") or load_rules(),
-        hints=options.get("hints", NO_HINTS),
-    )
+        raise ConfigurationError(f"policy={policy!r:.80} is no CachePolicy; pass CachePolicy(…)")
+    check_options(options)
 
 
-def in_environment(policy: CachePolicy) -> CachePolicy:
-    """The policy in the mode that CACHEPOINT_MODE names, if it names one."""
-    mode = os.environ.get(MODE_VARIABLE, "").strip().lower()
-    if not mode:
-        return policy
-    for known in get_args(Mode):
-        if mode == known:
-            return policy.in_mode(known)
-    raise ConfigurationError(f"{MODE_VARIABLE}={mode!r}: use one of {get_args(Mode)}, or unset it")
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for an option that is none; None stands for the default of each."""
+    for name, value in options.items():
+        if name not in Options.__annotations__:
+            known = sorted({"policy", *Options.__annotations__})
+            meant = " (did you mean 'policy'?)" if "policy" in name or "cach" in name else did_you_mean(name, known)
+            raise ConfigurationError(f"unknown option {name!r}{meant}; use any of {known}")
+        if value is not None and (wanted := _wanted(name, value)):
+            raise ConfigurationError(f"{name}={value!r:.80}: {wanted}")
 
 
-@lru_cache(maxsize=1)
-def shipped_prices() -> PriceBook:
-    """The prices of a client that is given none.
+@contextmanager
+def configuration_errors() -> Iterator[None]:
+    """A ConfigurationError that pydantic has put into a ValidationError comes out of the block as it was raised."""
+    try:
+        yield
+    except ValueError as problem:
+        errors: list[Mapping[str, Any]] = problem.errors() if hasattr(problem, "errors") else []
+        for each in errors:
+            ours = each.get("ctx", {}).get("error")
+            if isinstance(ours, ConfigurationError):
+                raise ours from None
+        raise
 
-    Who makes a client in the middle of a call asks for them before, for the first to ask waits until they are imported.
+
+def check_model(policy: CachePolicy, **live: Any) -> None:
+    """Raise ConfigurationError for what a model of an adapter is made with, and for a wrong environment.
+
+    What a first call would have to read and import, table and prices, is read and imported here.
     """
-    return PriceBook()
+    check(policy, live)
+    stated_mode(policy)
+    prices_by(stated_table())
+
+
+def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str]) -> None:
+    """Raise ConfigurationError for a name that an adapter's model does not know and that seems to mean one of `ours`.
+
+    Others are the framework's affair: LangChain sends them to the model, LlamaIndex drops them.
+    """
+    known = set(known)
+    for name in given:
+        if name in known:
+            continue
+        meant = next(iter(get_close_matches(name, ours, 1, _NEAR)), None)
+        if meant is None and ("cache" in name.lower() or "caching" in name.lower() or "policy" in name.lower()):
+            meant = "prompt_cache"
+        if meant is None and name in Options.__annotations__:
+            raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
+        if meant is None and name in {each.name for each in fields(CachePolicy)}:
+            raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
+        if meant is not None:
+            raise ConfigurationError(f"no setting {name!r} here; did you mean {meant!r}?")
+
+
+_NEAR = 0.8
+"""How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not."""
+_ON_A_MODEL = {
+    "prices": "give them to the PromptCacheCallbackHandler, or pass client=wrap(…, prices=…)",
+    "rules": "name a file in CACHEPOINT_RULES, or pass client=wrap(…, rules=…)",
+    "base_models": "LangChain's class has base_model_id=",
+    "control_client": "LangChain's class has bedrock_client=, LlamaIndex's base_models=",
+    "hints": "mark the blocks themselves",
+}
+
+_STORE = tuple(name for name in vars(Store) if not name.startswith("_"))
+
+
+def _wanted(name: str, value: Any) -> str | None:
+    """What to pass for an option instead of this value; None where it will do."""
+    match name:
+        case "ledger":
+            return None if isinstance(value, CacheLedger) else "pass a CacheLedger(…)"
+        case "clock":
+            return None if callable(value) else "pass a function that gives seconds since 1970, as time.time does"
+        case "base_models":
+            fits = isinstance(value, Mapping) and all(
+                isinstance(each, str) and each for pair in value.items() for each in pair
+            )
+            return None if fits else "pass a mapping from ARN to model id, both of them text"
+        case "hints":
+            return None if isinstance(value, Mapping) else "pass a mapping from places in the request to hints"
+        case "store":
+            return _lacks(value, _STORE, "a store, such as MemoryStore()") or _unfit_key(value)
+        case "prices":
+            return _lacks(value, ("price",), "what has a method `price`, such as PriceBook(…)")
+        case "rules":
+            return _lacks(value, ("resolve",), "what has a method `resolve`, such as load_rules([…])")
+        case "control_client":
+            asked = ("get_inference_profile", "get_provisioned_model_throughput")
+            known = [each for each in asked if not _lacks(value, (each,), "")]
+            return None if known else "pass a client for 'bedrock', not one for 'bedrock-runtime'"
+    return None
+
+
+def _lacks(value: Any, names: Iterable[str], instead: str) -> str | None:
+    missing = ["an instance"] if isinstance(value, type) else [name for name in names if not _has(value, name)]
+    return f"it lacks {missing[0]}; pass {instead}" if missing else None
+
+
+def _has(value: Any, name: str) -> bool:
+    try:
+        getattr(value, name)
+    except AttributeError:
+        return False
+    except Exception:  # noqa: BLE001 - it is there, and what it raises is for the call that it happens in
+        return True
+    return True
+
+
+def _unfit_key(store: Any) -> str | None:
+    try:
+        key = store.key
+    except Exception:  # noqa: BLE001 - a store that is out of reach now may be there when a call comes
+        return None
+    return key_wanted(key)
+
+
+def _filled(policy: CachePolicy, table: ModelTable, options: Options) -> Settings:
+    def given(name: str, default: Callable[[], Any]) -> Any:
+        value = options.get(name)
+        return default() if value is None else value
+
+    return Settings(
+        policy=policy,
+        ledger=given("ledger", CacheLedger),
+        store=given("store", MemoryStore),
+        clock=given("clock", lambda: time.time),
+        base_models=given("base_models", dict),
+        control_client=options.get("control_client"),
+        prices=given("prices", lambda: prices_by(table)),
+        rules=given("rules", lambda: table.rules),
+        table=table,
+        hints=given("hints", lambda: NO_HINTS),
+    )

@@ -14,10 +14,11 @@ from contextvars import ContextVar
 from typing import Any
 
 from cachepoint.bedrock.blocks import in_block
+from cachepoint.bedrock.warn import warn_once
+from cachepoint.core.planning.policy import TAG_NAME
 from cachepoint.errors import ConfigurationError
 
 MOST_PAIRS = 16
-_KEY = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,\-.]{1,256}", re.ASCII)
 _VALUE = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,\-.]{0,256}", re.ASCII)
 _ALLOWED = "letters, digits, white space and :_@$#=/+,-. (at most 256 characters)"
 
@@ -28,10 +29,20 @@ _TAGS: ContextVar[Mapping[str, str]] = ContextVar("cachepoint_tags", default={})
 def tags(**metadata: object) -> Iterator[None]:
     """Give every call in the block these tags; inner blocks add to outer ones.
 
-    Values are kept as strings. The tag `session` also becomes the record's session.
+    Values are kept as strings; raises ConfigurationError for one that cannot be made a string. The tag `session` also
+    becomes the record's session.
     """
-    with in_block(_TAGS, {**_TAGS.get(), **{name: str(value) for name, value in metadata.items()}}):
+    with in_block(_TAGS, {**_TAGS.get(), **{name: _text(name, value) for name, value in metadata.items()}}):
         yield
+
+
+def _text(name: str, value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the value is named
+        raise ConfigurationError(
+            f"tags({name}=…): str() of a {type(value).__name__} raised {type(error).__name__}; give a string"
+        ) from None
 
 
 def current_tags() -> Mapping[str, str]:
@@ -44,39 +55,48 @@ def with_request_metadata(
 ) -> Mapping[str, Any]:
     """The request with the chosen tags in its `requestMetadata`, beside what the caller put there.
 
-    A pair of the caller's own wins; a tag this call does not have is left out. Raises
-    ConfigurationError for what the service would not take.
+    A pair of the caller's own wins; a tag this call does not have is left out. What the service would not take is left
+    out too, with one warning for each tag, since a tag must not fail the call; the record has it all the same.
     """
-    pairs = {name: tags[name] for name in chosen if name in tags}
-    if not pairs:
+    pairs = {name: tags[name] for name in chosen if name in tags and _fits(name, tags[name])}
+    own = _pairs(request.get("requestMetadata"))
+    if not pairs or own is None:
         return request
+    merged = dict(own)
     for name, value in pairs.items():
-        if not _KEY.fullmatch(name):
-            raise ConfigurationError(f"request_metadata: the tag name {name!r} does not fit; Bedrock takes {_ALLOWED}")
-        if not _VALUE.fullmatch(value):
-            raise ConfigurationError(
-                f"request_metadata: the tag {name!r} has the value {value[:80]!r}, which does not fit; Bedrock takes "
-                f"{_ALLOWED}; map it to an id of those, or take {name!r} out of request_metadata"
-            )
-    given = _pairs(request.get("requestMetadata") or {})
-    if pairs.keys() <= given.keys():
-        return request
-    merged = {**pairs, **given}
-    if len(merged) > MOST_PAIRS:
-        raise ConfigurationError(
-            f"request_metadata: {len(merged)} pairs with the caller's own, Bedrock takes {MOST_PAIRS}; choose fewer"
-        )
+        if name in merged:
+            continue
+        if len(merged) >= MOST_PAIRS:
+            _leave_out(name, f"Bedrock takes {MOST_PAIRS} pairs, the caller's own among them; choose fewer")
+            continue
+        merged[name] = value
     return {**request, "requestMetadata": json.dumps(merged) if "body" in request else merged}
 
 
-def _pairs(given: Any) -> Mapping[str, Any]:
-    """The caller's own pairs: a map in Converse, which InvokeModel sends as a header of JSON."""
+def _fits(name: str, value: str) -> bool:
+    if TAG_NAME.fullmatch(name) and _VALUE.fullmatch(value):
+        return True
+    _leave_out(
+        name,
+        f"its value {value[:80]!r} does not fit: Bedrock takes {_ALLOWED}. Map it to an id of those, or take the tag "
+        "out of request_metadata",
+    )
+    return False
+
+
+def _leave_out(name: str, why: str) -> None:
+    warn_once(f"request_metadata:{name}", f"cachepoint sent the tag {name!r} in no requestMetadata, for {why}")
+
+
+def _pairs(given: Any) -> Mapping[str, Any] | None:
+    """The caller's own pairs: a map in Converse, which InvokeModel sends as a header of JSON.
+
+    None where they are neither, of which the service is the judge.
+    """
+    if given is None or given == "":
+        return {}
     try:
         pairs = json.loads(given) if isinstance(given, str) else given
-    except ValueError:
-        pairs = None
-    if not isinstance(pairs, Mapping):
-        raise ConfigurationError(
-            f"requestMetadata={given!r:.80}: pass a map of strings, to InvokeModel as a JSON object"
-        )
-    return pairs
+    except (ValueError, RecursionError):
+        return None
+    return pairs if isinstance(pairs, Mapping) else None

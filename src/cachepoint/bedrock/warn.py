@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NamedTuple
@@ -47,27 +47,30 @@ _handed_over: ContextVar[_Line | None] = ContextVar("cachepoint_handed_over", de
 
 
 def warn(message: str) -> None:
-    """Warn at the user's line; raises CachepointWarning where the program makes errors of warnings."""
-    line = _users_line()
-    registry = line.module.setdefault("__warningregistry__", {})
-    warnings.warn_explicit(message, CachepointWarning, line.file, line.number, _name_of(line.module), registry)
-
-
-def warn_once(key: str, message: str) -> None:
-    """Warn at the user's line unless one with the same key was given before; never raises.
+    """Warn at the user's line; never raises.
 
     Where the program makes errors of warnings, the message is logged: caching must not fail a call.
     """
+    line = _users_line()
+    _give(message, line, line.module.setdefault("__warningregistry__", {}))
+
+
+def warn_once(key: str, message: str) -> None:
+    """As `warn`, unless a warning with the same key was given before."""
     with _lock.held:
         if key in _given:
             return
         _given[key] = None
-    line = _users_line()
+    # Without the module's registry, which would grow with every model id that a message names.
+    _give(message, _users_line(), None)
+
+
+def _give(message: str, line: _Line, registry: dict[str | tuple[str, type[Warning], int], int] | None) -> None:
     try:
-        # Without the module's registry, which would grow with every model id that a message names.
-        warnings.warn_explicit(message, CachepointWarning, line.file, line.number, _name_of(line.module))
-    except CachepointWarning:
-        logger.warning("%s", message)
+        warnings.warn_explicit(message, CachepointWarning, line.file, line.number, _name_of(line.module), registry)
+    except Exception:  # noqa: BLE001 - made an error, or what a program has put in place of `showwarning` failed
+        with suppress(Exception):  # a filter of the program's
+            logger.warning("%s", message)
 
 
 def on_behalf_of_caller() -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from cachepoint.catalogue.table import PriceZone, TableRow, load_table, price_zone
+from cachepoint.catalogue.table import ModelTable, PriceZone, TableRow, load_table, price_zone
 from cachepoint.core.provider.prices import Cost, ModelPrices, TokenPrices
 from cachepoint.core.provider.rules import ModelRef, parse_model_id
 from cachepoint.core.provider.usage import Usage
@@ -53,7 +53,8 @@ class PriceBook:
 
     `overrides` maps a model id, a base id (for every geography of it) or an ARN to prices in USD
     per million tokens, which are taken as they are: `TokenPrices`, `ModelPrices`, or a mapping
-    with the fields of `TokenPrices`. Raises ConfigurationError when one of them is none.
+    with the fields of `TokenPrices`. Raises ConfigurationError when one of them is none. `table` is used in place of
+    the one that CACHEPOINT_RULES names in `environ`.
 
     The first one made in a process imports `genai-prices` (0.1 to 0.9 s), so that no call does; where that is not
     installed, the model table alone is used. Prices of a day are looked up once.
@@ -64,9 +65,10 @@ class PriceBook:
         overrides: Mapping[str, TokenPrices | ModelPrices | Mapping[str, object]] | None = None,
         *,
         environ: Mapping[str, str] | None = None,
+        table: ModelTable | None = None,
     ) -> None:
         self._overrides = {model_id: _own(model_id, prices) for model_id, prices in (overrides or {}).items()}
-        self._table = load_table(environ)
+        self._table = load_table(environ) if table is None else table
         _load_published()
         self._quotes: dict[tuple[str, str | None, str | None, date], Quote | None] = {}
 

@@ -13,9 +13,11 @@ from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal, get_args
 
 from cachepoint._cached import cached_property
+from cachepoint.core.planning.policy import did_you_mean
 from cachepoint.core.provider.prices import ModelPrices, Rates, TokenPrices
 from cachepoint.core.provider.rules import ModelFacts, ModelRef, ModelRule, Rules, Tokenizer, parse_model_id
 from cachepoint.errors import ConfigurationError, RulesError
@@ -48,9 +50,18 @@ _TYPE_NAMES: Mapping[type, str] = {
 }
 _REMEMBERED = 4096
 """Model ids whose rates are kept at hand: more than an application calls."""
-# The file's name and time of change, so that a changed file is read again.
-_UsersFile = tuple[str, int]
+# The file's name, its times of change, size and inode, so that a changed file is read again: one that is still being
+# written, or was put in its place, may have the time of the one before.
+_UsersFile = tuple[str, int, int, int, int]
+_MOST_BYTES = 4 * 2**20
+"""A hundred times the shipped table."""
+_MOST = 1_000_000_000
+"""The largest number in a row: more tokens, positions or USD than any model has, and far from the end of floats."""
 _PRICE_FIELDS = ("prices", "long_prompt", "service_tiers")
+
+
+class _UnreadableError(RulesError):
+    """A file could not be read at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,7 @@ class TableRow:
         return ModelPrices(prices, ((self.long_prompt.above, longer),))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelTable:
     """The rows in order: the first whose pattern is found in a model id wins."""
 
@@ -108,6 +119,10 @@ class ModelTable:
         """The row of a model id, profile id or ARN; None when the ARN is opaque."""
         rule = self.rules.resolve(model_id)
         return None if rule is None else self._by_rule[rule]
+
+    def rates_of(self, model_id: str) -> Rates:
+        """Prices of a model relative to its input price; the usual ones when unknown."""
+        return _rates(self, model_id)
 
 
 def load_rules(extra: Iterable[ModelRule] = (), environ: Mapping[str, str] | None = None) -> Rules:
@@ -136,12 +151,12 @@ def model_prices(
 
 def rates_of(model_id: str) -> Rates:
     """Prices of a model relative to its input price, from the table; the usual ones when unknown."""
-    return _rates(_users_file(None), model_id)
+    return load_table().rates_of(model_id)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _rates(users_file: _UsersFile | None, model_id: str) -> Rates:
-    row = _table(users_file).row(model_id)
+def _rates(table: ModelTable, model_id: str) -> Rates:
+    row = table.row(model_id)
     found = None if row is None else row.prices_in(price_zone(parse_model_id(model_id)))
     if found is None or not found.standard.input:
         return Rates()
@@ -170,12 +185,17 @@ def _users_file(environ: Mapping[str, str] | None) -> _UsersFile | None:
     if not name:
         return None
     try:
-        return name, Path(name).stat().st_mtime_ns
+        found = Path(name).stat()
+        why = None if S_ISREG(found.st_mode) else "no regular file"  # to read a pipe may take for ever
     except OSError as problem:
+        why = problem.strerror
+    except ValueError as problem:  # a NUL in the name
+        why = str(problem)
+    if why is not None:
         raise RulesError(
-            f"{RULES_VARIABLE} names {name!r}, which cannot be read ({problem.strerror}); "
-            f"name a readable TOML file or unset it"
-        ) from None
+            f"{RULES_VARIABLE} names {name!r}, which cannot be read ({why}); name a readable TOML file or unset it"
+        )
+    return name, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 @lru_cache(maxsize=64)
@@ -184,14 +204,31 @@ def _rules(extra: tuple[ModelRule, ...], users_file: _UsersFile | None) -> Rules
     return rules.extended(extra) if extra else rules
 
 
-@lru_cache(maxsize=8)
 def _table(users_file: _UsersFile | None) -> ModelTable:
+    found = _made(users_file)
+    if isinstance(found, RulesError):
+        raise RulesError(str(found))
+    return found
+
+
+@lru_cache(maxsize=8)
+def _made(users_file: _UsersFile | None) -> ModelTable | RulesError:
+    """The table, or why there is none: a wrong file is not read again for each call either."""
+    try:
+        return _read_table(users_file)
+    except _UnreadableError:  # which may pass without a change of the file
+        raise
+    except RulesError as problem:
+        return problem
+
+
+def _read_table(users_file: _UsersFile | None) -> ModelTable:
     if users_file is None:
         from importlib.resources import files
 
         text = files("cachepoint.catalogue").joinpath("data/models.toml").read_text("utf-8")
         return ModelTable(tuple(_row(raw, where) for raw, where in _raw_rows(text, "models.toml")))
-    name, _ = users_file
+    name = users_file[0]
     shipped = {row.rule.name: row for row in _table(None).rows}
     added: list[TableRow] = []
     for raw, where in _raw_rows(_read(name), name):
@@ -206,9 +243,16 @@ def _table(users_file: _UsersFile | None) -> ModelTable:
 
 def _read(name: str) -> str:
     try:
-        return Path(name).read_text("utf-8")
+        with Path(name).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise RulesError(f"{name}: cannot be read ({problem}); give a TOML file in UTF-8") from None
+        raise _UnreadableError(f"{name}: cannot be read ({problem}); give a TOML file in UTF-8") from None
+    if len(content) > _MOST_BYTES:
+        raise RulesError(
+            f"{name}: more than {_MOST_BYTES:,} bytes; give the rows that change, and leave out the others"
+        )
+    return text
 
 
 def _raw_rows(text: str, file: str) -> list[tuple[dict[str, Any], str]]:
@@ -216,8 +260,9 @@ def _raw_rows(text: str, file: str) -> list[tuple[dict[str, Any], str]]:
 
     try:
         content = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as problem:
-        raise RulesError(f"{file}: no TOML ({problem}); see cachepoint's models.toml for the format") from None
+    except (ValueError, RecursionError) as problem:  # numbers of thousands of digits and lists in lists among them
+        why = "nested too deeply" if isinstance(problem, RecursionError) else problem
+        raise RulesError(f"{file}: no TOML ({why}); see cachepoint's models.toml for the format") from None
     rows = content.pop("model", [])
     if content or not isinstance(rows, list) or not all(isinstance(raw, dict) for raw in rows):
         wrong = next(iter(content), "model")
@@ -236,7 +281,9 @@ def _row(raw: Mapping[str, Any], where: str, base: TableRow | None = None, *, us
     known = (*_FIELD_TYPES, *_PRICE_FIELDS)
     for name in raw:
         if name not in known:
-            raise RulesError(f"{where}: unknown field {name!r}; use any of {', '.join(known)}")
+            raise RulesError(
+                f"{where}: unknown field {name!r}{did_you_mean(name, known)}; use any of {', '.join(known)}"
+            )
     if base is None and "pattern" not in raw:
         raise RulesError(f"{where}: no shipped row has this name and it has no pattern; give it one")
     prices = _prices(raw.get("prices", {}), where)
@@ -274,7 +321,9 @@ def _field(name: str, value: object, where: str) -> object:
         raise RulesError(f"{where}: tokenizer is {value!r}; use any of {', '.join(get_args(Tokenizer))}")
     # `type` and not `isinstance`: TOML's true is no number.
     if type(value) is not kind:
-        raise RulesError(f"{where}: {name} is {value!r}; give {_TYPE_NAMES[kind]}")
+        raise RulesError(f"{where}: {name} is {value!r:.80}; give {_TYPE_NAMES[kind]}")
+    if isinstance(value, int) and not 0 <= value <= _MOST:
+        raise RulesError(f"{where}: {name} is {value!r:.20}; give a number of tokens or positions, 0 to {_MOST:,}")
     return value
 
 
@@ -290,6 +339,10 @@ def _prices(raw: object, where: str) -> dict[PriceZone, TokenPrices]:
             prices[known] = TokenPrices.of(_mapping(table, place), place)
         except ConfigurationError as problem:
             raise RulesError(str(problem)) from None
+        for each in fields(TokenPrices):
+            price = getattr(prices[known], each.name)
+            if price is not None and price > _MOST:
+                raise RulesError(f"{place}.{each.name} is {price:.3g}; give USD per million tokens")
     return prices
 
 
@@ -306,7 +359,7 @@ def _long_prompt(raw: object, where: str) -> LongPrompt:
 def _factors(raw: object, place: str) -> dict[str, Decimal]:
     factors = {}
     for name, value in _mapping(raw, place).items():
-        if type(value) not in (int, Decimal) or not Decimal(value).is_finite() or value <= 0:
+        if type(value) not in (int, Decimal) or not Decimal(value).is_finite() or not 0 < value <= _MOST:
             raise RulesError(f"{place}.{name} is {value!r}; give how many times the price it costs")
         factors[name] = Decimal(value)
     return factors

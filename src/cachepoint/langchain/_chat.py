@@ -16,6 +16,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.utils import get_pydantic_field_names
 from pydantic import (
     BeforeValidator,
     Field,
@@ -28,16 +29,16 @@ from pydantic import (
 )
 
 from cachepoint.bedrock.bounded import Bounded
-from cachepoint.bedrock.client import CacheClient, wrap
+from cachepoint.bedrock.client import CacheClient, for_a_call
+from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_table, table_in_force
 from cachepoint.bedrock.fan_out import fan_out
-from cachepoint.bedrock.settings import in_environment, shipped_prices
+from cachepoint.bedrock.settings import check_model, check_names, configuration_errors
 from cachepoint.bedrock.swallowed import swallow
 from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
 from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn, warn_once
 from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.bedrock.wire.documents import mended as mended_documents
 from cachepoint.bedrock.wire.history import mended as mended_history
-from cachepoint.catalogue.table import load_rules
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
@@ -80,9 +81,10 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     """
 
     prompt_cache: Annotated[CachePolicy, BeforeValidator(CachePolicy.of)] = Field(default_factory=CachePolicy)
-    ledger: CacheLedger = Field(default_factory=CacheLedger, exclude=True, repr=False)
+    # What these are is checked below, as `wrap` does, which says what to pass instead.
+    ledger: SkipValidation[CacheLedger] = Field(default_factory=CacheLedger, exclude=True, repr=False)
     store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
-    clock: Callable[[], float] = Field(default=time.time, exclude=True, repr=False)
+    clock: SkipValidation[Callable[[], float]] = Field(default=time.time, exclude=True, repr=False)
 
     _hoisted: Bounded[tuple[str, str], None] = PrivateAttr(default_factory=lambda: Bounded(KEYS_KEPT))
     """Models whose late system messages went to the front, each with the reason, of which the user was warned."""
@@ -96,20 +98,36 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     _expected: Expectation = PrivateAttr(default=NOTHING_SAID)
     """What the config of a run says of requests to come."""
 
+    if not TYPE_CHECKING:  # a checker makes the signature of the fields
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            with configuration_errors():
+                super().__init__(*args, **kwargs)
+
     @model_validator(mode="before")
     @classmethod
-    def _take_cache_control(cls, values: Any) -> Any:
-        # The parent would send a field it does not know to the model.
-        if not isinstance(values, dict) or "cache_control" not in values:
+    def _take_our_names(cls, values: Any) -> Any:
+        """`cache_control` goes into the policy; a name that is nearly ours is an error; None stands for a default.
+
+        The parent would send a field it does not know to the model.
+        """
+        if not isinstance(values, dict):
             return values
-        values = dict(values)
-        policy = CachePolicy.of(values.get("prompt_cache"))
-        return values | {"prompt_cache": policy.asked(values.pop("cache_control"))}
+        values = {name: value for name, value in values.items() if value is not None or name not in _WRAPPED}
+        if "cache_control" in values:
+            policy = CachePolicy.of(values.get("prompt_cache"))
+            values["prompt_cache"] = policy.asked(values.pop("cache_control"))
+        check_names(values, get_pydantic_field_names(cls), _WRAPPED)
+        return values
+
+    @model_validator(mode="after")
+    def _check_ours(self) -> Self:
+        check_model(self.prompt_cache, ledger=self.ledger, store=self.store, clock=self.clock)
+        return self
 
     @model_validator(mode="after")
     def _adopt_wrapped_client(self) -> Self:
         """A client that is wrapped already keeps what nobody has set here."""
-        shipped_prices()
         if isinstance(self.client, CacheClient):
             for name in {*_WRAPPED} - self.model_fields_set:
                 setattr(self, name, getattr(self.client, _WRAPPED[name]))
@@ -121,7 +139,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         # The parent's own list (langchain-aws 1.9.1 utils.py:568) lacks the models of which only the table knows it.
         model = handler(values)
         chosen = isinstance(values, dict) and values.get("supports_tool_choice_values") is not None
-        rule = load_rules().resolve(model.base_model_id or model.model_id)
+        rule = stated_table().rules.resolve(model.base_model_id or model.model_id)
         if not chosen and rule is not None:
             parents = model.supports_tool_choice_values or ()
             model.supports_tool_choice_values = tuple(each for each in parents if each in rule.facts.tool_choices)
@@ -374,7 +392,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
 
     def _connected(self, run: Mapping[str, str], *, pausing: bool) -> CallClient:
         wrapped = partial(
-            wrap,
+            for_a_call,
             self.client,
             policy=self.prompt_cache,
             ledger=self.ledger,
@@ -395,7 +413,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     def _mended(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The request that the parent built, without what the service is known to refuse of a history."""
         base = self.base_model_id or self.model_id
-        rule = load_rules().resolve(base)
+        rule = table_in_force().rules.resolve(base)
         replay = rule.facts.replays_reasoning if rule else ModelFacts().replays_reasoning
         try:
             messages, warnings = mended_history(request["messages"], replay)
@@ -411,7 +429,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
 
     @property
     def _changes_requests(self) -> bool:
-        return in_environment(self.prompt_cache).mode in ("auto", "explicit")
+        return mode_in_force(self.prompt_cache).mode in ("auto", "explicit")
 
     def _caching(self, kwargs: Mapping[str, Any]) -> Self:
         """This model, with the policy that a `cache_control` among these arguments asks for."""
@@ -423,7 +441,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         placed = keep_boundaries(mark_messages(messages))
         if not has_late(placed):
             return placed
-        rule = load_rules().resolve(self.base_model_id or self.model_id)
+        rule = table_in_force().rules.resolve(self.base_model_id or self.model_id)
         if (self.model_id, _REFUSED) in self._hoisted:
             return placed
         # A refusal is healed and remembered, so the role is tried where sources disagree too.
@@ -471,7 +489,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         super().__setstate__(state)
         for name in _SHARED:
             self.__dict__[name] = type(self).model_fields[name].get_default(call_default_factory=True)
-        shipped_prices()
+        prices_by(table_in_force())  # read now, not in the first call
         self.validate_environment()  # type: ignore[operator]  # pydantic's validators can be called as methods
 
     @classmethod

@@ -17,7 +17,6 @@ from typing import Any
 
 from cachepoint._forks import Lock
 from cachepoint.bedrock.bounded import Bounded
-from cachepoint.bedrock.settings import shipped_prices
 
 
 @cache
@@ -32,7 +31,6 @@ def get_ready(*, asynchronous: bool) -> None:
 
     `asynchronous`: it may have to make a client of aiobotocore's.
     """
-    shipped_prices()
     import boto3.session  # noqa: F401
 
     if asynchronous and has_async_client():

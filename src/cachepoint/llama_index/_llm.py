@@ -28,12 +28,12 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 from typing_extensions import override  # a dependency of llama-index-core
 
-from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
+from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, for_a_call, for_a_call_async
+from cachepoint.bedrock.environment import table_in_force
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.pricing import estimate_of
 from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.bedrock.warn import warn, warn_once
-from cachepoint.catalogue.table import load_rules
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.core.provider.prices import Cost
@@ -322,7 +322,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
         )
 
     def _facts(self, model: str) -> ModelFacts:
-        rule = load_rules().resolve(self._base_model(model))
+        rule = table_in_force().rules.resolve(self._base_model(model))
         return ModelFacts() if rule is None else rule.facts
 
     def _origin(self, kwargs: dict[str, Any]) -> str:
@@ -339,15 +339,15 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
     def _wrapped(self, hints: Hints) -> CacheClient:
         client = self.client or self._clients.client(self._connection())
-        return wrap(client, **self._wrapping(client, hints))
+        return for_a_call(client, **self._wrapping(client, hints))
 
     async def _awrapped(self, hints: Hints) -> Any:
         if self.async_client is not None:
-            return wrap_async(self.async_client, **self._wrapping(self.async_client, hints))
+            return for_a_call_async(self.async_client, **self._wrapping(self.async_client, hints))
         # The credentials of a botocore session are for synchronous clients.
         if self.client is None and self.botocore_session is None and has_async_client():
             client = await self._clients.async_client(self._connection())
-            return wrap_async(client, **self._wrapping(client, hints))
+            return for_a_call_async(client, **self._wrapping(client, hints))
         return InThreads(await in_thread(partial(self._wrapped, hints)))
 
     def _wrapping(self, client: Any, hints: Hints) -> dict[str, Any]:

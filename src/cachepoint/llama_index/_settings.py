@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, model_validator
 from llama_index.core.constants import DEFAULT_TEMPERATURE
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, SkipValidation
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient
-from cachepoint.catalogue.table import load_rules
+from cachepoint.bedrock.settings import check_model, check_names, configuration_errors
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.llama_index._clients import Clients, Connection, get_ready
@@ -24,6 +24,9 @@ _LIVE = ("client", "async_client", "ledger", "store", "clock", "botocore_session
 
 Older releases of LlamaIndex have no `rate_limiter`.
 """
+
+_OURS = frozenset({"prompt_cache", "base_models", "ledger", "store", "clock"})
+"""What a BedrockConverse does not have."""
 
 _MAX_TOKENS = 512
 
@@ -73,9 +76,10 @@ class BedrockSettings(FunctionCallingLLM):
     tool_caching: bool = Field(
         default=False, description="A checkpoint behind the tools where the policy places none itself."
     )
-    ledger: CacheLedger = Field(default_factory=CacheLedger, exclude=True, repr=False)
+    # What these are is checked below, as `wrap` does, which says what to pass instead.
+    ledger: SkipValidation[CacheLedger] = Field(default_factory=CacheLedger, exclude=True, repr=False)
     store: Any = Field(default_factory=MemoryStore, exclude=True, repr=False, description="Where traffic is learned.")
-    clock: Callable[[], float] = Field(
+    clock: SkipValidation[Callable[[], float]] = Field(
         default=time.time, exclude=True, repr=False, description="Gives the time in seconds since the epoch."
     )
 
@@ -99,10 +103,30 @@ class BedrockSettings(FunctionCallingLLM):
 
     _clients: Clients = PrivateAttr(default_factory=Clients)
 
+    if not TYPE_CHECKING:  # a checker makes the signature of the fields
+
+        def __init__(self, **data: Any) -> None:
+            with configuration_errors():
+                super().__init__(**data)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_our_names(cls, values: Any) -> Any:
+        """A name that is nearly one of the fields' is an error, for LlamaIndex drops it; None stands for a default."""
+        if not isinstance(values, dict):
+            return values
+        check_names(values, {*cls.model_fields, "class_name"}, cls.model_fields)
+        return {name: value for name, value in values.items() if value is not None or name not in _OURS}
+
+    @model_validator(mode="after")
+    def _check_ours(self) -> Self:
+        live = {name: getattr(self, name) for name in ("ledger", "store", "clock")}
+        check_model(self.prompt_cache, base_models=self.base_models, **live)
+        return self
+
     @model_validator(mode="after")
     def _share_with_wrapped_client(self) -> Self:
         """A client that is wrapped already goes on recording and learning where it did."""
-        load_rules()
         get_ready(asynchronous=self.client is None and self.async_client is None)
         for client in (self.async_client, self.client):
             if isinstance(client, CacheClient | AsyncCacheClient):

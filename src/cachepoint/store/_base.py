@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
@@ -12,6 +12,23 @@ from cachepoint.core.traffic.pool import Scope
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import Waste
+
+KEY_BYTES = range(16, 64 + 1)
+"""A shorter key can be guessed, and then of which text a digest is; BLAKE2b takes no longer one (RFC 7693, 2.1)."""
+
+
+def key_wanted(key: Any) -> str | None:
+    """What is wrong with a digest key, and what to use instead; None where it will do."""
+    if not isinstance(key, bytes):
+        return f"its key is a {type(key).__name__}; use bytes, such as secrets.token_bytes(32)"
+    if len(key) not in KEY_BYTES:
+        return f"its key has {len(key)} bytes; use {KEY_BYTES[0]} to {KEY_BYTES[-1]}, such as secrets.token_bytes(32)"
+    return None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether this is a whole number, which True is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class Store(Protocol):

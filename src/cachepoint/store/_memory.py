@@ -23,7 +23,9 @@ from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import Waste
+from cachepoint.errors import ConfigurationError
 from cachepoint.store import _profile as profile
+from cachepoint.store._base import is_whole, key_wanted
 
 BOUNDARIES_KEPT = 96_000
 """All scopes together; about 350 bytes each, so that a store stays below 64 MiB with all else it keeps."""
@@ -50,10 +52,15 @@ REFUSALS_KEPT = 4096
 class MemoryStore:
     """Learned traffic in memory; safe to share between threads, and between models and clients.
 
-    Keeps keyed digests, counts and times, never text. The key is made at construction unless given.
+    Keeps keyed digests, counts and times, never text. The key (16 to 64 bytes) is made at construction unless given.
+    Raises ConfigurationError for another key, or where fewer than one boundary is to be kept.
     """
 
     def __init__(self, *, key: bytes | None = None, boundaries_kept: int = BOUNDARIES_KEPT) -> None:
+        if key is not None and (wanted := key_wanted(key)):
+            raise ConfigurationError(f"MemoryStore(key=…): {wanted}")
+        if not is_whole(boundaries_kept) or boundaries_kept < 1:
+            raise ConfigurationError(f"MemoryStore(boundaries_kept={boundaries_kept!r:.80}): use a whole number from 1")
         self.key = key if key is not None else secrets.token_bytes(32)
         self._most = Room(
             boundaries_kept,
@@ -126,20 +133,26 @@ class MemoryStore:
             return self._pool(scope.model).habits.evidence(now)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key."""
+        """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key.
+
+        The file is replaced in one step, or, where that fails with an OSError, left as it was; a symbolic link at
+        `path` is replaced, not followed.
+        """
         catch_up()
         with self._alone():
-            profile.write(path, self.key, self._pools, self._scopes)
+            taken = profile.snapshot(self.key, self._pools, self._scopes)
+        profile.write(path, taken)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, boundaries_kept: int = BOUNDARIES_KEPT) -> MemoryStore:
         """A store that starts with a saved profile.
 
         Another account, endpoint or Region starts with what was learned of the same base model, but
-        believes no entry alive there. Raises ConfigurationError when the file is no profile.
+        believes no entry alive there. Raises ConfigurationError when the file is no profile, with what is wrong in it.
         """
-        key, pools, scopes = profile.read(path)
-        store = cls(key=key, boundaries_kept=boundaries_kept)
+        store = cls(boundaries_kept=boundaries_kept)
+        key, pools, scopes = profile.read(path, boundaries_kept)
+        store.key = key
         store._pools, store._scopes = pools, scopes
         store._share_out_curves()
         store._kept = store._counted()

@@ -1,96 +1,165 @@
 """A store's learned traffic as a file: what a deployment ships so that a fresh process plans like an old one.
 
-Holds keyed digests, counts and times, and the digest key that makes them comparable; no text.
+Holds keyed digests, counts and times, and the digest key that makes them comparable; no text. What is in a file is
+checked to the last number, for a profile is trusted for as long as it is shipped; what would keep prompts uncached for
+good, with nothing to tell it otherwise, is in none.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from math import inf
+import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
+from cachepoint.core.prompt.prompt import DIGEST_BYTES
 from cachepoint.core.prompt.tokens import Calibration
-from cachepoint.core.provider.rules import parse_model_id
+from cachepoint.core.provider.rules import TTL, parse_model_id
 from cachepoint.core.traffic.entries import Entry
-from cachepoint.core.traffic.evidence import N_COUNTERS, added
+from cachepoint.core.traffic.evidence import N_COUNTERS, Counts, added
 from cachepoint.core.traffic.guard import Guard
-from cachepoint.core.traffic.kinds import AGAIN_KIND, COARSE, FIRST_KINDS, N_BUCKETS, CurveKey, coarser
+from cachepoint.core.traffic.kinds import (
+    AGAIN_KIND,
+    COARSE,
+    FIRST_KINDS,
+    N_BUCKETS,
+    SIZE_LIMITS,
+    CurveKey,
+    coarser,
+)
 from cachepoint.core.traffic.pool import Pool
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Seen
-from cachepoint.core.traffic.waste import Waste
+from cachepoint.core.traffic.waste import CARRIED, Waste
 from cachepoint.errors import ConfigurationError
+from cachepoint.store._base import KEY_BYTES
+from cachepoint.store._shapes import (
+    MisfitError,
+    Shape,
+    document,
+    fault,
+    flag,
+    hexed,
+    number,
+    one_of,
+    record,
+    row,
+    several,
+    table,
+    text,
+    whole,
+)
 
 VERSION = 3
 """3: what belongs to a base model is told by model; 2 told all by scope; 1 faded by the event."""
-READ = (2, VERSION)
-"""The versions that can be read."""
+
+_MOST_BYTES = 64 * 2**20
+"""More than twice what a store of the default size writes: 96,000 boundaries of some 200 bytes …"""
+_BYTES_A_BOUNDARY = 512
+"""… and more than twice what a larger one does."""
+_MANY = 4096
+"""Models, scopes, curves of a model and splits of an entry: more than a store keeps of any."""
+_NAME = 4096
+"""Characters in the name of a scope or model, of which an ARN of 2,048 is the longest part (botocore's `modelId`)."""
+_COUNTS = 1e12
+"""Visits: more than anybody has in the days that they count for."""
+_FACTORS = (0.1, 10.0)
+"""Real tokens to estimated ones: beyond these no text is, and from either the next answers lead back within ten."""
+_WON = CARRIED * 10_000_000
+"""Tokens: what reads have won of the largest context window that any model has."""
+_LATEST = 253_402_300_800.0
+"""The end of the year 9999, in seconds since 1970."""
 
 
-def write(path: str | os.PathLike[str], key: bytes, pools: Mapping[str, Pool], scopes: Mapping[str, Traffic]) -> None:
-    """Write a profile, readable by its owner only; replaces the file in one step."""
-    told = {model: dict(pool.told) for model, pool in pools.items()}
+# -- writing --------------------------------------------------------------------------------------
+
+
+class _PoolNow(NamedTuple):
+    calibration: Calibration
+    waste: Waste
+    curves: Mapping[CurveKey, Counts]
+    told: Mapping[bytes, Seen]
+
+
+class _ScopeNow(NamedTuple):
+    model: str
+    splits_trusted: bool
+    seen: Mapping[bytes, Seen]
+    entries: Mapping[bytes, Entry]
+
+
+class Snapshot(NamedTuple):
+    """What a store knows at one moment: copies of its tables, whose values never change."""
+
+    key: bytes
+    pools: Mapping[str, _PoolNow]
+    scopes: Mapping[str, _ScopeNow]
+
+
+def snapshot(key: bytes, pools: Mapping[str, Pool], scopes: Mapping[str, Traffic]) -> Snapshot:
+    """What a profile is made of, taken while nothing changes; to write it takes much longer, and needs no lock."""
     models = {id(pool): model for model, pool in pools.items()}
-    for traffic in scopes.values():
-        known = told[models[id(traffic.pool)]]
-        known.update((d, seen) for d, seen in traffic.seen.items() if d not in known or seen.times > known[d].times)
-    content = {
-        "version": VERSION,
-        "key": key.hex(),
-        "models": {model: _plain_pool(pool, told[model]) for model, pool in pools.items()},
-        "scopes": {name: _plain_scope(found, models[id(found.pool)]) for name, found in scopes.items()},
-    }
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(content, file, separators=(",", ":"))
-    partial.replace(target)
-
-
-def read(path: str | os.PathLike[str]) -> tuple[bytes, dict[str, Pool], dict[str, Traffic]]:
-    """The key, the pools by base model and the scopes; raises ConfigurationError when the file is no profile."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["version"] not in READ:
-            raise ConfigurationError(
-                f"{os.fspath(path)}: a profile of version {content['version']!r}; this cachepoint reads "
-                f"{' and '.join(map(str, READ))}, so save it anew"
+    return Snapshot(
+        key,
+        {
+            model: _PoolNow(
+                pool.calibration, pool.waste, pool.habits.counted(max(pool.habits.newest, 0.0)), dict(pool.told)
             )
-        key, scopes = bytes.fromhex(content["key"]), content["scopes"]
-        models = content["models"].items() if "models" in content else [(_model(name), scopes[name]) for name in scopes]
-        pools: dict[str, Pool] = {}
-        for model, plain in models:
-            _tell(pools.setdefault(model, Pool(guard=Guard(key))), plain)
-        return (
-            key,
-            pools,
-            {name: _scope(plain, pools[plain.get("model", _model(name))]) for name, plain in scopes.items()},
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, LookupError, TypeError, ValueError) as problem:
-        if isinstance(problem, ConfigurationError):
+            for model, pool in pools.items()
+        },
+        {
+            name: _ScopeNow(models[id(found.pool)], found.splits_trusted, dict(found.seen), dict(found.entries))
+            for name, found in scopes.items()
+        },
+    )
+
+
+def write(path: str | os.PathLike[str], taken: Snapshot) -> None:
+    """Write a profile, readable by its owner only; replaces the file in one step, and leaves it where that fails.
+
+    Nothing is written through a symbolic link: one at `path` is replaced itself. Raises OSError.
+    """
+    target = Path(path)
+    # A name of its own, so that two who write at once leave one whole file, and nobody can have put a link there.
+    partial = target.with_name(f".cachepoint-{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(_plain(taken), file, separators=(",", ":"), allow_nan=False)
+                file.flush()
+                os.fsync(file.fileno())  # or a crash may leave the new name with none of its content
+            partial.replace(target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
             raise
-        raise ConfigurationError(
-            f"{os.fspath(path)} is no profile ({type(problem).__name__}); write one with MemoryStore.save"
-        ) from None
+    except OSError as problem:  # which names the partial file, of which the user knows nothing
+        raise OSError(problem.errno, problem.strerror, os.fspath(path)) from None
 
 
-def _model(scope: str) -> str:
-    """The base model of a scope that a profile of version 2 names; the id itself where it does not tell."""
-    model = scope.split("|")[-2] if "|" in scope else scope
-    return parse_model_id(model).base or model
-
-
-def _plain_pool(pool: Pool, told: Mapping[bytes, Seen]) -> dict[str, Any]:
+def _plain(taken: Snapshot) -> dict[str, Any]:
+    told = {model: dict(pool.told) for model, pool in taken.pools.items()}
+    for scope in taken.scopes.values():
+        known = told[scope.model]
+        known.update((d, seen) for d, seen in scope.seen.items() if d not in known or seen.times > known[d].times)
     return {
-        "calibration": [pool.calibration.factor, pool.calibration.spread, pool.calibration.samples],
-        "learned_minimum": pool.learned_minimum,
-        "won": pool.waste.carried(),
+        "version": VERSION,
+        "key": taken.key.hex(),
+        "models": {model: _plain_pool(pool, told[model]) for model, pool in taken.pools.items()},
+        "scopes": {name: _plain_scope(scope) for name, scope in taken.scopes.items()},
+    }
+
+
+def _plain_pool(pool: _PoolNow, told: Mapping[bytes, Seen]) -> dict[str, Any]:
+    known = pool.calibration
+    return {
+        "calibration": [min(max(known.factor, _FACTORS[0]), _FACTORS[1]), known.spread, min(known.samples, _COUNTS)],
+        "learned_minimum": 0,  # earlier releases want the member; see `_POOL`
+        "won": min(pool.waste.carried(), _WON),
         "proven": sorted(pool.waste.proven),
-        "curves": list(pool.habits.counted(max(pool.habits.newest, 0.0)).items()),
+        "curves": list(pool.curves.items()),
         # A boundary seen once says nothing a fresh process would not assume; most boundaries are such.
         "seen": {
             digest.hex(): [found.times, found.kind, found.born, found.gaps]
@@ -100,49 +169,140 @@ def _plain_pool(pool: Pool, told: Mapping[bytes, Seen]) -> dict[str, Any]:
     }
 
 
-def _plain_scope(traffic: Traffic, model: str) -> dict[str, Any]:
+def _plain_scope(scope: _ScopeNow) -> dict[str, Any]:
     return {
-        "model": model,
-        "refused": sorted(traffic.refused),
-        "splits_trusted": traffic.splits_trusted,
+        "model": scope.model,
+        "refused": [],  # earlier releases want the member; what is refused is found out anew
+        "splits_trusted": scope.splits_trusted,
         "entries": {
             digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
-            for digest, entry in traffic.entries.items()
+            for digest, entry in scope.entries.items()
             if entry.readable
         },
     }
 
 
+# -- reading --------------------------------------------------------------------------------------
+
+
+def _kind(value: Any) -> CurveKey:
+    role, again, size = _KIND(value)
+    if again:
+        return AGAIN_KIND[role]
+    # The very tuples that traffic uses, since every boundary kept points at two.
+    return coarser(FIRST_KINDS[role][0]) if size == COARSE else FIRST_KINDS[role][size]
+
+
+def _gaps(value: Any) -> tuple[float, ...]:
+    return () if value == [] else _GAPS(value)
+
+
+def _seen(value: Any) -> Seen:
+    times, kind, born, gaps = _SEEN(value)
+    # Every gap ends with a visit. More of them, late ones, would outweigh what comes for as long as the file is used.
+    if sum(gaps) > times * (1 + 1e-6):
+        raise MisfitError(value[3], f"no more gaps than its {times:g} visits")
+    return Seen(times, None, kind, born, gaps)
+
+
+def _entry(value: Any) -> Entry:
+    ttl, used_at, splits = _ENTRY(value)
+    return Entry(ttl, used_at, splits)
+
+
+def _curves(value: Any) -> dict[CurveKey, Counts]:
+    curves = dict(_CURVES(value))
+    if len(curves) < len(value):
+        raise MisfitError(value, "a list in which each kind stands once")
+    return curves
+
+
+_ROLES = tuple(AGAIN_KIND)
+_DIGEST = hexed(range(DIGEST_BYTES, DIGEST_BYTES + 1))
+_COUNT = number(0, _COUNTS)
+_KIND = row(one_of(*_ROLES), flag, whole(COARSE, len(SIZE_LIMITS)))
+_GAPS = row(*[_COUNT] * N_BUCKETS)
+_SEEN = row(_COUNT, _kind, _kind, _gaps)
+_ENTRY = row(one_of(*get_args(TTL)), number(0, _LATEST), several(_DIGEST, _MANY))
+_CURVES = several(row(_kind, row(*[_COUNT] * N_COUNTERS)), _MANY)
+_POOL: Mapping[str, Shape[Any]] = {
+    # No minimum that was learned: below it nothing is tried, so nothing would tell a wrong one; to find it out again
+    # takes three requests, which cost what they cost without caching.
+    "calibration": row(number(*_FACTORS), number(0, 1), _COUNT),
+    "won": number(0, _WON),
+    "proven": several(one_of(*_ROLES), len(_ROLES)),
+    "curves": _curves,
+    "seen": table(_DIGEST, _seen),
+}
+_SCOPE: Mapping[str, Shape[Any]] = {"splits_trusted": flag, "entries": table(_DIGEST, _entry)}
+_VERSION = record({"version": whole(0, _MANY)})
+_OPTIONAL = {"won": 0.0, "proven": ()}
+
+
+_SHAPES: Mapping[int, Shape[dict[str, Any]]] = {
+    2: record({
+        "key": hexed(KEY_BYTES),
+        "scopes": table(text(_NAME), record({**_POOL, **_SCOPE}, _OPTIONAL), _MANY),
+    }),
+    VERSION: record({
+        "key": hexed(KEY_BYTES),
+        "models": table(text(_NAME), record(_POOL, _OPTIONAL), _MANY),
+        "scopes": table(text(_NAME), record({**_SCOPE, "model": text(_NAME)}), _MANY),
+    }),
+}  # fmt: skip
+"""What a profile is to have, by the versions that can be read."""
+
+
+def read(path: str | os.PathLike[str], boundaries: int) -> tuple[bytes, dict[str, Pool], dict[str, Traffic]]:
+    """The key, the pools by base model and the scopes; `boundaries` is how many the store keeps.
+
+    Raises ConfigurationError when the file is no profile, with what in it is wrong.
+    """
+    try:
+        content = document(Path(path), max(_MOST_BYTES, boundaries * _BYTES_A_BOUNDARY))
+        version = _VERSION(content)["version"]
+        if version in _SHAPES:
+            return _taken_in(_SHAPES[version](content))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise ConfigurationError(
+            f"{os.fspath(path)} is no profile: {fault(problem)}. Write one with MemoryStore.save, or start without"
+        ) from None
+    raise ConfigurationError(
+        f"{os.fspath(path)}: a profile of version {version}; this cachepoint reads {' and '.join(map(str, _SHAPES))}, "
+        "so save it anew"
+    )
+
+
+def _taken_in(content: Mapping[str, Any]) -> tuple[bytes, dict[str, Pool], dict[str, Traffic]]:
+    key, pools = content["key"], dict[str, Pool]()
+    told = content.get("models") or {}
+    # A profile of version 2 tells of a model by scope: there is a row for each.
+    rows = told.items() if "models" in content else [(_model(name), each) for name, each in content["scopes"].items()]
+    for model, plain in rows:
+        _tell(pools.setdefault(model, Pool(guard=Guard(key))), plain)
+    scopes = {}
+    for name, plain in content["scopes"].items():
+        model = plain.get("model", _model(name))
+        if model not in pools:
+            raise MisfitError(model, f"the model of the scope {name[:60]!r}, and one of `models`")
+        traffic = scopes[name] = Traffic(pools[model], splits_trusted=plain["splits_trusted"])
+        traffic.entries.update(plain["entries"])
+    return key, pools, scopes
+
+
+def _model(scope: str) -> str:
+    """The base model of a scope that a profile of version 2 names; the id itself where it does not tell."""
+    model = scope.split("|")[-2] if "|" in scope else scope
+    return parse_model_id(model).base or model
+
+
 def _tell(pool: Pool, plain: Mapping[str, Any]) -> None:
-    """Add a row to what a pool starts with: of version 2 there is one for every scope."""
-    curves = {_kind(kind): tuple(_of(N_COUNTERS, counts)) for kind, counts in plain["curves"]}
-    told = pool.habits.undated
+    """Add a row to what a pool starts with."""
+    told, curves = pool.habits.undated, plain["curves"]
     pool.habits.undated = {kind: added(told.get(kind), curves.get(kind)) for kind in {**told, **curves}}
     pool.calibration = max(pool.calibration, Calibration(*plain["calibration"]), key=lambda known: known.samples)
-    pool.learned_minimum = max(pool.learned_minimum, plain["learned_minimum"])
-    won = float(plain.get("won", 0.0))
-    proven = frozenset(role for role in AGAIN_KIND if role in plain.get("proven", ()))
-    pool.waste = Waste(purse=won if 0 < won < inf else 0.0, proven=proven)
-    for digest, (times, kind, born, gaps) in plain["seen"].items():
-        own, known = tuple(gaps and _of(N_BUCKETS, gaps)), pool.told.get(bytes.fromhex(digest))
-        if known is None or times > known.times:
-            pool.told.put(bytes.fromhex(digest), Seen(times, None, _kind(kind), _kind(born), own))
-
-
-def _scope(plain: Mapping[str, Any], pool: Pool) -> Traffic:
-    traffic = Traffic(pool, refused=frozenset(plain["refused"]), splits_trusted=plain["splits_trusted"])
-    for digest, (ttl, used_at, splits) in plain["entries"].items():
-        traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
-    return traffic
-
-
-def _of(length: int, plain: Sequence[Any]) -> Sequence[Any]:
-    if len(plain) != length:
-        raise ValueError(f"{len(plain)} for {length}")
-    return plain
-
-
-def _kind(plain: Sequence[Any]) -> CurveKey:
-    role, again, size = plain
-    # The very tuples that traffic uses, since every boundary kept points at two.
-    return AGAIN_KIND[role] if again else coarser(FIRST_KINDS[role][0]) if size == COARSE else FIRST_KINDS[role][size]
+    pool.waste = Waste(purse=plain["won"], proven=frozenset(plain["proven"]))
+    for digest, seen in plain["seen"].items():
+        known = pool.told.get(digest)
+        if known is None or seen.times > known.times:
+            pool.told.put(digest, seen)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Literal
+from inspect import iscoroutinefunction
+from typing import Any, Literal
 
 from cachepoint._forks import Lock
 from cachepoint._later import catch_up
@@ -36,12 +38,16 @@ class CacheLedger:
     `cachepoint.sinks.JsonLines`; what one raises spoils neither the call nor the others. It is called
     at the end of a call, on the event loop if that is where the call runs: a slow one belongs into
     `cachepoint.sinks.InBackground`.
+    Raises ConfigurationError where `keep` is no whole number from 0 up, or a sink cannot be called.
     """
 
     def __init__(self, keep: int = RECORDS_KEPT, on_call: Sink | Sequence[Sink] | None = None) -> None:
+        given: Any = keep
+        if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= sys.maxsize:
+            raise ConfigurationError(f"CacheLedger(keep={given!r:.80}): use a whole number, 0 or more")
         self._lock = Lock(self._begin)
         self._keep = keep
-        self._sinks: Sequence[Sink] = () if on_call is None else (on_call,) if callable(on_call) else tuple(on_call)
+        self._sinks = _sinks(on_call)
         self._begin()
 
     def _begin(self) -> None:
@@ -145,6 +151,15 @@ class CacheLedger:
             if value is not None:
                 sums[value] = replace(sums[value], cost=sums[value].cost.moved(usd))
         return sums
+
+
+def _sinks(given: Any) -> tuple[Sink, ...]:
+    several = isinstance(given, Iterable) and not callable(given) and not isinstance(given, str | bytes | Mapping)
+    sinks = () if given is None else tuple(given) if several else (given,)
+    # A class would make something of each record, and a coroutine would never run.
+    if not all(callable(sink) and not isinstance(sink, type) and not iscoroutinefunction(sink) for sink in sinks):
+        raise ConfigurationError(f"on_call={given!r:.80}: pass a function that takes a record, or a list of such")
+    return sinks
 
 
 def _keys(record: CallRecord) -> Iterator[tuple[str, str]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from cachepoint.core.provider.rules import TTL
 from cachepoint.errors import ConfigurationError
 
 Mode = Literal["auto", "explicit", "observe", "off"]
+TAG_NAME = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,\-.]{1,256}", re.ASCII)
+"""What Bedrock takes as a name in `requestMetadata` (botocore's model of it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class CachePolicy:
         names: Any = self.request_metadata
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
             raise ConfigurationError(f"CachePolicy(request_metadata={names!r}): use tag names, such as ('tenant',)")
+        if wrong := [name for name in names if not TAG_NAME.fullmatch(name)]:
+            raise ConfigurationError(
+                f"CachePolicy(request_metadata={names!r:.200}): Bedrock takes no name such as {wrong[0]!r:.80}; use "
+                "letters, digits, white space and :_@$#=/+,-. (1 to 256 characters)"
+            )
         object.__setattr__(self, "request_metadata", tuple(names))
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,7 +72,8 @@ class CachePolicy:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigurationError(f"CachePolicy has no setting {unknown[0]!r}; it has {sorted(known)}")
+            meant = did_you_mean(unknown[0], known)
+            raise ConfigurationError(f"CachePolicy has no setting {unknown[0]!r}{meant}; it has {sorted(known)}")
         return cls(**values)
 
     @classmethod
@@ -92,9 +102,19 @@ class CachePolicy:
         """The policy of who passes a `cache_control` with a request: cache, with this TTL."""
         if not cache_control:
             return self
+        if not isinstance(cache_control, Mapping):
+            raise ConfigurationError(
+                f'cache_control={cache_control!r:.80}: pass {{"type": "ephemeral"}}, a "ttl" with it'
+            )
         mode: Mode = "auto" if self.mode == "explicit" else self.mode
         return replace(self, mode=mode, ttl=cache_control.get("ttl") or self.ttl)
 
     def in_mode(self, mode: Mode) -> CachePolicy:
         """The same policy in another mode."""
         return self if mode == self.mode else replace(self, mode=mode)
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """Which of the names known one that is not may stand for, as the part of a sentence; "" where none is near."""
+    near = get_close_matches(str(given), list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -398,8 +398,8 @@ class Habits:
                 curve.counts = array("d", (count * each for count in curve.counts))
 
     def _weight(self, begun: float, at: float) -> float:
-        # No wait is longer, and none begins after now: beyond either the clock was set, which must not make this count
-        # nothing, or everything.
+        # No wait is longer, and none begins later than now: what seems to was told by a clock that was set since, and
+        # would count nothing, or beyond all numbers.
         return weight(min(max(begun, at - LONGEST_WAIT), at), self.epoch)
 
     def _row(self, rows: dict[CurveKey, list[float]], kind: CurveKey) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from langchain.agents.middleware.types import (
     AgentMiddleware,
@@ -19,6 +19,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 from typing_extensions import override  # a dependency of langchain-core
 
+from cachepoint.bedrock.swallowed import forgive, swallow
 from cachepoint.core.prompt.volatile import looks_volatile
 from cachepoint.errors import ConfigurationError
 from cachepoint.langchain._agents.history import (
@@ -56,6 +57,7 @@ class PromptCacheState(AgentState[Any]):
     prompt_cache_summary: NotRequired[Annotated[Summary | None, PrivateStateAttr]]
 
 
+_R = TypeVar("_R")
 Flow = Generator[ModelRequest[Any], ModelResponse[Any], ExtendedModelResponse[Any]]
 
 
@@ -92,11 +94,16 @@ class PromptCacheMiddleware(AgentMiddleware[PromptCacheState, Any, Any]):
         volatile: Callable[[ModelRequest[Any]], str] | None = None,
     ) -> None:
         super().__init__()
-        for name, limit in (("clear_at", clear_at), ("summarise_at", summarise_at), ("trim_at", trim_at)):
-            if limit is not None and limit < 1:
+        limits: dict[str, Any] = {"clear_at": clear_at, "summarise_at": summarise_at, "trim_at": trim_at}
+        share: Any = keep
+        for name, limit in limits.items():
+            if limit is not None and not (isinstance(limit, int | float) and limit >= 1):
                 raise ConfigurationError(f"PromptCacheMiddleware({name}={limit!r}): give a number of tokens, 1 or more")
-        if not 0 < keep < 1:
+        if not (isinstance(share, int | float) and 0 < share < 1):
             raise ConfigurationError(f"PromptCacheMiddleware(keep={keep!r}): give a share of the limits, such as 0.5")
+        for name, function in (("count", count), ("volatile", volatile)):
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"PromptCacheMiddleware({name}={function!r:.80}): give a function")
         self._clear_at = clear_at
         self._summarise_at = summarise_at
         self._trim_at = trim_at
@@ -163,12 +170,16 @@ class PromptCacheMiddleware(AgentMiddleware[PromptCacheState, Any, Any]):
 
     def _to_summarise(self, messages: Sequence[BaseMessage]) -> str | None:
         """The id of the message up to which a summary is due."""
-        if self._summarise_at is None:
+        at = self._summarise_at
+        if at is None:
             return None
-        start = start_of_chunk(messages, self._summarise_at, keep=self._keep, count=self._count)
+        start = _users_own("count", lambda: start_of_chunk(messages, at, keep=self._keep, count=self._count), 0)
         return messages[start].id if start else None
 
     def _shortened(self, messages: Sequence[BaseMessage]) -> list[Any]:
+        return _users_own("count", lambda: self._cut(messages), list(messages))
+
+    def _cut(self, messages: Sequence[BaseMessage]) -> list[Any]:
         shorter = list(messages)
         if self._clear_at is not None:
             shorter = clear_in_chunks(
@@ -179,7 +190,8 @@ class PromptCacheMiddleware(AgentMiddleware[PromptCacheState, Any, Any]):
         return shorter
 
     def _with_volatile(self, request: ModelRequest[Any], messages: list[AnyMessage]) -> list[AnyMessage]:
-        text = self._volatile(request) if self._volatile else ""
+        volatile = self._volatile
+        text = _users_own("volatile", lambda: volatile(request), "") if volatile else ""
         if not text or not messages:
             return messages
         *before, last = messages
@@ -205,10 +217,27 @@ def _summarised(messages: Sequence[BaseMessage], summary: Summary | None) -> lis
 
 def _spent_after(spent: Mapping[str, Any], answer: ModelResponse[Any], request: ModelRequest[Any]) -> dict[str, Any]:
     sums = dict(spent)
-    for message in answer.result:
-        if isinstance(message, AIMessage):
-            sums = spent_after(sums, message, request.model)
+    try:
+        for message in answer.result:
+            if isinstance(message, AIMessage):
+                sums = spent_after(sums, message, request.model)
+    except Exception as fault:  # noqa: BLE001 - counting must not make the call fail
+        swallow(fault, "the sums of a run")
     return sums
+
+
+def _users_own(name: str, function: Callable[[], _R], otherwise: _R) -> _R:
+    """What a function of the user's gives; where it raises, the agent goes on without."""
+    try:
+        return function()
+    except Exception as error:  # noqa: BLE001 - it is the user's, and must not make the call fail
+        forgive(
+            error,
+            f"middleware:{name}",
+            f"cachepoint: the middleware's `{name}` raised {type(error).__name__}; the request went out without "
+            "what it is for",
+        )
+        return otherwise
 
 
 def _text(answer: ModelResponse[Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 
+from cachepoint.bedrock.environment import prices_by, table_in_force
 from cachepoint.core.accounts.totals import Totals
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage
@@ -64,6 +64,5 @@ def _answer(message: AIMessage, model: BaseChatModel) -> Answer:
     )
 
 
-@lru_cache(maxsize=1)
 def _prices() -> ChatPrices:
-    return ChatPrices()
+    return ChatPrices(prices_by(table_in_force()))

@@ -25,8 +25,10 @@ from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.call import ABANDONED, LOST
 from cachepoint.bedrock.listeners import Listener, call_off, listen
 from cachepoint.bedrock.pricing import estimate_of
+from cachepoint.bedrock.settings import check_options
 from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
+from cachepoint.bedrock.wall_time import now_by
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.core.accounts.budget import Budget, Spending
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
@@ -133,6 +135,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
+        check_options({"prices": prices, "base_models": base_models, "clock": clock})
         self.ledger = CacheLedger(on_call=on_call)
         self._spending = Spending(Budget.of(budget_usd), lambda: self.cost.usd)
         # LangChain logs and drops what a handler raises, unless it asks for more.
@@ -242,7 +245,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         asked = messages[0] if messages else []
         outermost = self._outermost_of(run_id, parent_run_id)
         tags_of_call = {**current_tags(), **run_tags(metadata, tags), RUN: str(outermost)}
-        started = _started(params, metadata or {}, asked, self._clock(), tags_of_call)
+        started = _started(params, metadata or {}, asked, now_by(self._clock), tags_of_call)
         if self._spending.limited:
             self._reserve(run_id, started, asked, params)
         # Of several prompts in one run the calls may begin in any order; their messages tell what they can.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 SESSION = "session"
@@ -14,17 +15,18 @@ _NODE = "langgraph_node"
 _GRAPH = "langgraph_"
 
 
-def run_tags(metadata: Mapping[Any, Any] | None, tags: Iterable[str] | None) -> dict[str, str]:
+def run_tags(metadata: Mapping[Any, Any] | None, tags: Iterable[Any] | None) -> dict[str, str]:
     """The user's metadata by key, and the user's tags each with the value "".
 
     What frameworks add for themselves is left out, but for LangGraph's node. A session or thread id
     becomes the tag `session`.
     """
-    found = {tag: "" for tag in tags or () if not tag.startswith(_INTERNAL_TAGS)}
+    # LangChain checks neither tags nor keys, and one that is no string must not make the call fail.
+    found = {tag: "" for tag in tags or () if isinstance(tag, str) and not tag.startswith(_INTERNAL_TAGS)}
     for key, value in (metadata or {}).items():
-        # LangChain checks no keys, and one that is no string must not make the call fail.
         if isinstance(key, str) and isinstance(value, str | int | float) and _is_users(key):
-            found[key] = str(value)
+            with suppress(ValueError):  # a whole number of thousands of digits, which Python makes no string of
+                found[key] = str(value)
     session = next((found[key] for key in _SESSIONS if found.get(key)), None)
     return found if session is None else {**found, SESSION: session}
 
