@@ -38,8 +38,9 @@ class Mended(NamedTuple):
 
 def mended(messages: list[Message], replay: Replay) -> Mended:
     """The messages with reasoning as far as the model takes it back (`replay`), and with whole pairs of tool blocks."""
-    thoughtful = without_empty_turns([_with_reasoning(message, replay) for message in messages])
-    return _Pairing(thoughtful).mended()
+    kept = [_with_reasoning(message, replay) for message in messages]
+    untouched = all(now is before for now, before in zip(kept, messages, strict=True))
+    return _Pairing(without_empty_turns(messages if untouched else kept)).mended()
 
 
 def without_empty_turns(messages: list[Message]) -> list[Message]:
@@ -111,7 +112,7 @@ class _Pairing:
             return Mended(self._messages)
         kept: list[Message] = []
         pending: list[tuple[str, str]] = []
-        for message in self._messages:
+        for message in _gathered(self._messages):
             if message["role"] == "user":
                 message = self._answering(message, pending)  # noqa: PLW2901
                 pending = []
@@ -226,6 +227,26 @@ _SENTENCES = {
         "sent under others. An id has up to 64 letters, digits and _ . : -"
     ),
 }
+
+
+def _gathered(messages: list[Message]) -> list[Message]:
+    """The messages with all results between two answers in one turn, the first: a system message may part them."""
+    kept: list[Message] = []
+    first: int | None = None
+    for message in messages:
+        if message["role"] == "assistant":
+            first = None
+        elif message["role"] == "user" and first is None:
+            first = len(kept)
+        elif first is not None and _has_results(message):
+            results, rest = _parted(message["content"])
+            blocks = [block for result in results for block in (result.block, *result.points)]
+            kept[first] = {**kept[first], "content": [*kept[first]["content"], *blocks]}
+            if not rest:
+                continue
+            message = {**message, "content": rest}  # noqa: PLW2901
+        kept.append(message)
+    return kept
 
 
 def _uses(message: Message) -> list[Block]:
