@@ -103,7 +103,6 @@ def _plain_pool(pool: Pool, told: Mapping[bytes, Seen]) -> dict[str, Any]:
 def _plain_scope(traffic: Traffic, model: str) -> dict[str, Any]:
     return {
         "model": model,
-        "refused": sorted(traffic.refused),
         "splits_trusted": traffic.splits_trusted,
         "entries": {
             digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
@@ -130,7 +129,8 @@ def _tell(pool: Pool, plain: Mapping[str, Any]) -> None:
 
 
 def _scope(plain: Mapping[str, Any], pool: Pool) -> Traffic:
-    traffic = Traffic(pool, refused=frozenset(plain["refused"]), splits_trusted=plain["splits_trusted"])
+    # What was refused on another day, which older profiles tell, is found out anew: the service may have changed since.
+    traffic = Traffic(pool, splits_trusted=plain["splits_trusted"])
     for digest, (ttl, used_at, splits) in plain["entries"].items():
         traffic.entries[bytes.fromhex(digest)] = Entry(ttl, used_at, tuple(bytes.fromhex(split) for split in splits))
     return traffic

@@ -31,6 +31,9 @@ Reporter = Callable[[dict[str, Any]], dict[str, Any]]
 class Dialect(Wire, Protocol):
     """What a client asks of a wire format besides; the modules `converse` and `invoke_model` are the two."""
 
+    def has_system_turns(self, request: Mapping[str, Any]) -> bool:
+        """Whether a request has system messages in its conversation."""
+
     def service_tier(self, request: Mapping[str, Any]) -> str | None:
         """The service tier a request names."""
 
