@@ -16,6 +16,7 @@ from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
 from cachepoint.core.traffic.evidence import AT_RISK
 from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Feature, Outcome
 from cachepoint.core.traffic.view import Step
 from cachepoint.core.traffic.waste import Risk, Segment, Waste
 from cachepoint.errors import ConfigurationError
@@ -181,13 +182,14 @@ def test_refusals_outlive_their_scope_and_of_too_many_hold_for_every_new_one(mon
     monkeypatch.setattr(_memory, "SCOPES_KEPT", 1)
     monkeypatch.setattr(_memory, "REFUSALS_KEPT", 2)
     store = MemoryStore()
-    for name in ("a", "b", "c"):
-        store.refuse(of(name), f"section {name}")
+    sections: dict[str, Feature] = {"a": "messages", "b": "system", "c": "tools"}
+    for name, section in sections.items():
+        store.refuse(of(name), Outcome("refused", frozenset({section}), NOW))
     store.peek(of("fine"), (), NOW)  # a, b and c are not kept any more, and of c and b the refusals are
-    assert store.peek(of("b"), (), NOW).refused == ("section b",)
-    assert store.peek(of("c"), (), NOW).refused == ("section c",)
+    assert store.peek(of("b"), (), NOW).refused == ("system",)
+    assert store.peek(of("c"), (), NOW).refused == ("tools",)
     for name in ("new", "a"):
-        assert store.peek(of(name), (), NOW).refused == ("section a",)
+        assert store.peek(of(name), (), NOW).refused == ("messages",)
 
 
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:
@@ -241,7 +243,8 @@ def test_a_profile_of_version_2_is_read_and_pooled_by_base_model(tmp_path: Path)
         assert (view.calibration.samples, view.learned_minimum, view.entries, view.refused) == (9, 9, {}, ())
         assert store.evidence(new, NOW).counted(NOW) == {("system_end", True, 0): pytest.approx([2 * n for n in ROW])}
         old = store.peek(Scope(one, "anthropic.claude-x"), [Step(b"\xaa" * 16, "cut")], NOW)
-        assert (old.refused, store._scopes[one].holds([b"\x11" * 16], NOW)) == (("tools",), True)
+        # What was refused on another day is found out anew.
+        assert (old.refused, store._scopes[one].holds([b"\x11" * 16], NOW)) == ((), True)
         store.save(tmp_path / "profile.json")
     assert json.loads((tmp_path / "profile.json").read_text())["version"] == 3
 

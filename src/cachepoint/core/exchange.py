@@ -550,11 +550,13 @@ class Exchange:
             return
         self._told_of_refusals("refused", features, refusal)
         names = [_NAMES.get(feature, f"a checkpoint in {feature}") for feature in LEFT_OUT_FIRST if feature in features]
-        they = "it" if len(names) == 1 else "one of these each, until it is known which,"
+        later = (
+            "later calls go without it" if len(names) == 1 else "each later call goes without one of these until it "
+        )
         self._warn(
             f"refused:{scope}:{','.join(sorted(features))}",
-            f"cachepoint: {self.target.model!r} refused a request with {' and '.join(names)}, and took it as you wrote "
-            f"it; later calls leave out {they} and it is tried again in a day",
+            f"cachepoint: {self.target.model!r} refused {' or '.join(names)}; the call was repeated as you wrote it, "
+            f"{later}{'' if len(names) == 1 else 'is known which'}, and after a day it is tried again",
         )
 
     def _told_of_refusals(

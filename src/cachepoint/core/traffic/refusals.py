@@ -155,5 +155,5 @@ NOTHING_REFUSED = Refusals()
 
 
 def _lasts(until: float, now: float, seconds: float) -> bool:
-    # What ends later than it ever was to last was said by a clock that has been set back since.
-    return now < until <= now + seconds
+    # What is to last twice as long as it ever does was said by a clock that has been set back since.
+    return now < until <= now + 2 * seconds
