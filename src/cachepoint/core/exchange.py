@@ -550,13 +550,13 @@ class Exchange:
             return
         self._told_of_refusals("refused", features, refusal)
         names = [_NAMES.get(feature, f"a checkpoint in {feature}") for feature in LEFT_OUT_FIRST if feature in features]
-        later = (
-            "later calls go without it" if len(names) == 1 else "each later call goes without one of these until it "
-        )
+        later = "later calls go without it"
+        if len(names) > 1:
+            later = "each later call goes without one of these until it is known which"
         self._warn(
             f"refused:{scope}:{','.join(sorted(features))}",
             f"cachepoint: {self.target.model!r} refused {' or '.join(names)}; the call was repeated as you wrote it, "
-            f"{later}{'' if len(names) == 1 else 'is known which'}, and after a day it is tried again",
+            f"{later}, and after a day it is tried again",
         )
 
     def _told_of_refusals(
