@@ -41,6 +41,8 @@ class Options:
       messages. Default True, as measured on Sonnet 4.6 (R3.10).
     - `nova_choice_in_every_section`: a change of tool choice invalidates the whole prompt on Nova. Default
       True: it explains the misses of the one recording that changes it (R3.13, C9).
+    - `disputed_system_turns`: take system messages in mid-conversation where sources disagree (docs/rules.md, "Late
+      system messages"). Default False: three authors of clients saw Converse refuse them.
     - `default_region`: the Region of calls that name none (Bedrock API keys).
     """
 
@@ -48,6 +50,7 @@ class Options:
     strict_blanks: bool = True
     thinking_in_every_section: bool = True
     nova_choice_in_every_section: bool = True
+    disputed_system_turns: bool = False
     default_region: str = "us-east-1"
 
 
