@@ -30,6 +30,7 @@ from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, wrap, wrap_async
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
+from cachepoint.bedrock.settings import in_environment
 from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.catalogue.table import load_rules
 from cachepoint.core.planning.expectation import Expectation
@@ -267,8 +268,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
             with_system_prompt(messages, self.system_prompt),
             options,
             stream=stream,
-            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
-            system_role="converse" in facts.system_role,
+            # The wrapped client puts system messages where the service takes them, where it may change requests.
+            system_role=self._requests_are_changed,
             mark_system=self._places_asked_marks(asked=self.system_prompt_caching),
         )
 
@@ -301,6 +302,15 @@ class CacheAwareBedrockConverse(BedrockSettings):
             client = await self._clients.async_client(self._connection())
             return wrap_async(client, **self._wrapping(client, hints))
         return InThreads(await in_thread(partial(self._wrapped, hints)))
+
+    @property
+    def _requests_are_changed(self) -> bool:
+        """Whether the wrapped client may change requests, whichever of the two clients is used."""
+        policies = [self.prompt_cache]
+        if "prompt_cache" not in self.model_fields_set:  # a client that is wrapped already keeps its own
+            wrapped = (self.client, self.async_client)
+            policies += [client.policy for client in wrapped if isinstance(client, CacheClient | AsyncCacheClient)]
+        return all(in_environment(policy).mode in ("auto", "explicit") for policy in policies)
 
     def _wrapping(self, client: Any, hints: Hints) -> dict[str, Any]:
         ledger = announcing(self.ledger, self.callback_manager)

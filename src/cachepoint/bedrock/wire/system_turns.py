@@ -80,12 +80,18 @@ def placed(messages: Sequence[Message], *, taken: bool) -> Placed | None:
         if stays and blocks:
             turns.append(_Turn("system", message, blocks, ours=run - number > 1))
         elif blocks:
-            _speak(turns, message, [(source, _labelled(block)) for source, block in blocks])
+            _speak(turns, message, [(source, labelled(block)) for source, block in blocks])
         number = run
     places = {
         source: (at, item) for at, turn in enumerate(turns) for item, (source, _) in enumerate(turn.blocks)
     }  # fmt: skip
     return Placed([turn.sent() for turn in turns], places)
+
+
+def labelled(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block of a system message as the user would say it."""
+    text = block.get("text")
+    return {**block, "text": f"<system>\n{text}\n</system>"} if isinstance(text, str) else dict(block)
 
 
 def _run(messages: Sequence[Message], number: int) -> int:
@@ -145,8 +151,3 @@ def _is_text(block: Message) -> bool:
 
 def _is_tool_result(block: Message) -> bool:
     return "toolResult" in block or block.get("type") == "tool_result"
-
-
-def _labelled(block: Message) -> Message:
-    text = block.get("text")
-    return {**block, "text": f"<system>\n{text}\n</system>"} if isinstance(text, str) else block

@@ -2,8 +2,9 @@
 
 - System messages before the first turn are `system` blocks, each text block one of its own: joined, they would leave
   nowhere to put a checkpoint between a static part and a volatile one.
-- A system message later on never moves to the front, which would change the prefix of everything after it. Where the
-  model takes the role it stays as it is; elsewhere it stays in place as user text between `<system>` tags.
+- A system message later on never moves to the front, which would change the prefix of everything after it. It keeps
+  its role and its place for the wrapped client, which knows whether the service takes it; where that changes nothing
+  of requests it becomes user text between `<system>` tags.
 - Turns of one role that follow each other become one, as Converse wants roles to alternate.
 - A checkpoint inside a tool's result goes right behind the result: Converse takes none inside.
 - Tool calls that another LLM class left in `additional_kwargs`, not in blocks, are replayed where their shape is known.
@@ -22,6 +23,7 @@ from llama_index.core.bridge.pydantic import BaseModel
 from cachepoint.bedrock.expectations import PARAMETER, said_by
 from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.bedrock.wire.system_turns import labelled
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
 from cachepoint.errors import ConfigurationError
@@ -64,7 +66,7 @@ class Conversation:
 
 
 def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Conversation:
-    """Translate a chat; `system_role` says that the model takes `role: "system"` in mid-conversation."""
+    """Translate a chat; `system_role` says that system messages keep their role in mid-conversation."""
     conversation = Conversation()
     blocks = BlockTranslator()
     for message in messages:
@@ -77,7 +79,7 @@ def to_conversation(messages: Sequence[ChatMessage], *, system_role: bool) -> Co
             conversation.system.extend(content)
             continue
         if role == "system" and not system_role:
-            content = [_labelled(block) for block in content]
+            content = [labelled(block) for block in content]
         wire_role = "system" if role == "system" and system_role else "assistant" if role == "assistant" else "user"
         _append(conversation.messages, wire_role, content)
         for item, hint in _hints(message.blocks, by_block):
@@ -205,10 +207,6 @@ def _check_documents(turn: int, content: Sequence[ConversePart]) -> None:
             f"messages[{turn}] has a document and no text but white space, which Bedrock refuses; "
             "add a TextBlock that says what to do with the document"
         )
-
-
-def _labelled(block: ConversePart) -> ConversePart:
-    return {"text": f"<system>\n{block['text']}\n</system>"} if "text" in block else block
 
 
 def _append(turns: list[ConversePart], role: str, content: list[ConversePart]) -> None:
