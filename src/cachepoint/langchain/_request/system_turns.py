@@ -58,21 +58,22 @@ def has_late(messages: Iterable[BaseMessage]) -> bool:
 
 def seat(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The Converse request with carried system messages as messages of their own; itself if there are none."""
-    messages: list[dict[str, Any]] = []
-    for message in request["messages"]:
-        if _BEGIN in message["content"]:
-            messages += [{**message, "role": role, "content": content} for role, content in _seated(message["content"])]
-        else:
-            messages.append(message)
-    return {**request, "messages": messages} if len(messages) != len(request["messages"]) else request
+    if not any(_BEGIN in message["content"] for message in request["messages"]):
+        return request
+    messages = [
+        {**message, "role": role, "content": content}
+        for message in request["messages"]
+        for role, content in _seated(message["role"], message["content"])
+    ]
+    return {**request, "messages": messages}
 
 
-def _seated(content: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """A user turn in the parts that it was made of."""
-    parts: list[tuple[str, list[Any]]] = [("user", [])]
+def _seated(role: str, content: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """A turn in the parts that it was made of."""
+    parts: list[tuple[str, list[Any]]] = [(role, [])]
     for block in content:
         if block in (_BEGIN, _END):
-            parts.append(("system" if block == _BEGIN else "user", []))
+            parts.append(("system" if block == _BEGIN else role, []))
         else:
             parts[-1][1].append(block)
     return [(role, blocks) for role, blocks in parts if blocks]
