@@ -113,7 +113,7 @@ def test_two_refused_sections_are_found_by_four_refusals() -> None:
 def test_a_model_that_takes_no_checkpoint_at_all_is_found_by_six_refusals() -> None:
     """3 + 2 + 1: one of the group of three, one of the two left, and the last alone, each by halving nothing."""
     known, refusals = learn(EVERYWHERE, [EVERYWHERE] * 9)
-    assert (set(known.refused), refusals) == (EVERYWHERE, 6)
+    assert (frozenset(known.refused), refusals) == (EVERYWHERE, 6)
 
 
 def learn(bad: frozenset[Feature], wishes: Iterable[frozenset[Feature]]) -> tuple[Refusals, int]:
