@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -238,6 +239,20 @@ def test_many_threads_refused_at_once_repeat_once_each(bedrock: Bedrock) -> None
     assert in_front(bedrock)[-1] == ["system"]
     (traffic,) = store._scopes.values()
     assert not traffic.pool.waste.committed
+
+
+def test_who_waited_for_a_leader_that_was_refused_is_answered(bedrock: Bedrock) -> None:
+    """The others plan anew once its repeat is answered, and go without what it was refused for."""
+    client = bedrock.wrapped()
+    bedrock.emulator.refuse_checkpoints("system", SONNET, "Unexpected field type.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CachepointWarning)
+        with cachepoint.fan_out(), ThreadPoolExecutor(4) as pool:
+            contexts = [copy_context() for _ in range(8)]
+            told = list(pool.map(lambda at: contexts[at].run(client.converse, **question(at)), range(8)))
+    assert len(told) == 8
+    assert bedrock.statuses == [400, *[200] * 8]
+    assert client.ledger.totals().calls == 8
 
 
 # -- refused requests -----------------------------------------------------------------------------

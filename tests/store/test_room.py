@@ -192,6 +192,15 @@ def test_refusals_outlive_their_scope_and_of_too_many_hold_for_every_new_one(mon
         assert store.peek(of(name), (), NOW).refused == ("messages",)
 
 
+def test_a_profile_carries_no_refusal(tmp_path: Path) -> None:
+    """The service may take it on the day the profile is loaded."""
+    store = MemoryStore()
+    store.refuse(of("a"), Outcome("refused", frozenset({"tools"}), NOW))
+    store.save(tmp_path / "profile.json")
+    assert "refused" not in (tmp_path / "profile.json").read_text()
+    assert MemoryStore.load(tmp_path / "profile.json").peek(of("a"), (), NOW).refused == ()
+
+
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:
     store, system = MemoryStore(), [Step(b"s" * 16, "system_end", 1_000.0)]
     sent = Sent((SentPoint(b"s" * 16, "5m", 1_000.0),))

@@ -235,6 +235,7 @@ class Call:
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
+        self._refused = None
         try:
             with self._lock:
                 if not self.exchange.over:
