@@ -110,7 +110,7 @@ def test_planning_leaves_what_it_was_given_alone(request: Json, policy: CachePol
     as_written = deepcopy(request)
     call = Application(policy).planned(request)
     assert request == as_written
-    assert joined_texts(call.request) == joined_texts(converse.place_system_turns(request, taken=False)[0])
+    assert joined_texts(call.request) == joined_texts(dict(converse.place_system_turns(request, taken=False)[0]))
 
 
 @given(request=requests(), policy=POLICIES)
