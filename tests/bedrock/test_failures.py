@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
 from converse_kit import (
     DOCUMENT,
     SONNET,
@@ -23,10 +27,13 @@ from converse_kit import (
     user,
 )
 
+import cachepoint
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
+from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.emulator import failed, reset_after_serving, reset_before_serving, throttled
 from cachepoint.errors import CachepointWarning, ConfigurationError
 
+KEY = b"k" * 32
 QUESTION = question()
 BOTH: Json = {**QUESTION, "toolConfig": {"tools": [tool("search", DOCUMENT[:9000])]}}
 
@@ -98,28 +105,83 @@ def test_a_lost_connection_is_recorded(bedrock: Bedrock) -> None:
 
 # -- refused checkpoints --------------------------------------------------------------------------
 
+WORDINGS = [
+    "Malformed input request: extraneous key [cachePoint] is not permitted, please reformat your input and try again.",
+    "Caching is not enabled for this account.",
+    "1 validation error detected: Value at 'system.2.member' failed to satisfy constraint: Member must not be null",
+    "Unexpected field type.",
+    "Der Cachepunkt ist in diesem Abschnitt nicht erlaubt.",
+    "Ce modèle ne prend pas en charge la mise en cache des invites.",
+    "El modelo no admite puntos de caché.",
+    "このモデルはキャッシュチェックポイントをサポートしていません。",
+    "You don't have access to the model with the specified model ID.",
+    "The throttled bottle is too little.",
+]
+"""Of a refused checkpoint, in five languages and about anything: nobody knows the service's next words."""
 
-def test_a_refused_checkpoint_is_removed_and_the_call_repeated(bedrock: Bedrock) -> None:
+
+def places_sent(bedrock: Bedrock) -> list[list[str]]:
+    """Where the checkpoints stood in each request that was served."""
+    return [[path.partition("[")[0] for path, _ in checkpoints(body)] for body in bedrock.bodies]
+
+
+def in_front(bedrock: Bedrock) -> list[list[str]]:
+    """The same of tools and system, which every question has in front."""
+    return [[place for place in places if place != "messages"] for places in places_sent(bedrock)]
+
+
+def ask(client: Any, number: int = 0, **more: Any) -> Json:
+    """Another question behind the same tools and system prompt; what the call tells."""
+    told: Json = client.converse(**{**BOTH, "messages": [user(f"Question {number}: why?")], **more})["promptCache"]
+    return told
+
+
+@pytest.mark.parametrize("denied", [False, True], ids=["invalid", "denied"])
+@pytest.mark.parametrize("message", WORDINGS)
+def test_a_refusal_in_any_words_is_repeated_once_as_the_user_wrote_it(
+    bedrock: Bedrock, message: str, denied: bool
+) -> None:
     client = bedrock.wrapped()
-    bedrock.emulator.refuse_checkpoints("tools", SONNET)
-    with pytest.warns(CachepointWarning, match="refused a checkpoint in tools"):
+    bedrock.emulator.refuse_checkpoints("tools", SONNET, message, denied=denied)
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in tools or a checkpoint in messages or"):
         told = client.converse(**BOTH)["promptCache"]
-    assert bedrock.statuses == [400, 200]
-    assert told["status"] == "written"
-    assert [place["path"] for place in told["checkpoints"]] == ["system[1]", "messages[0].content[1]"]
+    assert bedrock.statuses == [403 if denied else 400, 200]
+    assert bedrock.bodies == [{name: part for name, part in BOTH.items() if name != "modelId"}]
+    assert (told["status"], told["checkpoints"]) == ("uncached", [])
     assert ("tools[0]", "refused") in [(place["path"], place["reason"]) for place in told["held"]]
-    assert checkpoints(bedrock.bodies[0]) == [("system[1]", "5m"), ("messages[0].content[1]", "5m")]
     assert client.ledger.totals().calls == 1
 
 
 @pytest.mark.parametrize("learn", [True, False])
-def test_a_refusal_is_remembered(bedrock: Bedrock, learn: bool) -> None:
+def test_later_calls_leave_out_one_section_each_until_it_is_known(bedrock: Bedrock, learn: bool) -> None:
+    """System is refused: tools are left out (refused again), then messages (again), and then it is known."""
     client = bedrock.wrapped(CachePolicy(learn=learn))
-    bedrock.emulator.refuse_checkpoints("tools", SONNET)
-    with pytest.warns(CachepointWarning):
-        client.converse(**BOTH)
-    client.converse(**{**BOTH, "messages": [user("And now?")]})
-    assert bedrock.statuses == [400, 200, 200]
+    bedrock.emulator.refuse_checkpoints("system", SONNET, "Unexpected field type.")
+    with pytest.warns(CachepointWarning, match="refused"):
+        for number in range(6):
+            ask(client, number, messages=[user(DOCUMENT)])
+    assert bedrock.statuses == [400, 200, 400, 200, 400, 200, 200, 200, 200]
+    assert places_sent(bedrock) == [[], [], [], *[["tools", "messages"]] * 3]
+
+
+def test_what_is_taken_without_a_section_leaves_only_that_one_out(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.refuse_checkpoints("tools", SONNET, "Unexpected field type.")
+    with pytest.warns(CachepointWarning, match="one of these until it is known which"):
+        for number in range(4):
+            ask(client, number)
+    assert bedrock.statuses == [400, 200, 200, 200, 200]
+    assert in_front(bedrock)[1:] == [["system"]] * 3
+
+
+def test_words_choose_what_is_left_out_first(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.refuse_checkpoints("system", SONNET, "system.1: not here")
+    with pytest.warns(CachepointWarning, match="refused"):
+        for number in range(3):
+            ask(client, number)
+    assert bedrock.statuses == [400, 200, 200, 200]
+    assert in_front(bedrock)[1:] == [["tools"]] * 2
 
 
 def test_a_refusal_holds_for_its_model_only(bedrock: Bedrock) -> None:
@@ -131,104 +193,167 @@ def test_a_refusal_holds_for_its_model_only(bedrock: Bedrock) -> None:
     assert told["checkpoints"][0]["path"] == "tools[1]"
 
 
-def test_a_model_that_refuses_two_sections_is_still_answered(bedrock: Bedrock) -> None:
-    client = bedrock.wrapped()
-    bedrock.emulator.refuse_checkpoints("tools", SONNET)
-    bedrock.emulator.refuse_checkpoints("system", SONNET)
+def test_a_model_that_refuses_two_sections_is_found_out_too(bedrock: Bedrock) -> None:
+    store = MemoryStore()
+    client = bedrock.wrapped(store=store)
+    bedrock.emulator.refuse_checkpoints("tools", SONNET, "Unexpected field type.")
+    bedrock.emulator.refuse_checkpoints("system", SONNET, "Unexpected field type.")
     with pytest.warns(CachepointWarning):
-        client.converse(**BOTH)
-    assert bedrock.statuses == [400, 400, 200]
-    assert client.ledger.totals().calls == 1
+        for number in range(9):
+            ask(client, number)
+    assert bedrock.statuses.count(400) == 4  # the working is at test_two_refused_sections_are_found_by_four_refusals
+    (traffic,) = store._scopes.values()
+    assert (set(map(str, traffic.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
+    assert client.ledger.totals().calls == 9
 
 
-def test_a_model_that_denies_caching_altogether_gets_no_checkpoint(bedrock: Bedrock) -> None:
+def test_after_a_day_it_is_tried_once_again(bedrock: Bedrock) -> None:
     client = bedrock.wrapped()
-    denied = "You invoked an unsupported model or your request did not allow prompt caching. See the documentation."
-    bedrock.emulator.fail_next(failed("AccessDeniedException", denied))
-    with pytest.warns(CachepointWarning, match="refused a checkpoint in the request"):
-        client.converse(**BOTH)
-    client.converse(**BOTH)
-    assert bedrock.statuses == [403, 200, 200]
-    assert [checkpoints(body) for body in bedrock.bodies] == [[], []]
+    bedrock.emulator.refuse_checkpoints("tools", SONNET, "Unexpected field type.")
+    with pytest.warns(CachepointWarning):
+        for number in range(3):
+            ask(client, number)
+        bedrock.clock.advance(24 * 3600)
+        for number in range(3):
+            ask(client, number)  # refused again, and not tried for another day
+        assert bedrock.statuses == [400, 200, 200, 200, 400, 200, 200, 200]
+        bedrock.emulator.accept_checkpoints()
+        bedrock.clock.advance(24 * 3600)
+        for number in range(2):
+            ask(client, number)
+    assert in_front(bedrock)[-2:] == [["tools", "system"]] * 2
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        ("ValidationException", "The throttled bottle is too little."),
-        ("ValidationException", "messages.0.content.0.text: too long"),
-        ("AccessDeniedException", "You don't have access to the model with the specified model ID."),
-    ],
-)
-def test_an_error_about_anything_else_is_the_users(bedrock: Bedrock, error: str, message: str) -> None:
+def test_many_threads_refused_at_once_repeat_once_each(bedrock: Bedrock) -> None:
+    store = MemoryStore()
+    client = bedrock.wrapped(store=store)
+    bedrock.emulator.refuse_checkpoints("tools", SONNET, "Unexpected field type.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CachepointWarning)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(partial(ask, client), range(24)))
+        for number in range(3):
+            ask(client, number)
+    assert bedrock.statuses.count(200) == 27
+    assert bedrock.statuses.count(400) <= 8
+    assert in_front(bedrock)[-1] == ["system"]
+    (traffic,) = store._scopes.values()
+    assert not traffic.pool.waste.committed
+
+
+def test_who_waited_for_a_leader_that_was_refused_is_answered(bedrock: Bedrock) -> None:
+    """The others plan anew once its repeat is answered, and go without what it was refused for."""
     client = bedrock.wrapped()
-    bedrock.emulator.fail_next(failed(error, message))
-    with pytest.raises(ClientError, match=message[:20]):
+    bedrock.emulator.refuse_checkpoints("system", SONNET, "Unexpected field type.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CachepointWarning)
+        with cachepoint.fan_out(), ThreadPoolExecutor(4) as pool:
+            contexts = [copy_context() for _ in range(8)]
+            told = list(pool.map(lambda at: contexts[at].run(client.converse, **question(at)), range(8)))
+    assert len(told) == 8
+    assert bedrock.statuses == [400, *[200] * 8]
+    assert client.ledger.totals().calls == 8
+
+
+# -- refused requests -----------------------------------------------------------------------------
+
+POISON = [
+    "The model returned the following errors: tools.0.custom.input_schema.properties.ttl: JSON schema is invalid",
+    "The model returned the following errors: messages.0.content.0.type: Field required",
+    "The value at toolConfig.tools.0.toolSpec.name 'set cachepoint' failed to satisfy constraint: [a-zA-Z0-9_-]+",
+]
+"""Refusals of a user's own mistake, whose words are about checkpoints."""
+
+
+@pytest.mark.parametrize("message", POISON)
+def test_a_request_that_is_wrong_itself_is_sent_twice_and_teaches_nothing(bedrock: Bedrock, message: str) -> None:
+    client = bedrock.wrapped()
+    before = ask(client)
+    bedrock.emulator.fail_next(failed("ValidationException", message), times=2)
+    with pytest.raises(client.exceptions.ValidationException, match=re.escape(message)):
+        ask(client, 1)
+    assert bedrock.statuses == [200, 400, 400]
+    assert [place["path"] for place in ask(client, 2)["checkpoints"]] == [p["path"] for p in before["checkpoints"]]
+    assert [record.error for record in client.ledger.records] == [None, "ValidationException", None]
+
+
+def test_the_first_of_two_refusals_is_raised(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.fail_next(failed("AccessDeniedException", "the first"))
+    bedrock.emulator.fail_next(failed("ValidationException", "the second"))
+    with pytest.raises(ClientError, match="the first"):
+        client.converse(**QUESTION)
+    assert [record.error for record in client.ledger.records] == ["AccessDeniedException"]
+
+
+def test_a_lasting_denial_costs_one_request_more_in_each_minute(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.fail_next(failed("AccessDeniedException"), times=13)
+    for number in range(10):
+        with pytest.raises(ClientError):
+            ask(client, number)
+    assert len(bedrock.calls) == 11
+    bedrock.clock.advance(60)
+    with pytest.raises(ClientError):
+        ask(client)
+    assert len(bedrock.calls) == 13
+    assert ask(client)["status"] == "written"
+
+
+def test_a_repeat_that_fails_otherwise_raises_what_the_plain_request_would_have(bedrock: Bedrock) -> None:
+    client = bedrock.once()
+    bedrock.emulator.fail_next(failed("ValidationException", "Unexpected field type."))
+    bedrock.emulator.fail_next(throttled("slow down"))
+    with pytest.raises(client.exceptions.ThrottlingException, match="slow down") as raised:
+        client.converse(**QUESTION)
+    assert isinstance(raised.value.__cause__, client.exceptions.ValidationException)
+    assert [record.error for record in client.ledger.records] == ["ThrottlingException"]
+    assert client.converse(**QUESTION)["promptCache"]["status"] == "written"  # nothing was learned of it
+
+
+def test_what_the_user_wrote_is_not_sent_again(bedrock: Bedrock) -> None:
+    """Marks of the user's alone: the repeat would be the request that was refused."""
+    client = bedrock.wrapped(CachePolicy(mode="explicit"))
+    bedrock.emulator.refuse_checkpoints("messages", SONNET)
+    with pytest.raises(ClientError, match="extraneous key"):
+        client.converse(**{**QUESTION, "messages": [user(DOCUMENT, point(), "Why?")]})
+    assert bedrock.statuses == [400]
+
+
+def test_what_the_user_marked_in_a_refused_section_is_left_out_of_later_calls(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.refuse_checkpoints("system", SONNET)
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):
+        client.converse(**QUESTION)
+    marked = {**QUESTION, "system": [text(SYSTEM), point()], "messages": [user(DOCUMENT, "Why?")]}
+    with pytest.warns(CachepointWarning, match="left out"):
+        told = client.converse(**marked)["promptCache"]
+    assert bedrock.statuses == [400, 200, 200]
+    assert ("system[0]", "refused") in [(place["path"], place["reason"]) for place in told["held"]]
+
+
+@pytest.mark.parametrize("error", ["ResourceNotFoundException", "ServiceQuotaExceededException", "ModelErrorException"])
+def test_an_error_about_anything_but_the_request_is_not_repeated(bedrock: Bedrock, error: str) -> None:
+    client = bedrock.once()
+    bedrock.emulator.fail_next(failed(error))
+    with pytest.raises(ClientError):
         client.converse(**QUESTION)
     assert len(bedrock.calls) == 1
 
 
-def test_what_the_user_marked_in_a_refused_section_is_removed_as_well(bedrock: Bedrock) -> None:
-    client = bedrock.wrapped(CachePolicy(mode="explicit"))
-    bedrock.emulator.refuse_checkpoints("messages", SONNET)
-    request = {**QUESTION, "messages": [user(DOCUMENT, point(), "Why?")]}
-    with pytest.warns(CachepointWarning, match="refused"):
-        client.converse(**request)
-    assert bedrock.statuses == [400, 200]
-
-
-NO_LONG_TTL = [
-    "Extended TTL prompt caching is only supported for Anthropic models",
-    "The model returned the following errors: system.1.cache_control.ephemeral.ttl: Extra inputs are not permitted",
-]
-
-
-@pytest.mark.parametrize("message", NO_LONG_TTL)
-@pytest.mark.parametrize("learn", [True, False])
-def test_where_1h_is_refused_this_call_and_all_later_ones_go_with_5m(
-    bedrock: Bedrock, message: str, learn: bool
-) -> None:
-    client = bedrock.wrapped(CachePolicy(ttl="1h", learn=learn))
-    bedrock.emulator.fail_next(failed("ValidationException", message))
-    with pytest.warns(CachepointWarning, match="refused a TTL of 1h; the call was repeated with 5m"):
-        told = client.converse(**BOTH)["promptCache"]
-    assert told["status"] == "written"
-    client.converse(**{**BOTH, "messages": [user("And now?")]})
-    assert bedrock.statuses == [400, 200, 200]
-    sent = [("tools[1]", "5m"), ("system[1]", "5m"), ("messages[0].content[1]", "5m")]
-    assert [checkpoints(body) for body in bedrock.bodies] == [sent] * 2
-    assert {place["ttl"] for place in told["checkpoints"]} == {"5m"}
-
-
-def test_what_the_user_marked_1h_is_sent_with_5m_where_the_service_has_no_1h(bedrock: Bedrock) -> None:
-    client = bedrock.wrapped(CachePolicy(mode="explicit"))
-    request = {**QUESTION, "messages": [user(DOCUMENT, point("1h"), "Why?")]}
-    bedrock.emulator.fail_next(failed("ValidationException", NO_LONG_TTL[1]))
-    with pytest.warns(CachepointWarning) as warned:
-        statuses = [client.converse(**request)["promptCache"]["status"] for _ in range(2)]
-    assert statuses == ["written", "hit"]
-    assert [checkpoints(body) for body in bedrock.bodies] == [[("messages[0].content[1]", "5m")]] * 2
-    assert "lowered to 5m" in str(warned[-1].message)
-
-
-def test_a_1h_refused_for_one_model_is_asked_of_another(bedrock: Bedrock) -> None:
+def test_where_1h_is_refused_later_calls_go_with_5m(bedrock: Bedrock) -> None:
+    """The words point at the TTL, so that is left out first; the sections then are taken, and it was the TTL."""
     client = bedrock.wrapped(CachePolicy(ttl="1h"))
-    bedrock.emulator.fail_next(failed("ValidationException", NO_LONG_TTL[0]))
-    with pytest.warns(CachepointWarning, match="1h"):
-        client.converse(**QUESTION)
-    client.converse(**question(0, SONNET_46))
-    assert [checkpoints(body) for body in bedrock.bodies] == [[("system[1]", "5m")], [("system[1]", "1h")]]
-
-
-def test_a_1h_in_the_wrong_place_is_no_missing_1h(bedrock: Bedrock) -> None:
-    client = bedrock.wrapped(CachePolicy(ttl="1h"))
-    order = (
-        "system.1.cache_control.ttl: a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block."
+    bedrock.emulator.fail_next(
+        failed("ValidationException", "Extended TTL prompt caching is only supported for Anthropic models")
     )
-    bedrock.emulator.fail_next(failed("ValidationException", order))
-    with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):
+    with pytest.warns(CachepointWarning, match="refused a TTL of 1h or a checkpoint in tools"):
         client.converse(**BOTH)
-    assert {ttl for _, ttl in checkpoints(bedrock.bodies[0])} == {"1h"}
+    for number in range(2):
+        ask(client, number)
+    assert bedrock.statuses == [400, 200, 200, 200]
+    sent = [("tools[1]", "5m"), ("system[1]", "5m"), ("messages[0].content[1]", "5m")]
+    assert [checkpoints(body) for body in bedrock.bodies] == [[], sent, sent]
 
 
 def test_a_refusal_of_a_streamed_call_is_treated_alike(bedrock: Bedrock) -> None:
@@ -236,7 +361,57 @@ def test_a_refusal_of_a_streamed_call_is_treated_alike(bedrock: Bedrock) -> None
     bedrock.emulator.refuse_checkpoints("tools", SONNET)
     with pytest.warns(CachepointWarning, match="refused"):
         events = list(client.converse_stream(**BOTH)["stream"])
-    assert events[-1]["metadata"]["promptCache"]["status"] == "written"
+    assert events[-1]["metadata"]["promptCache"]["status"] == "uncached"
+
+
+def test_an_older_botocore_that_knows_no_checkpoint_is_asked_without(bedrock: Bedrock) -> None:
+    """It refuses the request itself, and sends nothing."""
+    raw = bedrock.client()
+    send = raw.converse
+
+    def converse(**request: Any) -> Any:
+        if checkpoints(request):
+            raise ParamValidationError(report='Unknown parameter in toolConfig.tools[1]: "cachePoint"')
+        return send(**request)
+
+    raw.converse = converse
+    client = cachepoint.wrap(raw, clock=bedrock.clock)
+    with pytest.warns(CachepointWarning, match="refused"):
+        assert ask(client)["status"] == "uncached"
+    assert bedrock.statuses == [200]
+
+
+def client_error(code: str, status: int) -> ClientError:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "Converse")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "refused"),
+    [
+        ("ValidationException", 400, True),
+        ("AccessDeniedException", 403, True),
+        ("AccessDeniedException", 401, True),
+        ("BadRequestException", 400, True),
+        ("400", 400, True),
+        ("InvalidRequestException", 422, True),
+        ("SerializationException", 400, True),
+        ("ThrottlingException", 400, False),
+        ("ServiceQuotaExceededException", 400, False),
+        ("ExpiredTokenException", 400, False),
+        ("ExpiredTokenException", 403, False),
+        ("UnrecognizedClientException", 403, False),
+        ("InvalidSignatureException", 403, False),
+        ("ResourceNotFoundException", 404, False),
+        ("ModelTimeoutException", 408, False),
+        ("ModelErrorException", 424, False),
+        ("TooManyRequestsException", 429, False),
+        ("InternalServerException", 500, False),
+    ],
+)
+def test_which_errors_refuse_the_request(code: str, status: int, refused: bool) -> None:
+    assert (refusal_in(client_error(code, status), KEY) is not None) is refused
+    assert refusal_in(ConnectionError("Unexpected field type."), KEY) is None
 
 
 # -- faults of its own ----------------------------------------------------------------------------

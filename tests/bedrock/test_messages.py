@@ -214,7 +214,7 @@ def test_a_long_ttl_after_a_short_one_makes_both_long(bedrock: Bedrock) -> None:
         assert sent(bedrock, given) == [("system[0]", "1h"), ("messages[0].content[0]", "1h")]
 
 
-def test_a_refused_checkpoint_is_taken_out_and_the_call_repeated(bedrock: Bedrock) -> None:
+def test_a_refused_request_is_repeated_as_the_user_wrote_it(bedrock: Bedrock) -> None:
     bedrock.emulator.refuse_checkpoints("system", SONNET)
     wrapped = bedrock.wrapped()
     with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):

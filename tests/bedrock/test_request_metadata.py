@@ -59,7 +59,7 @@ def test_the_mode_of_caching_does_not_matter(bedrock: Bedrock, mode: Mode) -> No
     assert metadata_sent(bedrock) == [{"tenant": "a"}]
 
 
-def test_a_call_repeated_without_a_refused_checkpoint_carries_it_too(bedrock: Bedrock) -> None:
+def test_a_call_repeated_as_the_user_wrote_it_carries_it_too(bedrock: Bedrock) -> None:
     bedrock.emulator.refuse_checkpoints("system")
     with cachepoint.tags(tenant="a"), pytest.warns(UserWarning, match="refused a checkpoint"):
         bedrock.wrapped(POLICY).converse(**REQUEST)

@@ -85,20 +85,32 @@ def test_a_forced_tool_is_refused_by_the_models_that_take_none(
     assert invoke(client, model, tools=tools, tool_choice={"type": kind, **choice[kind]}) == text
 
 
+SAID = [{"role": "user", "content": "Hello"}, {"role": "system", "content": "Be brief."}]
+
+
 @pytest.mark.parametrize(
-    ("model", "text"),
+    ("model", "text", "to_invoke_model"),
     [
-        (OPUS_4_8, ""),  # InvokeModel by the table; of Converse sources disagree
-        (SONNET_5_5, ""),  # of both sources disagree
-        (SONNET_5, NO_SYSTEM_ROLE),
-        (OPUS_4_7, NO_SYSTEM_ROLE),
-        (HAIKU_4_5, UNEXPECTED_ROLE),
+        (OPUS_4_8, NO_SYSTEM_ROLE, ""),  # InvokeModel by the table; of Converse sources disagree
+        (SONNET_5_5, NO_SYSTEM_ROLE, NO_SYSTEM_ROLE),  # of both sources disagree
+        (SONNET_5, NO_SYSTEM_ROLE, NO_SYSTEM_ROLE),
+        (OPUS_4_7, NO_SYSTEM_ROLE, NO_SYSTEM_ROLE),
+        (HAIKU_4_5, UNEXPECTED_ROLE, UNEXPECTED_ROLE),
     ],
 )
-def test_late_system_messages_are_refused_where_the_model_surely_takes_none(client: Any, model: str, text: str) -> None:
+def test_late_system_messages_are_taken_where_a_row_says_so(
+    client: Any, model: str, text: str, to_invoke_model: str
+) -> None:
     assert converse(client, model, messages=LATE) == prefixed(text)
-    messages = [{"role": "user", "content": "Hello"}, {"role": "system", "content": "Be brief."}]
-    assert invoke(client, model, messages=messages) == text
+    assert invoke(client, model, messages=SAID) == to_invoke_model
+
+
+@pytest.mark.parametrize(("model", "text"), [(OPUS_4_8, ""), (SONNET_5_5, ""), (SONNET_5, NO_SYSTEM_ROLE)])
+def test_where_sources_disagree_an_option_has_them_taken(model: str, text: str) -> None:
+    with BedrockEmulator(options=Options(disputed_system_turns=True)) as emulator:
+        client = emulator.client()
+        assert converse(client, model, messages=LATE) == prefixed(text)
+        assert invoke(client, model, messages=SAID) == text
 
 
 def test_late_system_messages_are_refused_by_other_models(client: Any) -> None:

@@ -12,10 +12,10 @@ import asyncio
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -23,6 +23,7 @@ from faults.ways import TO_THE_END, AsyncLocal, Way
 
 import cachepoint
 from cachepoint.core.accounts.record import CallRecord
+from cachepoint.core.provider.rules import Section
 from cachepoint.emulator import BedrockEmulator, BillLine, Fault, Options
 from cachepoint.store import MemoryStore
 
@@ -46,7 +47,7 @@ class Trouble:
     at: int = 0
     fault: Fault | None = None
     times: int = 1
-    refused: tuple[Literal["tools", "system", "messages"], str] | None = None
+    refused: tuple[Section, str] | None = None
     evicted: bool = False
     events: int = TO_THE_END
     await_: int | None = None
@@ -66,7 +67,7 @@ class Case:
         """Without the requests' texts, which fill pages."""
         return f"{self.way.name} of {self.requests[0]['modelId']} x {len(self.requests)}: {self.trouble}"
 
-    def _repr_pretty_(self, printer: Any, _: bool) -> None:  # noqa: FBT001 - as Hypothesis calls it
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
         printer.text(repr(self))
 
 
@@ -91,13 +92,12 @@ class Counts:
 
     def table(self) -> Iterator[str]:
         """The counts, a line for each trouble and the sum."""
-        yield f"{'trouble':24} {'cases':>6} {'calls':>6} {'failed: plain':>13} {'wrapped':>8} {'again':>6} {'billed':>7}"
+        row = "{:32} {:>6} {:>6} {:>12} {:>8} {:>6} {:>7}".format
         columns = (self.cases, self.calls, self.failed_plain, self.failed, self.again, self.billed)
+        yield row("trouble", "cases", "calls", "plain fails", "wrapped", "again", "billed")
         for name in sorted(self.cases):
-            a, b, c, d, e, f = (column[name] for column in columns)
-            yield f"{name:24} {a:6} {b:6} {c:13} {d:8} {e:6} {f:7}"
-        a, b, c, d, e, f = (column.total() for column in columns)
-        yield f"{'all':24} {a:6} {b:6} {c:13} {d:8} {e:6} {f:7}"
+            yield row(name, *(column[name] for column in columns))
+        yield row("all", *(column.total() for column in columns))
 
 
 COUNTS = Counts()
@@ -184,7 +184,7 @@ class _CancelledAt:
     def __init__(self, call: Any, await_: int) -> None:
         self._call, self._await = call, await_
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, None]:
         with suppress(StopIteration, asyncio.CancelledError):
             for _ in range(self._await):
                 yield self._call.send(None)

@@ -14,6 +14,7 @@ from faults.wordings import WORDINGS
 from hypothesis import strategies as st
 from messages_requests import as_messages
 
+from cachepoint.core.provider.rules import SECTIONS
 from cachepoint.emulator import (
     cut_stream,
     failed,
@@ -68,8 +69,9 @@ SERVICE = (
     ("reset after serving", reset_after_serving()),
     ("slow", slow(0.001)),
 )
+_METHODS = ("visit", "peek", "sent", "began", "settled", "failed", "refuse", "tries")
 USERS = (
-    *((f"store: {method}", _broken_store(method)) for method in ("visit", "peek", "sent", "began", "settled", "failed")),
+    *((f"store: {method}", _broken_store(method)) for method in _METHODS),
     ("clock raises", _clock(Broken)),
     ("clock gives NaN", _clock(math.nan)),
     ("clock gives infinity", _clock(math.inf)),
@@ -90,7 +92,7 @@ def _troubles(draw: st.DrawFn, way: Way) -> Trouble:
             name, fault = draw(st.sampled_from(SERVICE))
             return Trouble(name, at, fault=fault)
         case "refused":
-            section = draw(st.sampled_from(["tools", "system", "messages"]))
+            section = draw(st.sampled_from(SECTIONS))
             return Trouble("refused checkpoints", at, refused=(section, draw(st.sampled_from(WORDINGS))))
         case "bad request":
             # The service says the same however often it is asked.
@@ -130,7 +132,9 @@ def _chats(draw: st.DrawFn) -> list[Json]:
     model = draw(st.sampled_from(CLAUDE))
     system = draw(st.sampled_from([SYSTEM, SYSTEM[:400], DOCUMENT]))
     first = [text(system)] if draw(st.integers(0, 3)) else None
-    grows, turns, made = draw(st.booleans()), [], []
+    grows = draw(st.booleans())
+    turns: list[Json] = []
+    made: list[Json] = []
     for number in range(CALLS):
         asked = draw(words).strip() + f" ({number})"
         turns = [*turns, user(asked)] if grows else [user(asked)]

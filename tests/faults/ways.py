@@ -186,8 +186,10 @@ async def _langchain_stream_async(client: Any, request: Json, events: int) -> No
 
 def _llama_index(client: Any, request: Json) -> tuple[Any, list[ChatMessage]]:
     """Our LLM, which on a plain client places nothing, and what to ask it."""
-    caching = {} if isinstance(client, CacheClient) else {"prompt_cache": cachepoint.CachePolicy(mode="off")}
-    llm = CacheAwareBedrockConverse(model=request["modelId"], region_name="us-east-1", client=client, **caching)
+    policy = client.policy if isinstance(client, CacheClient) else cachepoint.CachePolicy(mode="off")
+    llm = CacheAwareBedrockConverse(
+        model=request["modelId"], region_name="us-east-1", client=client, prompt_cache=policy
+    )
     return llm, [ChatMessage(role=role, content=words) for role, words in _said(request)]
 
 

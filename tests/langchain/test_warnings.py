@@ -15,6 +15,10 @@ from cachepoint.errors import CachepointWarning
 
 pytestmark = pytest.mark.usefixtures("nothing_warned_of")
 
+GUARDED: dict[str, Any] = {
+    "guardrail_config": {"guardrailIdentifier": "g", "guardrailVersion": "1"}, "guard_last_turn_only": True,
+}  # fmt: skip
+"""With these the adapter warns of a late system message, which goes to the front."""
 LATE = [HumanMessage("Hello"), SystemMessage("Be brief.")]
 
 
@@ -56,7 +60,7 @@ def places(warned: pytest.WarningsRecorder, call: Callable[..., Any]) -> set[tup
 @pytest.mark.parametrize("call", [invoke, stream, batch, chain])
 def test_what_the_adapter_warns_of(call: Callable[..., None], make_model: MakeModel) -> None:
     with pytest.warns(CachepointWarning, match="goes to the front") as warned:
-        call(make_model(), LATE)
+        call(make_model(**GUARDED), LATE)
     assert places(warned, call) == {(__file__, True)}
 
 
@@ -65,7 +69,7 @@ async def test_what_the_adapter_warns_of_under_a_loop(
     call: Callable[..., Awaitable[None]], make_model: MakeModel
 ) -> None:
     with pytest.warns(CachepointWarning, match="goes to the front") as warned:
-        await call(make_model(), LATE)
+        await call(make_model(**GUARDED), LATE)
     assert places(warned, call) == {(__file__, True)}
 
 

@@ -40,6 +40,7 @@ from cachepoint.llama_index._request.responses import StreamedResponse, chat_res
 
 Make = Callable[..., CacheAwareBedrockConverse]
 ARN = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc123"
+OPUS = "us.anthropic.claude-opus-4-8"
 STATIC = ChatMessage(role=MessageRole.SYSTEM, content=LONG)
 QUESTION = ChatMessage(content="What does it say?")
 STREAMS = [method for method in METHODS if "stream" in method]
@@ -317,21 +318,62 @@ async def test_a_cancelled_call_does_not_wait_for_the_service(any_way_async: Mak
     assert gone in ([], [True])  # where the call was cancelled before the service had it, nobody waited for anybody
 
 
-def test_a_late_system_message_stays_where_converse_is_known_to_take_it(
-    make_llm: Make, emulator: BedrockEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chat = [QUESTION, ChatMessage(role=MessageRole.ASSISTANT, content="Much."), QUESTION]
-    late = ChatMessage(role=MessageRole.SYSTEM, blocks=[TextBlock(text="Stop now.")])
-    llm = make_llm(model="us.anthropic.claude-opus-4-8")  # of which sources disagree
-    llm.chat([*chat, late])
+LATE = [
+    QUESTION, ChatMessage(role=MessageRole.ASSISTANT, content="Much."), QUESTION,
+    ChatMessage(role=MessageRole.SYSTEM, blocks=[TextBlock(text="Stop now.")]),
+]  # fmt: skip
+SPOKEN = {"text": "<system>\nStop now.\n</system>"}
+
+
+@pytest.fixture
+def known(emulator: BedrockEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BedrockEmulator:
+    """A row of the user's says that Converse takes system messages; the service was begun without it."""
     own = tmp_path / "rules.toml"
     own.write_text('[[model]]\nname = "Claude Opus 4.8"\nsystem_role = ["converse"]\n')
     monkeypatch.setenv("CACHEPOINT_RULES", str(own))
-    llm.chat([*chat, late])
-    disputed, known = (request["messages"][-1] for request in sent(emulator))
-    assert disputed["role"] == "user"
-    assert {"text": "<system>\nStop now.\n</system>"} in disputed["content"]
-    assert known == {"role": "system", "content": [{"text": "Stop now."}]}
+    return emulator
+
+
+@pytest.mark.parametrize("mode", ["auto", "explicit", "observe", "off"])
+def test_a_late_system_message_is_said_by_the_user(mode: str, make_llm: Make, emulator: BedrockEmulator) -> None:
+    make_llm(model=OPUS, prompt_cache=mode).chat(LATE)
+    (request,) = sent(emulator)
+    assert [message["role"] for message in request["messages"]] == ["user", "assistant", "user"]
+    assert SPOKEN in request["messages"][-1]["content"]
+
+
+def test_a_client_that_leaves_requests_alone_is_given_no_system_message(
+    make_llm: Make, emulator: BedrockEmulator
+) -> None:
+    given = cachepoint.wrap(emulator.client(), CachePolicy(mode="off"))
+    make_llm(model=OPUS, client=given).chat(LATE)
+    assert sent(emulator)[-1]["messages"][-1]["content"][-1] == SPOKEN
+
+
+def test_a_refused_system_message_is_said_by_the_user_from_then_on(make_llm: Make, known: BedrockEmulator) -> None:
+    llm = make_llm(model=OPUS)
+    with pytest.warns(CachepointWarning, match="refused a system message in the conversation"):
+        for _ in range(3):
+            llm.chat(LATE)
+    assert [call.status for call in known.requests] == [400, 200, 200, 200]
+    assert all(SPOKEN in request["messages"][-1]["content"] for request in sent(known))
+
+
+@pytest.mark.parametrize("model", [OPUS, "us.anthropic.claude-opus-5", "us.anthropic.claude-sonnet-5"])
+async def test_an_agent_that_stops_early_is_answered(model: str, make_llm: Make, emulator: BedrockEmulator) -> None:
+    """Its closing request ends with a system message, which Converse refuses."""
+
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    agent = FunctionAgent(
+        tools=[FunctionTool.from_defaults(add)], llm=make_llm(model=model), early_stopping_method="generate"
+    )
+    emulator.script(ToolCall("add", {"a": 1, "b": 1}), "I stopped.")
+    result = await agent.run("What is 1 + 1?", max_iterations=1)
+    assert str(result) == "I stopped."
+    assert {call.status for call in emulator.requests} == {200}
 
 
 def test_what_converse_has_no_word_for_is_left_out_with_a_warning(make_llm: Make, emulator: BedrockEmulator) -> None:

@@ -17,6 +17,7 @@ from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Refusals
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.store._memory import MemoryStore
 
@@ -101,7 +102,7 @@ class Caller:
         self.read_once = self.read_once or usage.cache_read > 0
         return usage
 
-    def learn(self, effects: Effects) -> Waste | None:
+    def learn(self, effects: Effects) -> Waste | Refusals | None:
         """Do what a step leaves to do; gives what the store answers where it does not cover what is sent."""
         assert not effects.faults
         answers = [lesson.teach(self.store) for lesson in effects.lessons]

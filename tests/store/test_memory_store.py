@@ -12,6 +12,7 @@ import pytest
 from cachepoint import MemoryStore, Usage
 from cachepoint.core.traffic.entries import Sent, SentPoint
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Outcome
 from cachepoint.core.traffic.view import Step
 
 SCOPE = Scope("account|endpoint|us-east-1|model|converse", "model")
@@ -85,7 +86,7 @@ def test_an_entry_lives_five_minutes_and_a_clock_set_back_does_not_prolong_it(ag
 
 def test_a_refusal_is_remembered_for_its_scope() -> None:
     store = MemoryStore()
-    store.refuse(SCOPE, "tools")
+    store.refuse(SCOPE, Outcome("refused", frozenset({"tools"}), 0.0))
     assert store.peek(SCOPE, (), 0.0).refused == ("tools",)
     assert store.peek(ANOTHER, (), 0.0).refused == ()
 

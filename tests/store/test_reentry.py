@@ -15,6 +15,7 @@ from cachepoint import MemoryStore, Usage
 from cachepoint.core.prompt.tokens import Band
 from cachepoint.core.traffic.entries import Sent, SentPoint
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Outcome
 from cachepoint.core.traffic.view import Step
 from cachepoint.core.traffic.waste import Risk, Segment, Waste
 from cachepoint.store import _memory
@@ -72,7 +73,7 @@ def abandon(store: MemoryStore) -> None:
     """A stream ends without its answer, and one that was never begun."""
     store.settled(of("abandoned"), SENT, None, NOW)
     store.failed(of("idle"), SENT)
-    store.refuse(of("new"), "tools")
+    store.refuse(of("new"), Outcome("refused", frozenset({"tools"}), NOW))
 
 
 @pytest.mark.parametrize("by", ["visit", "sent", "save"])

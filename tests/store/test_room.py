@@ -16,6 +16,7 @@ from cachepoint.core.traffic.entries import Sent, SentPoint, Shape
 from cachepoint.core.traffic.evidence import AT_RISK
 from cachepoint.core.traffic.kinds import Role
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Feature, Outcome
 from cachepoint.core.traffic.view import Step
 from cachepoint.core.traffic.waste import Risk, Segment, Waste
 from cachepoint.errors import ConfigurationError
@@ -181,13 +182,23 @@ def test_refusals_outlive_their_scope_and_of_too_many_hold_for_every_new_one(mon
     monkeypatch.setattr(_memory, "SCOPES_KEPT", 1)
     monkeypatch.setattr(_memory, "REFUSALS_KEPT", 2)
     store = MemoryStore()
-    for name in ("a", "b", "c"):
-        store.refuse(of(name), f"section {name}")
+    sections: dict[str, Feature] = {"a": "messages", "b": "system", "c": "tools"}
+    for name, section in sections.items():
+        store.refuse(of(name), Outcome("refused", frozenset({section}), NOW))
     store.peek(of("fine"), (), NOW)  # a, b and c are not kept any more, and of c and b the refusals are
-    assert store.peek(of("b"), (), NOW).refused == ("section b",)
-    assert store.peek(of("c"), (), NOW).refused == ("section c",)
+    assert store.peek(of("b"), (), NOW).refused == ("system",)
+    assert store.peek(of("c"), (), NOW).refused == ("tools",)
     for name in ("new", "a"):
-        assert store.peek(of(name), (), NOW).refused == ("section a",)
+        assert store.peek(of(name), (), NOW).refused == ("messages",)
+
+
+def test_a_profile_carries_no_refusal(tmp_path: Path) -> None:
+    """The service may take it on the day the profile is loaded."""
+    store = MemoryStore()
+    store.refuse(of("a"), Outcome("refused", frozenset({"tools"}), NOW))
+    store.save(tmp_path / "profile.json")
+    assert "refused" not in (tmp_path / "profile.json").read_text()
+    assert MemoryStore.load(tmp_path / "profile.json").peek(of("a"), (), NOW).refused == ()
 
 
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:

@@ -34,6 +34,7 @@ from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage, count
+from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Refusals
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Waste
 from cachepoint.errors import ConfigurationError
@@ -85,7 +86,8 @@ class Call:
         self._clock_started = time.monotonic()
         self._fan_out: FanOut | None = None
         self._flight: Flight | None = None
-        self._denied: Waste | None = None
+        self._denied: Waste | Refusals | None = None
+        self._refused: BaseException | None = None
         self._retries = 0
         self._listeners = take_listeners()
         self._lock = threading.RLock()  # a stream may be read by one thread and left by another
@@ -125,8 +127,11 @@ class Call:
         exchange, now = self.exchange, self._settings.now()
         self._target = self._safely("looking the model up", self._look_up) or self._target
         key, hints = self._settings.store.key, self._settings.hints
+        refusals = NOTHING_REFUSED
+        if self._target.rule is not None and self._dialect.has_system_turns(exchange.original):
+            refusals = self._settings.store.peek(self._target.scope, (), now).refusals
         try:
-            effects = exchange.read(self._target, key, now, hints, self._expected)
+            effects = exchange.read(self._target, key, now, hints, self._expected, refusals)
         except ConfigurationError as error:
             raise _UsersMistakeError(error) from None
         self._done(effects)
@@ -206,23 +211,39 @@ class Call:
     # -- what happened ----------------------------------------------------------------------------
 
     def refused(self, error: BaseException) -> bool:
-        """Whether the service refused a checkpoint; then `request` is the one to repeat, with fewer checkpoints."""
+        """Whether the service refused the request and it is to be repeated: `request` is then as the user wrote it."""
         return bool(self._safely("healing a refusal", partial(self._heal, error)))
 
     def _heal(self, error: BaseException) -> bool:
         exchange = self.exchange
-        refusal = refusal_in(error, exchange.plan)
+        if exchange.state != "sent":
+            return False
+        refusal = refusal_in(error, self._settings.store.key)
         if refusal is None:
             return False
         self._done(exchange.refused(refusal))
-        if not exchange.can_withdraw:
+        if not exchange.can_repeat:
             return False
-        self._done(exchange.withdraw())
-        self._send()
+        self._done(exchange.repeat())
+        self._refused = error
         return True
+
+    def failure(self, error: Exception) -> Exception:
+        """What to raise for an error: where the repeat was refused too the refusal before it, which is the user's own.
+
+        What else a repeat fails with is what the request as the user wrote it would have failed with.
+        """
+        refused, self._refused = self._refused, None
+        if refused is None or error is refused:
+            return error
+        if self.exchange.state == "refused" and isinstance(refused, Exception):
+            return refused
+        error.__cause__ = refused
+        return error
 
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
+        self._refused = None
         try:
             with self._own() as is_open:
                 if is_open:
@@ -246,6 +267,7 @@ class Call:
         try:
             with self._own() as is_open:
                 if is_open and self.exchange.state == "sent":
+                    self._refused = None
                     self._take(partial(self.exchange.began, self._retries))
         finally:
             self._land()
@@ -353,6 +375,7 @@ class Call:
             try:
                 if (denied := lesson.teach(self._settings.store)) is not None:
                     self._denied, learned = denied, False
+                    break  # what else was to be learned of a request that does not go out
             except Exception as problem:  # noqa: BLE001 - a store that fails must not make the call fail
                 swallow(problem, f"the store's {lesson.what}")
                 learned = False

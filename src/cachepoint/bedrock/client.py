@@ -117,13 +117,13 @@ class CacheClient(_Wrapped):
     def _send(self, call: Call, operation: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         try:
             self._depart(call)
-            while True:  # each refusal leaves fewer checkpoints
+            while True:  # what was refused is repeated as the user wrote it, once
                 try:
                     with call.under_way():
                         return call.received(operation(**call.request))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
                     if not call.refused(error):
-                        raise
+                        raise call.failure(error)  # noqa: B904 - the error itself, or that of before
         except Paused:
             raise
         except BaseException as error:
@@ -178,13 +178,13 @@ class AsyncCacheClient(_Wrapped):
     async def _send(self, call: Call, operation: Callable[..., Any]) -> dict[str, Any]:
         try:
             await self._depart(call)
-            while True:
+            while True:  # what was refused is repeated as the user wrote it, once
                 try:
                     with call.under_way():
                         return call.received(dict(await operation(**call.request)))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
                     if not call.refused(error):
-                        raise
+                        raise call.failure(error)  # noqa: B904 - the error itself, or that of before
         except BaseException as error:
             call.failed(error)
             raise

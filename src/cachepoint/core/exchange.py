@@ -5,7 +5,7 @@ in what they answered. Each step gives back `Effects`: what the store is to lear
 our own that a step survived. The picture is in docs/exchange.md.
 
     new ─ read → read ─ plan → planned ─ send → sent ─ begin → began ─ answer → settled
-                      waiting ⇄ ←─ deny ───⇅ refuse, withdraw       ├─ cut, abandon, give up
+                      waiting ⇄ ←─ deny ───⇅ refuse, repeat         ├─ cut, abandon, give up
                                         refused                     ·
           before the response begins: fail → failed, cancel → cancelled
 
@@ -24,19 +24,28 @@ from cachepoint.core.accounts.record import CallRecord, Miss, status_of
 from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
-from cachepoint.core.planning.legality import LONG_TTL
-from cachepoint.core.planning.plan import Checkpoint, Expected, Plan, with_paths
+from cachepoint.core.planning.plan import Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Rejected
 from cachepoint.core.planning.shadow_bill import ShadowBill
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
-from cachepoint.core.provider.rules import SECTIONS, TTL, ModelRule, Section, parse_model_id
+from cachepoint.core.provider.rules import TTL, ModelRule, parse_model_id
 from cachepoint.core.provider.usage import Usage, oddities
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import (
+    LEFT_OUT_FIRST,
+    LONG_TTL,
+    NOTHING_REFUSED,
+    SPLIT,
+    SYSTEM_TURNS,
+    Feature,
+    Outcome,
+    Refusals,
+)
 from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import Habit, habit_of
 from cachepoint.core.traffic.view import Step, View
@@ -55,12 +64,12 @@ _UNDER_WAY: frozenset[State] = _BEFORE_SENDING | {"sent", "refused", "began"}
 STEPS: Mapping[str, tuple[frozenset[State], State]] = {
     "read": (frozenset({"new"}), "read"),
     "plan": (frozenset({"read", "planned", "waiting"}), "planned"),
-    "leave as written": (_BEFORE_SENDING | {"sent", "refused"}, "planned"),
+    "leave as written": (_BEFORE_SENDING | {"sent"}, "planned"),
     "wait": (frozenset({"planned"}), "waiting"),
     "send": (frozenset({"read", "planned"}), "sent"),
     "deny": (frozenset({"sent"}), "planned"),
     "refuse": (frozenset({"sent"}), "refused"),
-    "withdraw": (frozenset({"refused"}), "planned"),
+    "repeat": (frozenset({"refused"}), "sent"),
     "begin": (frozenset({"sent"}), "began"),
     "hear": (frozenset({"began"}), "began"),
     "answer": (frozenset({"began"}), "settled"),
@@ -73,6 +82,9 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
 """Every step: the states it may be taken in, and the state it leads to."""
 
 _R = TypeVar("_R")
+_NAMES: Mapping[Feature, str] = {
+    LONG_TTL: "a TTL of 1h", SPLIT: "a text in two blocks", SYSTEM_TURNS: "a system message in the conversation",
+}  # fmt: skip
 _DENIALS = 2
 """After so many, a call is sent with nothing of our own: threads that spend the same room are few."""
 Price = Callable[[Usage], Cost | None]
@@ -86,6 +98,14 @@ class Wire(Protocol):
     """What an exchange asks of an API's wire format; every function of it is pure."""
 
     API: str
+
+    def place_system_turns(
+        self, request: Mapping[str, Any], hints: Hints, *, taken: bool
+    ) -> tuple[Mapping[str, Any], Hints]:
+        """The request with its late system messages where the service takes them; itself where it has none.
+
+        `taken` says that the model takes messages of that role; else each becomes a user turn in its place.
+        """
 
     def read(self, request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
         """The request in wire order, as the model of `rule` takes it; None where it is passed on as it is."""
@@ -118,11 +138,10 @@ class Target:
 
 
 class Refusal(NamedTuple):
-    """What the service said when it refused a request: the section of the checkpoint, a 1h TTL, or all checkpoints."""
+    """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any."""
 
-    section: Section
-    long_ttl: bool = False
-    everywhere: bool = False
+    words: bytes
+    first: Feature | None = None
 
 
 # -- what comes out -------------------------------------------------------------------------------
@@ -146,8 +165,11 @@ class Learner(Protocol):
     def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
 
-    def refuse(self, scope: Scope, refused: str) -> None:
-        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
+    def tries(self, scope: Scope, now: float) -> Refusals | None:
+        """A request goes out that finds out more of what the service refuses; where another does, what is known."""
+
+    def refuse(self, scope: Scope, outcome: Outcome) -> None:
+        """What became of a request tells more of what the service refuses."""
 
 
 class Question(NamedTuple):
@@ -159,16 +181,19 @@ class Question(NamedTuple):
     habit: Habit | None = None
 
 
+Taught = Literal["sent", "began", "failed", "settled", "tries", "refuse"]
+
+
 class Lesson(NamedTuple):
     """One thing for the store to learn, by the name of the method that takes it."""
 
-    what: Literal["sent", "began", "failed", "settled", "refuse"]
+    what: Taught
     scope: Scope
     about: tuple[Any, ...]
 
-    def teach(self, store: Learner) -> Waste | None:
-        """Hand it to a store; gives what `sent` answers where the store does not cover what is sent."""
-        denied: Waste | None = getattr(store, self.what)(self.scope, *self.about)
+    def teach(self, store: Learner) -> Waste | Refusals | None:
+        """Hand it to a store; gives what `sent` or `tries` answers where the store denies what is sent."""
+        denied: Waste | Refusals | None = getattr(store, self.what)(self.scope, *self.about)
         return denied
 
 
@@ -204,14 +229,16 @@ NO_EFFECTS = Effects()
 class Exchange:
     """One call; see the module for its life.
 
-    `request` is what to send, `record` what is left of the call once it is over. `started` is the wall time, in
-    seconds, from which the life of its cache entries counts: a wait for another call moves it.
+    `request` is what to send, `record` what is left of the call once it is over. `base` is what is planned upon: the
+    `original`, with its late system messages where the service takes them. `started` is the wall time, in seconds,
+    from which the life of its cache entries counts: a wait for another call moves it.
     """
 
     wire: Wire
     original: Mapping[str, Any]
     policy: CachePolicy = field(default_factory=CachePolicy)
     tags: Mapping[str, str] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(init=False)
     state: State = field(default="new", init=False)
     target: Target = field(init=False, default=Target(""))
     expected: Expectation = field(default=NOTHING_SAID, init=False)
@@ -224,9 +251,11 @@ class Exchange:
     started: float = field(default=0.0, init=False)
     question: Question | None = field(default=None, init=False)
     _observed: Plan = field(init=False, default=Plan())
+    _plain: Mapping[str, Any] = field(init=False)
+    _by_row: bool = field(default=True, init=False)
+    _carried: frozenset[Feature] = field(default=frozenset(), init=False)
     _refusal: Refusal | None = field(default=None, init=False)
-    _left: Sequence[Checkpoint] | None = field(default=None, init=False)
-    _refused_before: bool = field(default=False, init=False)
+    _repeat: Mapping[str, Any] | None = field(default=None, init=False)
     _in_flight: bool = field(default=False, init=False)
     _denials: int = field(default=0, init=False)
     _retries: int = field(default=0, init=False)
@@ -234,6 +263,9 @@ class Exchange:
     _lessons: list[Lesson] = field(init=False, default_factory=list)
     _warnings: list[Warn] = field(init=False, default_factory=list)
     _faults: list[Fault] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.base = self._plain = self.original
 
     @property
     def over(self) -> bool:
@@ -249,24 +281,40 @@ class Exchange:
         now: float,
         hints: Hints = NO_HINTS,
         expected: Expectation = NOTHING_SAID,
+        refusals: Refusals = NOTHING_REFUSED,
     ) -> Effects:
         """Read the request; `question` then says what to ask the store, None where nothing is to be planned.
 
-        `key` keys the digests, `expected` is what the user said of requests to come. Raises ConfigurationError for a
-        mark of the user's that the service would refuse.
+        `key` keys the digests, `expected` is what the user said of requests to come. `refusals` are asked for where
+        the request has late system messages, whose place they decide. Raises ConfigurationError for a mark of the
+        user's that the service would refuse.
         """
         self._step("read")
         self.target, self.started, self.expected = target, now, expected
+        if self.policy.mode in ("auto", "explicit"):
+            hints = self._try("placing system messages", partial(self._place, hints, refusals)) or hints
         if self.policy.mode != "off" and target.rule is not None:
             mistake = self._try("reading", partial(self._read, target.rule, key, hints))
             if mistake is not None and self.policy.mode != "observe":
                 raise mistake
         return self._effects()
 
+    def _place(self, hints: Hints, refusals: Refusals) -> Hints:
+        """Put late system messages where the service takes them, which gives hints other places."""
+        rule = self.target.rule
+        taken = rule is not None and self.wire.API in rule.facts.system_role
+        place = partial(self.wire.place_system_turns, self.original, hints)
+        self._plain, as_user = place(taken=False)
+        if self._plain is self.original:
+            return hints
+        self._by_row = SYSTEM_TURNS not in {*refusals.left_out(self.started), *refusals.suspects}
+        self.base, placed = place(taken=True) if taken == self._by_row else (self._plain, as_user)
+        return placed
+
     def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> ConfigurationError | None:
         """Take the request apart; a mistake of the user's in it is given back."""
         try:
-            prompt = self.wire.read(self.original, key, rule, hints)
+            prompt = self.wire.read(self.base, key, rule, hints)
         except ConfigurationError as mistake:
             return mistake
         if prompt is None:
@@ -286,8 +334,8 @@ class Exchange:
         self.started = now
         if self.policy.learn:
             self.view = view if fresh else self.view.refreshed(view)
-        elif fresh:  # what the service refused holds whether or not traffic is learned
-            self.view = View(refused=view.refused)
+        else:  # what the service refused holds whether or not traffic is learned
+            self.view = View(refused=view.refused, refusals=view.refusals)
         self._try("planning", self._plan)
         return self._effects()
 
@@ -307,7 +355,7 @@ class Exchange:
         if not band.low < rule.minimum <= band.high:
             return None
         # Inference profiles do not count, only the model behind them.
-        return {"modelId": parse_model_id(base).base, "input": self.wire.count_input(self.original)}
+        return {"modelId": parse_model_id(base).base, "input": self.wire.count_input(self.base)}
 
     def counted(self, tokens: int) -> Effects:
         """Plan anew with what CountTokens answered."""
@@ -320,7 +368,14 @@ class Exchange:
     def _plan(self) -> None:
         if self.prompt is None:
             return
+        if self.view.refusals is not NOTHING_REFUSED:
+            self.view = self.view.with_refusals(self.view.refusals, self.started)
         self.plan = self._planned(self.prompt, self.policy)
+        if self.view.refusals.suspects:
+            wanted = carried(self.prompt, self.plan)
+            if out := self.view.refusals.left_out_as_well(wanted, self.started):
+                self.view = self.view.leaving_out(out)
+                self.plan = self._planned(self.prompt, self.policy)
         if self.policy.mode == "observe":
             self._observed = self._planned(self.prompt, self.policy.in_mode("explicit"))
 
@@ -357,7 +412,7 @@ class Exchange:
         return self._effects()
 
     def leave_as_written(self) -> Effects:
-        """The request is to go out as the user wrote it: something failed, or the service refused what was changed."""
+        """The request is to go out as the user wrote it, for something failed."""
         self._step("leave as written")
         self._forget()
         self._drop()
@@ -366,15 +421,16 @@ class Exchange:
     def send(self) -> Effects:
         """The planned request goes out; `request` is what to send."""
         self._step("send")
-        self.request = dict(self.original)
+        self.request = dict(self.base)
         if self.prompt is not None:
             self._try("applying the plan", partial(self._send, self.prompt))
         return self._effects()
 
     def _send(self, prompt: Prompt) -> None:
         if self.policy.mode != "observe":
-            self.request = self.wire.apply(self.original, self.plan)
+            self.request = self.wire.apply(self.base, self.plan)
             self._warn_of_the_plan()
+            self._carried = self._carries(prompt)
         rule, rates = self.target.rule, self.target.rates
         self.sent = sent_record(
             prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
@@ -385,22 +441,37 @@ class Exchange:
         if self.policy.learn:
             self._in_flight = True
             self._learn("sent", self.sent, self.started)
+        if self.view.refusals.is_test(self._carried):
+            self._learn("tries", self.started)
+
+    def _carries(self, prompt: Prompt) -> frozenset[Feature]:
+        """What of ours goes out that the service may refuse."""
+        placed: frozenset[Feature] = frozenset(
+            {SYSTEM_TURNS} if self._by_row and self._plain is not self.original else ()
+        )
+        return carried(prompt, self.plan) | placed
 
     def _shadowed(self, prompt: Prompt, rule: ModelRule, habit: Habit) -> Shadowed:
         bill, plan = ShadowBill.of(prompt, rule, self.target.rates, self.view), self.plan
         return bill.bill(habit, plan.own, self.started, plan.charge)
 
-    def denied(self, waste: Waste) -> Effects:
-        """The store does not cover what was sent: others spent the room since it was planned.
+    def denied(self, by: Waste | Refusals) -> Effects:
+        """The store denies what was sent: others spent the room since it was planned, or try what this one would.
 
-        It is planned anew by the accounts as they stand; denied again, nothing of our own is placed. Then `send`.
+        It is planned anew by what is known now; denied again, nothing of our own is placed. Then `send`.
         """
         self._step("deny")
-        self._in_flight, self._denials = False, self._denials + 1
+        self._denials += 1
+        if isinstance(by, Refusals):
+            self._forget()
+        self._in_flight = False
         if self._denials > _DENIALS:
             self._drop()
             return self._effects()
-        self.view = self.view.with_waste(waste if self._denials < _DENIALS else waste.spent())
+        if isinstance(by, Refusals):
+            self.view = self.view.with_refusals(by, self.started)
+        else:
+            self.view = self.view.with_waste(by if self._denials < _DENIALS else by.spent())
         self._try("planning", self._plan)
         return self._effects()
 
@@ -423,67 +494,44 @@ class Exchange:
     # -- what happened ----------------------------------------------------------------------------
 
     def refused(self, refusal: Refusal | None) -> Effects:
-        """The service refused the request; `refusal` is None where it does not say that a checkpoint was the reason."""
+        """The service refused the request; `refusal` is None where an error is about something else than the request.
+
+        Whether what was added to it is the reason is known only once it was repeated as the user wrote it.
+        """
         self._step("refuse")
-        self._refusal, self._left = refusal, None
-        if refusal is not None and self.policy.mode != "observe":
-            self._left = self._try("reading the refusal", partial(self._kept, refusal))
         self._forget()
+        if self._refusal is not None and refusal is not None:  # the repeat was refused too
+            self._repeat = None
+            self._told_of_refusals("failing", frozenset(), self._refusal)
+        elif self._refusal is None and refusal is not None:
+            self._refusal = refusal
+            self._repeat = self._try("what to repeat", partial(self._as_written, refusal))
         return self._effects()
+
+    def _as_written(self, refusal: Refusal) -> Mapping[str, Any] | None:
+        """The request with nothing of ours, None where that would be the same again or is known to fail too."""
+        known = self.view.refusals
+        if known.fail_plainly(refusal.words, self.started) and not known.is_test(self._carried):
+            return None
+        # With late system messages as user turns if that is news, for so it is most likely to be taken.
+        return next((plain for plain in (self._plain, self.original) if plain != self.request), None)
 
     @property
-    def can_withdraw(self) -> bool:
-        """Whether fewer or shorter checkpoints would be another request than the one refused."""
-        return self._left is not None
+    def can_repeat(self) -> bool:
+        """Whether the refused request is to be sent once more, as the user wrote it."""
+        return self.state == "refused" and self._repeat is not None
 
-    def withdraw(self) -> Effects:
-        """Take what was refused out of the plan, and remember it; `send` then sends the request again.
-
-        Where nothing can be taken out the request is sent again as the user wrote it.
-        """
-        self._step("withdraw")
-        if self.prompt is None or self._refusal is None or self._left is None:
-            self._drop()
-        else:
-            self._try("withdrawing", partial(self._withdraw, self.prompt, self._refusal, self._left))
+    def repeat(self) -> Effects:
+        """The refused request goes out as the user wrote it; `request` is what to send."""
+        self._step("repeat")
+        held = [Rejected(point.where.path, "refused") for point in self.plan.checkpoints]
+        rejected = (*self.plan.rejected, *held)
+        if self._repeat is self.base:  # system messages stand where they stood, so it was not they
+            self._carried -= {SYSTEM_TURNS}
+        self._drop()
+        self.plan = Plan(rejected=rejected)
+        self.request = dict(self._repeat or self.original)
         return self._effects()
-
-    def _withdraw(self, prompt: Prompt, refusal: Refusal, left: Sequence[Checkpoint]) -> None:
-        self._remember(refusal)
-        self._refused_before = self._refused_before or not refusal.long_ttl
-        self.plan = with_points(prompt, self.plan, left)
-
-    def _kept(self, refusal: Refusal) -> list[Checkpoint] | None:
-        """What may stay of the checkpoints sent; None where taking out what was refused changes nothing."""
-        points = self.plan.checkpoints
-        if refusal.long_ttl:
-            return [replace(p, ttl="5m") for p in points] if any(p.ttl == "1h" for p in points) else None
-        everywhere = self._refused_everywhere(refusal)
-        kept = [point for point in points if not everywhere and point.where.section != refusal.section]
-        return kept if len(kept) < len(points) else None
-
-    def _refused_everywhere(self, refusal: Refusal) -> bool:
-        # At a second refusal the service means something else than the section that was taken out.
-        return refusal.everywhere or self._refused_before
-
-    def _remember(self, refusal: Refusal) -> None:
-        scope, model = self.target.scope.name, self.target.model
-        if refusal.long_ttl:
-            self._learn("refuse", LONG_TTL)
-            self._warn(
-                f"refused:{scope}:{LONG_TTL}",
-                f"cachepoint: {model!r} refused a TTL of 1h; the call was repeated with 5m, and 1h will not be asked "
-                "of it again",
-            )
-            return
-        for section in SECTIONS if refusal.everywhere else (refusal.section,):
-            self._learn("refuse", section)
-        place = "the request" if self._refused_everywhere(refusal) else refusal.section
-        self._warn(
-            f"refused:{scope}:{refusal.section}",
-            f"cachepoint: {model!r} refused a checkpoint in {place}; the call was repeated without it and none will be "
-            "placed there again",
-        )
 
     def began(self, retries: int = 0) -> Effects:
         """The response began: what the request wrote can be read from now on.
@@ -494,7 +542,36 @@ class Exchange:
         self._retries = retries
         if self._in_flight:
             self._learn("began", self.sent)
+        if self._refusal is not None:
+            self._remember(self._refusal)
+        elif self.view.refusals.is_test(self._carried):
+            self._told_of_refusals("taken", self._carried)
         return self._effects()
+
+    def _remember(self, refusal: Refusal) -> None:
+        """As the user wrote it the request was taken, so it was something of ours that was refused."""
+        features, scope = self._carried, self.target.scope.name
+        if self._repeat is not self.base and not self._by_row:
+            self._told_of_refusals("taken", frozenset({SYSTEM_TURNS}))
+        if not features:
+            return
+        self._told_of_refusals("refused", features, refusal)
+        names = [_NAMES.get(feature, f"a checkpoint in {feature}") for feature in LEFT_OUT_FIRST if feature in features]
+        later = "later calls go without it"
+        if len(names) > 1:
+            later = "each later call goes without one of these until it is known which"
+        self._warn(
+            f"refused:{scope}:{','.join(sorted(features))}",
+            f"cachepoint: {self.target.model!r} refused {' or '.join(names)}; the call was repeated as you wrote it, "
+            f"{later}, and after a day it is tried again",
+        )
+
+    def _told_of_refusals(
+        self, what: Literal["refused", "taken", "failing"], features: frozenset[Feature], refusal: Refusal | None = None
+    ) -> None:
+        if self.target.rule is not None:  # of a model that nobody knows there is no scope to remember it for
+            first, words = (refusal.first, refusal.words) if refusal else (None, b"")
+            self._learn("refuse", Outcome(what, features, self.started, first, words))
 
     def heard(self, reported: Mapping[str, Any]) -> Effects:
         """A part of the usage came, which counts should the rest never come."""
@@ -651,9 +728,9 @@ class Exchange:
 
     def _drop(self) -> None:
         self.prompt, self.plan, self._observed, self.sent = None, Plan(), Plan(), Sent()
-        self.request = dict(self.original)
+        self.request = dict(self.base)
 
-    def _learn(self, what: Literal["sent", "began", "failed", "settled", "refuse"], *about: Any) -> None:
+    def _learn(self, what: Taught, *about: Any) -> None:
         self._lessons.append(Lesson(what, self.target.scope, about))
 
     def _warn(self, key: str, message: str) -> None:
@@ -675,21 +752,16 @@ def _unpriced(_: Usage) -> Cost | None:
 # -- from a plan to what goes out -----------------------------------------------------------------
 
 
-def with_points(prompt: Prompt, plan: Plan, points: Sequence[Checkpoint]) -> Plan:
-    """The plan with only these of its checkpoints; what it split stays split."""
-    cuts = [split.boundary for split in plan.splits]
-    deepest = max((point.tokens for point in points), default=0)
-    kept = {point.boundary for point in points}
-    refused = [Rejected(point.where.path, "refused") for point in plan.checkpoints if point.boundary not in kept]
-    expected = plan.expected
-    if expected.read_boundary is not None and all(point.boundary < expected.read_boundary for point in points):
-        expected = Expected()
-    return replace(
-        plan,
-        checkpoints=tuple(with_paths(prompt, points, cuts)),
-        rejected=(*plan.rejected, *refused),
-        expected=replace(expected, written=max(deepest - expected.read, 0.0)),
-    )
+def carried(prompt: Prompt, plan: Plan) -> frozenset[Feature]:
+    """What a plan adds to its request that the service may refuse; what the user asked for in the same place is not."""
+    written = {(prompt.ends[mark.block], mark.ttl or "5m") for mark in plan.marks if mark.block is not None}
+    ours = [point for point in plan.checkpoints if (point.boundary, point.ttl) not in written]
+    found: set[Feature] = {point.where.section for point in ours}
+    if any(point.ttl == "1h" for point in ours):
+        found.add(LONG_TTL)
+    if plan.splits:
+        found.add(SPLIT)
+    return frozenset(found)
 
 
 def sent_record(

@@ -196,10 +196,15 @@ class BedrockEmulator:
         with self._service.lock:
             return self._service.cache.evict()
 
-    def refuse_checkpoints(self, section: Section, model_id: str | None = None, message: str | None = None) -> None:
-        """Refuse checkpoints in a section from now on, with Nova's text unless a message is given."""
+    def refuse_checkpoints(
+        self, section: Section, model_id: str | None = None, message: str | None = None, *, denied: bool = False
+    ) -> None:
+        """Refuse checkpoints in a section from now on, with Nova's text unless a message is given.
+
+        `denied`: with an AccessDeniedException in place of a ValidationException.
+        """
         with self._service.lock:
-            self._service.refused[section, model_id] = message
+            self._service.refused[section, model_id] = (message, denied)
 
     def accept_checkpoints(self) -> None:
         """Take back every `refuse_checkpoints`."""

@@ -33,7 +33,7 @@ from cachepoint.emulator._checks.anthropic_messages import check_messages
 from cachepoint.emulator._checks.checkpoints import FoundPoint, extraneous, find_points
 from cachepoint.emulator._checks.converse import check_converse
 from cachepoint.emulator._checks.model_limits import check_length, check_lifecycle, check_model_limits
-from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, ServiceError, invalid
+from cachepoint.emulator._checks.service_errors import MODEL_ERRORS, ServiceError, denied, invalid
 from cachepoint.emulator._checks.shapes import check_messages_types, check_types
 from cachepoint.emulator._clock import Clock, Latency
 from cachepoint.emulator._invocation_log import InvocationLog, LogEntry, ServedBodies
@@ -136,7 +136,7 @@ class Service:
     keep_text: bool = False
     log: InvocationLog | None = None
     faults: FaultPlan = field(default_factory=FaultPlan)
-    refused: dict[tuple[Section, str | None], str | None] = field(default_factory=dict)
+    refused: dict[tuple[Section, str | None], tuple[str | None, bool]] = field(default_factory=dict)
     calls: Calls = field(default_factory=Calls)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
@@ -296,8 +296,9 @@ class Service:
         for point in points:
             for model_id in (target.model_id, None):
                 if (point.section, model_id) in self.refused:
-                    message = self.refused[point.section, model_id]
-                    raise invalid(message) if message else extraneous(point.pointer, MODEL_ERRORS)
+                    message, is_denied = self.refused[point.section, model_id]
+                    refusal = invalid(message) if message else extraneous(point.pointer, MODEL_ERRORS)
+                    raise denied(refusal.message) if is_denied else refusal
 
     def _count(self, call: Call) -> Delivery:
         if parse_model_id(call.target.model_id).base != call.target.model_id or not call.rule.facts.counts_tokens:

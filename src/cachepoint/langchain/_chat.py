@@ -65,7 +65,6 @@ _SHARED = ("client", "bedrock_client", "ledger", "store", "clock")
 """Fields that belong to this process: copies share them, pickles leave them out."""
 _TRANSPORT = frozenset({"config", "timeout", "max_retries", "endpoint_url", "default_headers"})
 _MODEL_KWARGS = ("model", "model_id", "modelId")
-_REFUSED = "the service refused it there"
 
 
 class CacheAwareChatBedrockConverse(ChatBedrockConverse):
@@ -86,8 +85,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     store: SkipValidation[Store] = Field(default_factory=MemoryStore, exclude=True, repr=False)
     clock: SkipValidation[Callable[[], float]] = Field(default=time.time, exclude=True, repr=False)
 
-    _hoisted: Bounded[tuple[str, str], None] = PrivateAttr(default_factory=lambda: Bounded(KEYS_KEPT))
-    """Models whose late system messages went to the front, each with the reason, of which the user was warned."""
+    _hoisted: Bounded[str, None] = PrivateAttr(default_factory=lambda: Bounded(KEYS_KEPT))
+    """Models whose late system messages went to the front, of which the user was warned."""
 
     @field_serializer("prompt_cache")
     def _plain_policy(self, policy: CachePolicy) -> dict[str, Any]:
@@ -406,9 +405,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             client = wrapped(hints=hints)
             return PausingClient(client) if pausing else client
 
-        warn_hoisted = partial(self._warn_hoisted, why=_REFUSED)
         mend = self._mended if self._changes_requests else as_given
-        return CallClient(connect, on_refused=warn_hoisted, run=run, expected=self._expected, mend=mend)
+        return CallClient(connect, run=run, expected=self._expected, mend=mend)
 
     def _mended(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The request that the parent built, without what the service is known to refuse of a history."""
@@ -441,28 +439,19 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         placed = keep_boundaries(mark_messages(messages))
         if not has_late(placed):
             return placed
-        rule = table_in_force().rules.resolve(self.base_model_id or self.model_id)
-        if (self.model_id, _REFUSED) in self._hoisted:
-            return placed
-        # A refusal is healed and remembered, so the role is tried where sources disagree too.
-        if rule is None or not rule.facts.may_take_system_role("converse"):
-            why = "the model takes none in the conversation"
-        elif self.guard_last_turn_only:
-            why = "guard_last_turn_only would make it guarded content"
-        elif carried := carry_late(placed):
-            return carried
-        else:
-            why = "the model takes one only after a user's turn, and with text only"
-        self._warn_hoisted(self.model_id, why)
+        if not self.guard_last_turn_only:
+            return carry_late(placed)
+        self._warn_hoisted()
         return placed
 
-    def _warn_hoisted(self, model_id: str, why: str) -> None:
-        if (model_id, why) in self._hoisted:
+    def _warn_hoisted(self) -> None:
+        if self.model_id in self._hoisted:
             return
-        self._hoisted[model_id, why] = None
+        self._hoisted[self.model_id] = None
         warn(
-            f"{model_id}: a system message that follows other messages goes to the front, because {why}. "
-            "Everything behind it is then written to the cache anew; put what changes into a user message."
+            f"{self.model_id}: a system message that follows other messages goes to the front, because "
+            "guard_last_turn_only would make it guarded content. Everything behind it is then written to the cache "
+            "anew; put what changes into a user message."
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

@@ -29,7 +29,7 @@ from llama_index.core.tools.types import BaseTool
 from typing_extensions import override  # a dependency of llama-index-core
 
 from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, for_a_call, for_a_call_async
-from cachepoint.bedrock.environment import table_in_force
+from cachepoint.bedrock.environment import mode_in_force, table_in_force
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.pricing import estimate_of
 from cachepoint.bedrock.threads import InThreads, in_thread
@@ -316,8 +316,8 @@ class CacheAwareBedrockConverse(BedrockSettings):
         facts = self._facts(model)
         return Recipient(
             base_model=parse_model_id(self._base_model(model)).base,
-            # Where sources disagree a refusal would fail the call; a user's turn in its place costs next to nothing.
-            system_role="converse" in facts.system_role,
+            # The wrapped client puts system messages where the service takes them, where it may change requests.
+            system_role=self._requests_are_changed,
             replay=facts.replays_reasoning,
         )
 
@@ -349,6 +349,15 @@ class CacheAwareBedrockConverse(BedrockSettings):
             client = await self._clients.async_client(self._connection())
             return for_a_call_async(client, **self._wrapping(client, hints))
         return InThreads(await in_thread(partial(self._wrapped, hints)))
+
+    @property
+    def _requests_are_changed(self) -> bool:
+        """Whether the wrapped client may change requests, whichever of the two clients is used."""
+        policies = [self.prompt_cache]
+        if "prompt_cache" not in self.model_fields_set:  # a client that is wrapped already keeps its own
+            wrapped = (self.client, self.async_client)
+            policies += [client.policy for client in wrapped if isinstance(client, CacheClient | AsyncCacheClient)]
+        return all(mode_in_force(policy).mode in ("auto", "explicit") for policy in policies)
 
     def _wrapping(self, client: Any, hints: Hints) -> dict[str, Any]:
         ledger = announcing(self.ledger, self.callback_manager)

@@ -9,6 +9,7 @@ from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.entries import Sent
 from cachepoint.core.traffic.evidence import Delta
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Outcome, Refusals
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.view import Step, View
 from cachepoint.core.traffic.waste import Waste
@@ -80,8 +81,12 @@ class Store(Protocol):
         """The prefix of an earlier request was sent again, to keep it alive and for nothing else."""
         ...
 
-    def refuse(self, scope: Scope, refused: str) -> None:
-        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
+    def tries(self, scope: Scope, now: float) -> Refusals | None:
+        """A request goes out that finds out more of what the service refuses; where another does, what is known."""
+        ...
+
+    def refuse(self, scope: Scope, outcome: Outcome) -> None:
+        """What became of a request tells more of what the service refuses."""
         ...
 
     def learn(self, scope: Scope, delta: Delta) -> None:

@@ -19,6 +19,7 @@ from cachepoint.core.traffic.guard import Guard
 from cachepoint.core.traffic.kinds import NAMED
 from cachepoint.core.traffic.latest import EMPTY, Latest, Room
 from cachepoint.core.traffic.pool import Pool, Scope
+from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Outcome, Refusals
 from cachepoint.core.traffic.static_plans import Habit
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Step, View
@@ -71,8 +72,9 @@ class MemoryStore:
         self._kept = EMPTY
         self._pools: dict[str, Pool] = {}
         self._scopes: dict[str, Traffic] = {}
-        self._refused: dict[str, frozenset[str]] = {}
-        self._refused_somewhere: frozenset[str] = frozenset()
+        self._refused: dict[str, Refusals] = {}
+        self._refused_somewhere = NOTHING_REFUSED
+        self._refused_at = 0.0
         self._writers: Latest[str] = Latest()
         # A signal handler may look at the ledger in the middle of this, which settles what finalisers left: what it
         # changes waits until this is done.
@@ -114,9 +116,14 @@ class MemoryStore:
         """The prefix of an earlier request was sent again, to keep it alive and for nothing else."""
         self._change(lambda: self._renewed(scope, sent, usage, started))
 
-    def refuse(self, scope: Scope, refused: str) -> None:
-        """The service refused checkpoints in a section, or the TTL `legality.LONG_TTL`."""
-        self._change(lambda: self._traffic(scope).refuse(refused))
+    def tries(self, scope: Scope, now: float) -> Refusals | None:
+        """A request goes out that finds out more of what the service refuses; where another does, what is known."""
+        with self._alone():
+            return self._traffic(scope).tries(now)
+
+    def refuse(self, scope: Scope, outcome: Outcome) -> None:
+        """What became of a request tells more of what the service refuses."""
+        self._change(lambda: self._refuse(scope, outcome))
 
     def learn(self, scope: Scope, delta: Delta) -> None:
         """Add evidence of how boundaries come back that another keeper has, once each; docs/planner.md has the format.
@@ -193,6 +200,10 @@ class MemoryStore:
         self._writers.take_oldest(len(self._writers) - self._most.entries)
         return None
 
+    def _refuse(self, scope: Scope, outcome: Outcome) -> None:
+        self._refused_at = max(self._refused_at, outcome.at)
+        self._traffic(scope).refuse(outcome)
+
     def _learn(self, scope: Scope, delta: Delta) -> None:
         pool = self._pool(scope.model)
         pool.habits.learn(delta)
@@ -250,8 +261,8 @@ class MemoryStore:
         return found
 
     def _start(self, scope: Scope) -> Traffic:
-        refused = self._refused.pop(scope.name, self._refused_somewhere)
-        traffic = Traffic(self._pool(scope.model), refused=refused)
+        refusals = self._refused.pop(scope.name, self._refused_somewhere)
+        traffic = Traffic(self._pool(scope.model), refusals=refusals)
         while len(self._scopes) >= SCOPES_KEPT:
             self._forget(next(iter(self._scopes)))
         return traffic
@@ -261,10 +272,11 @@ class MemoryStore:
         traffic = self._scopes.pop(name)
         self._count(traffic.kept(), EMPTY)
         traffic.keep(EMPTY, max(traffic.latest, traffic.habits.newest))
-        if traffic.refused:
-            self._refused[name] = traffic.refused
+        if traffic.refusals != NOTHING_REFUSED:
+            self._refused[name] = traffic.refusals
         while len(self._refused) > REFUSALS_KEPT:
-            self._refused_somewhere |= self._refused.pop(next(iter(self._refused)))
+            further = self._refused.pop(next(iter(self._refused)))
+            self._refused_somewhere = self._refused_somewhere.merged(further, self._refused_at)
 
     def _count(self, before: Room, after: Room) -> None:
         self._kept = Room(*map(add, self._kept, map(sub, after, before)))

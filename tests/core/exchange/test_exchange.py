@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from cachepoint.core.exchange import STEPS, Effects, Exchange, Lesson, Refusal, Target, sent_record, with_points
-from cachepoint.core.planning.plan import Expected, Plan
+from cachepoint.core.exchange import STEPS, Effects, Exchange, Lesson, Refusal, Target, carried, sent_record
+from cachepoint.core.planning.plan import Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.builder import PromptBuilder
 from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt, Where
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Cost, Rates
-from cachepoint.core.provider.rules import ModelRule
+from cachepoint.core.provider.rules import ModelFacts, ModelRule
 from cachepoint.core.provider.usage import Usage
 from cachepoint.core.traffic.boundaries import steps
 from cachepoint.core.traffic.entries import Entry, Reach
 from cachepoint.core.traffic.pool import Scope
+from cachepoint.core.traffic.refusals import Outcome, Refusals
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Segment, Waste
 from cachepoint.errors import ConfigurationError, IllegalStep
@@ -33,6 +34,7 @@ RULE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer=
 TARGET = Target("us.model", "model", "us-east-1", Scope("scope", "model"), RULE, Rates())
 REQUEST = {"modelId": "us.model", "ask": "Why?"}
 SYSTEM = "rules " * 2000  # 12,000 bytes at 4.4 a token: 2,727 tokens
+REFUSAL = Refusal(b"words")
 REPORTED = {"input": 9, "read": 0, "written": 2727, "output": 5}
 
 
@@ -75,6 +77,14 @@ class Wire:
             cache_write_5m=written if unreported_ttl == "5m" else 0,
             cache_write_1h=written if unreported_ttl == "1h" else 0,
         )  # fmt: skip
+
+    def place_system_turns(
+        self, request: Mapping[str, Any], hints: Hints, *, taken: bool
+    ) -> tuple[Mapping[str, Any], Hints]:
+        self._fail("place")
+        if "late" not in request or (taken and request["late"] == "system"):
+            return request, hints
+        return {**request, "late": "user"}, hints
 
     def count_input(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"converse": dict(request)}
@@ -123,7 +133,7 @@ IN_STATE: Mapping[str, Callable[[], Exchange]] = {
     "planned": planned,
     "waiting": lambda: (call := planned(), call.wait())[0],
     "sent": sent,
-    "refused": lambda: (call := sent(), call.refused(Refusal("system")))[0],
+    "refused": lambda: (call := sent(), call.refused(REFUSAL))[0],
     "began": began,
     "settled": lambda: (call := began(), call.answered(REPORTED, 1.0, price))[0],
     "failed": lambda: (call := sent(), call.failed("ModelErrorException", 1.0))[0],
@@ -140,7 +150,7 @@ TAKE: Mapping[str, Callable[[Exchange], Effects]] = {
     "send": lambda call: call.send(),
     "refuse": lambda call: call.refused(None),
     "deny": lambda call: call.denied(Waste()),
-    "withdraw": lambda call: call.withdraw(),
+    "repeat": lambda call: call.repeat(),
     "begin": lambda call: call.began(),
     "hear": lambda call: call.heard(REPORTED),
     "answer": lambda call: call.answered(REPORTED, 1.0, price),
@@ -172,7 +182,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "cancel": "cancelled",
     },
     "refused": {
-        "leave as written": "planned", "withdraw": "planned", "fail": "failed", "cancel": "cancelled",
+        "repeat": "sent", "fail": "failed", "cancel": "cancelled",
     },
     "began": {
         "hear": "began", "answer": "settled", "cut": "cut", "abandon": "abandoned", "give up": "cancelled",
@@ -438,93 +448,193 @@ def test_what_was_counted_decides_about_the_minimum() -> None:
 # -- refusals -------------------------------------------------------------------------------------
 
 
-def test_a_refused_section_is_left_out_remembered_and_told() -> None:
-    call = sent()
-    first = call.refused(Refusal("system"))
-    assert learned(first) == ["failed"]
-    assert call.can_withdraw
-    effects = call.withdraw()
-    assert [(lesson.what, lesson.about) for lesson in effects.lessons] == [("refuse", ("system",))]
+def repeated(*given: Any, view: View | None = None, **request: Any) -> Exchange:
+    call = planned(*given, view=view, **request)
+    call.send()
+    call.refused(REFUSAL)
+    call.repeat()
+    return call
+
+
+def told(effects: Effects) -> list[Outcome]:
+    """What the store is to learn of refusals."""
+    return [lesson.about[0] for lesson in effects.lessons if lesson.what == "refuse"]
+
+
+def knowing(refusals: Refusals, **more: Any) -> View:
+    return View(**more).with_refusals(refusals, NOW)
+
+
+def test_a_refused_request_is_repeated_as_the_user_wrote_it() -> None:
+    call = sent(marked=True)
+    assert learned(call.refused(REFUSAL)) == ["failed"]
+    assert call.can_repeat
+    assert call.repeat() == Effects()
+    assert (call.state, call.request) == ("sent", {**REQUEST, "marked": True})
+
+
+def test_only_a_repeat_that_is_taken_tells_that_it_was_a_checkpoint() -> None:
+    call = repeated()
+    effects = call.began()
+    assert told(effects) == [Outcome("refused", frozenset({"system"}), NOW, None, b"words")]
     assert [warning.key for warning in effects.warnings] == ["refused:scope:system"]
-    assert "refused a checkpoint in system; the call was repeated without it" in effects.warnings[0].message
-    assert learned(call.send()) == ["sent"]
-    assert call.request["points"] == []
-    call.began()
-    call.answered({**REPORTED, "written": 0}, 1.0, price)
+    assert effects.warnings[0].message == (
+        "cachepoint: 'us.model' refused a checkpoint in system; the call was repeated as you wrote it, later calls go "
+        "without it, and after a day it is tried again"
+    )
+    assert call.answered({**REPORTED, "written": 0}, 1.0, price) == Effects()
     assert call.record is not None
     assert call.record.checkpoints == ()
+    assert ("system[0]", "refused") in [(held.path, held.reason) for held in call.record.held]
 
 
-def test_a_refused_hour_becomes_five_minutes() -> None:
-    call = sent(CachePolicy(ttl="1h"))
-    call.refused(Refusal("system", long_ttl=True))
-    effects = call.withdraw()
-    assert [lesson.about for lesson in effects.lessons] == [("ttl:1h",)]
-    assert "refused a TTL of 1h; the call was repeated with 5m" in effects.warnings[0].message
+def test_a_refusal_of_several_says_that_it_is_to_be_found_out() -> None:
+    effects = repeated(CachePolicy(ttl="1h")).began()
+    assert told(effects)[0].features == {"system", "ttl:1h"}
+    assert (
+        "refused a TTL of 1h or a checkpoint in system; the call was repeated as you wrote it, each later call goes "
+        "without one of these until it is known which, and"
+    ) in effects.warnings[0].message
+
+
+def test_a_repeat_that_is_refused_too_tells_only_that_plain_requests_fail() -> None:
+    call = repeated()
+    effects = call.refused(Refusal(b"other words"))
+    assert told(effects) == [Outcome("failing", frozenset(), NOW, None, b"words")]
+    assert (call.can_repeat, effects.warnings) == (False, ())
+    assert learned(call.failed("ValidationException", 1.0)) == []
+    assert call.record is not None
+    assert call.record.error == "ValidationException"
+
+
+def test_a_repeat_that_fails_otherwise_tells_nothing() -> None:
+    assert repeated().failed("ThrottlingException", 1.0) == Effects()
+
+
+def test_within_a_minute_the_same_words_are_not_repeated() -> None:
+    failing = Refusals(failing={b"words": NOW + 1})
+    call = planned(view=knowing(failing))
     call.send()
-    assert call.request["points"] == [("system[1]", "5m")]
-    call.refused(Refusal("system", long_ttl=True))
-    assert not call.can_withdraw  # nothing of an hour is left
+    call.refused(REFUSAL)
+    assert not call.can_repeat
+    other = planned(view=knowing(failing))
+    other.send()
+    other.refused(Refusal(b"other words"))
+    assert other.can_repeat
 
 
-def test_a_model_that_takes_none_is_remembered_for_every_section() -> None:
-    call = sent()
-    call.refused(Refusal("messages", everywhere=True))
-    effects = call.withdraw()
-    assert [lesson.about for lesson in effects.lessons] == [("tools",), ("system",), ("messages",)]
-    assert "refused a checkpoint in the request" in effects.warnings[0].message
-    assert call.plan.checkpoints == ()
+def test_a_request_that_finds_out_more_is_repeated_whatever_is_known_to_fail() -> None:
+    """What is tried is likely refused, in the words of the refusals before it."""
+    call = planned(view=knowing(Refusals(("system", "tools"), failing={b"words": NOW + 1})))
+    assert learned(call.send()) == ["sent", "tries"]
+    call.refused(REFUSAL)
+    assert call.can_repeat
 
 
-def test_a_second_refusal_takes_every_checkpoint_out() -> None:
-    call = sent(CachePolicy(ttl="1h"))
-    call.refused(Refusal("tools", long_ttl=True))
-    call.withdraw()
-    call.send()
-    call.refused(Refusal("tools"))
-    assert not call.can_withdraw  # no checkpoint stands in the tools
-    call = sent(marked=True)
-    call._refused_before = True
-    call.refused(Refusal("tools"))
-    assert call.can_withdraw
-    call.withdraw()
-    assert call.plan.checkpoints == ()
-
-
-def test_what_is_refused_for_another_reason_cannot_be_withdrawn() -> None:
-    call = sent()
-    call.refused(None)
-    assert not call.can_withdraw
+@pytest.mark.parametrize(
+    ("refusal", "mode"), [(None, "auto"), (REFUSAL, "observe"), (REFUSAL, "off")], ids=["no refusal", "observe", "off"]
+)
+def test_what_is_no_refusal_or_the_users_own_request_is_not_repeated(refusal: Refusal | None, mode: Any) -> None:
+    call = sent(CachePolicy(mode=mode))
+    call.refused(refusal)
+    assert not call.can_repeat
     call.failed("ValidationException", 1.0)
     assert call.record is not None
     assert call.record.error == "ValidationException"
 
 
-def test_observed_requests_are_the_users_and_are_not_withdrawn() -> None:
-    call = sent(CachePolicy(mode="observe"))
-    call.refused(Refusal("system"))
-    assert not call.can_withdraw
-
-
-@pytest.mark.parametrize("refusal", [None, Refusal("system")])
-def test_a_refused_request_can_go_out_again_as_the_user_wrote_it(refusal: Refusal | None) -> None:
-    call = sent(marked=True)
-    call.refused(refusal)
-    assert call.leave_as_written() == Effects()
-    assert call.send() == Effects()
-    assert call.request == {**REQUEST, "marked": True}
-    call.began()
-    assert call.answered(REPORTED, 1.0, price) == Effects()
-    assert call.record is not None
-    assert call.record.checkpoints == ()
-
-
-def test_with_nothing_to_take_out_a_withdrawal_sends_what_the_user_wrote() -> None:
-    call = sent()
-    call.refused(None)
-    assert call.withdraw() == Effects()
+def test_what_is_known_to_be_refused_is_left_out() -> None:
+    call = planned(view=knowing(Refusals(refused={"system": NOW + 1})))
     call.send()
-    assert call.request == REQUEST
+    assert call.request["points"] == []
+    assert ("system[0]", "refused") in [(held.path, held.reason) for held in call.plan.held]
+    assert told(call.began()) == []
+
+
+def test_of_two_suspects_one_is_left_out_and_what_is_taken_is_told() -> None:
+    call = planned(CachePolicy(ttl="1h"), view=knowing(Refusals(("ttl:1h", "system"))))
+    assert learned(call.send()) == ["sent", "tries"]
+    assert call.request["points"] == [("system[1]", "5m")]
+    assert told(call.began()) == [Outcome("taken", frozenset({"system"}), NOW)]
+
+
+def test_where_another_call_finds_out_more_this_one_leaves_it_out() -> None:
+    call = planned(view=knowing(Refusals(("system", "tools"))))
+    call.send()
+    effects = call.denied(Refusals(("system", "tools"), testing=NOW + 1))
+    assert (learned(effects), call.state) == (["failed"], "planned")
+    assert learned(call.send()) == ["sent"]
+    assert call.request["points"] == []
+
+
+def test_what_the_user_marked_is_the_users_and_not_suspected() -> None:
+    prompt = Wire().read({**REQUEST, "marked": True}, KEY, RULE, NO_HINTS)
+    assert prompt is not None
+    assert carried(prompt, planned(CachePolicy(mode="explicit"), marked=True).plan) == set()
+    moved = planned(marked=True).plan
+    assert carried(prompt, replace(moved, marks=())) == {"system"}
+    longer = replace(moved, checkpoints=tuple(replace(point, ttl="1h") for point in moved.checkpoints))
+    assert carried(prompt, longer) == {"system", "ttl:1h"}
+
+
+# -- late system messages -------------------------------------------------------------------------
+
+TAKEN = replace(TARGET, rule=replace(RULE, facts=ModelFacts(system_role=("converse",))))
+
+
+@pytest.mark.parametrize(("target", "late"), [(TARGET, "user"), (TAKEN, "system"), (Target("m"), "user")])
+def test_a_late_system_message_goes_where_the_row_says(target: Target, late: str) -> None:
+    call = planned(target=target, late="system")
+    call.send()
+    assert (call.request["late"], call.original["late"]) == (late, "system")
+
+
+@pytest.mark.parametrize("mode", ["off", "observe"])
+def test_a_request_that_is_the_users_own_keeps_its_system_messages(mode: Any) -> None:
+    call = planned(CachePolicy(mode=mode), late="system")
+    call.send()
+    assert call.request["late"] == "system"
+
+
+def test_a_role_that_is_refused_is_repeated_as_a_user_turn_and_suspected() -> None:
+    call = planned(target=TAKEN, late="system")
+    call.send()
+    call.refused(REFUSAL)
+    call.repeat()
+    assert call.request == {**REQUEST, "late": "user"}
+    effects = call.began()
+    assert told(effects)[0].features == {"system_turns", "system"}
+    assert "refused a system message in the conversation or a checkpoint in system" in effects.warnings[0].message
+
+
+def test_a_role_that_was_refused_goes_as_a_user_turn_from_then_on() -> None:
+    call = exchange(late="system")
+    call.read(TAKEN, KEY, NOW, refusals=Refusals(refused={"system_turns": NOW + 1}))
+    call.known(knowing(Refusals(refused={"system_turns": NOW + 1})), NOW)
+    assert learned(call.send()) == ["sent"]
+    assert call.request["late"] == "user"
+
+
+def test_a_user_turn_is_not_suspected_of_a_checkpoint() -> None:
+    call = repeated(late="system")
+    assert call.request == {**REQUEST, "late": "user"}
+    assert told(call.began())[0].features == {"system"}
+
+
+def test_a_user_turn_that_is_refused_goes_as_the_user_wrote_it() -> None:
+    call = planned(target=Target("m"), late="system")  # of an unknown model, so nothing else is changed
+    call.send()
+    call.refused(REFUSAL)
+    call.repeat()
+    assert call.request == {**REQUEST, "late": "system"}
+    assert told(call.began()) == []  # there is no scope to remember it for
+
+
+def test_where_placing_a_system_message_fails_it_goes_out_as_written() -> None:
+    call = exchange(wire=Wire(fails_in="place"), late="system")
+    assert [fault.where for fault in call.read(TARGET, KEY, NOW).faults] == ["placing system messages"]
+    call.send()
+    assert call.request["late"] == "system"
 
 
 def test_a_store_that_fails_at_sending_lets_the_request_go_as_written() -> None:
@@ -703,23 +813,15 @@ def test_a_price_table_in_error_does_not_lose_the_answer() -> None:
     assert call.record.usage == Usage(9, 0, 2727, 0, 5)
 
 
-def test_an_error_in_healing_a_refusal_sends_what_the_user_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> Plan:
-        raise ArithmeticError
+def test_a_refusal_that_cannot_be_answered_is_the_services_to_tell() -> None:
+    class Odd(dict[str, Any]):
+        def __ne__(self, other: object) -> bool:
+            raise ArithmeticError
 
-    monkeypatch.setattr("cachepoint.core.exchange.with_points", broken)
     call = sent()
-    call.refused(Refusal("system"))
-    assert [fault.where for fault in call.withdraw().faults] == ["withdrawing"]
-    call.send()
-    assert call.request == REQUEST
-
-
-def test_a_refusal_that_cannot_be_read_is_the_services_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    call = sent()
-    call.plan = replace(call.plan, checkpoints=(None,))  # type: ignore[arg-type]
-    assert [fault.where for fault in call.refused(Refusal("system")).faults] == ["reading the refusal"]
-    assert not call.can_withdraw
+    call.request = Odd(call.request)
+    assert [fault.where for fault in call.refused(REFUSAL).faults] == ["what to repeat"]
+    assert not call.can_repeat
     call.failed("ValidationException", 1.0)
     assert call.record is not None
 
@@ -789,23 +891,6 @@ def test_what_is_read_is_kept_as_the_entry_it_was() -> None:
     assert call.sent.read is not None
     assert call.sent.read == (call.prompt.end(0).digest, "1h", 2700.0, (), True)
     assert call.sent.reaches == (Reach(call.prompt.end(0).digest, 2700.0, "system_end"),)
-
-
-def test_fewer_points_write_up_to_the_deepest_that_is_left() -> None:
-    prompt, plan = departing()
-    (point,) = plan.checkpoints
-    deeper = replace(point, boundary=prompt.ends[1], where=prompt.blocks[1].where, tokens=3000)
-    both = replace(plan, checkpoints=(point, deeper), expected=Expected(written=3000))
-    assert with_points(prompt, both, [point]).expected.written == point.tokens
-    assert with_points(prompt, both, []).expected.written == 0
-    reading = replace(both, expected=Expected(read=1000, read_boundary=point.boundary, read_ttl="5m", written=2000))
-    assert with_points(prompt, reading, [point]).expected == Expected(
-        read=1000, read_boundary=point.boundary, read_ttl="5m", written=point.tokens - 1000
-    )
-    # No point is left at or behind what was to be read, so nothing finds it.
-    assert with_points(
-        prompt, replace(reading, expected=replace(reading.expected, read_boundary=99)), [point]
-    ).expected == (Expected(written=point.tokens))
 
 
 # -- where what may be risked was spent meanwhile -------------------------------------------------

@@ -35,13 +35,13 @@ from planning_kit import (
 
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.expectation import Expectation
-from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.planning.plan import Expected, Plan, Split
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.planning.reasons import Placed, PlacedCode, Rejected, Repair
 from cachepoint.core.prompt.prompt import Prompt, Where
 from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.traffic.guard import Followed
+from cachepoint.core.traffic.refusals import LONG_TTL
 from cachepoint.core.traffic.return_curves import Outlook
 from cachepoint.core.traffic.static_plans import FAMILY, NOTHING, OURS, OURS_1H, Place, StaticPlan
 from cachepoint.core.traffic.view import View

@@ -14,6 +14,7 @@ from cachepoint.core.traffic.evidence import AT_RISK, BEGUN, ELSEWHERE, EVENTS, 
 from cachepoint.core.traffic.kinds import AGAIN_KIND, FIRST_KINDS, CurveKey
 from cachepoint.core.traffic.latest import EMPTY, Latest, Room
 from cachepoint.core.traffic.pool import Pool
+from cachepoint.core.traffic.refusals import Outcome
 from cachepoint.core.traffic.return_curves import as_they_came
 from cachepoint.core.traffic.traffic import Traffic
 from cachepoint.core.traffic.view import Seen, Step
@@ -520,7 +521,7 @@ def test_tails_are_forgotten_with_the_boundaries() -> None:
 def test_scopes_of_a_model_share_habits_and_sizes_but_no_boundary_and_no_entry() -> None:
     traffic = served(visited(SYSTEM, at=NOW - 20), sent(point(), risk=risk()), Usage(input=2_000, cache_write_5m=3_000))
     visited(SYSTEM, traffic=traffic)
-    traffic.refuse("tools")
+    traffic.refuse(Outcome("refused", frozenset({"tools"}), NOW))
     other = Traffic(traffic.pool).view([SYSTEM], NOW)
     assert (other.seen, other.entries, other.refused, other.recent) == ({}, {}, (), ())
     assert other.calibration.factor == pytest.approx(5_000 / 5_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
+from cachepoint.bedrock.wire import system_turns
 from cachepoint.bedrock.wire.cache_point import CACHE_POINT, cache_point, is_cache_point
 from cachepoint.bedrock.wire.dialect import (
     NOTHING,
@@ -49,6 +50,23 @@ _MEDIA = frozenset({"image", "document", "video", "audio"})
 _WITH_MEDIA = _MEDIA | {"tool_result"}
 _COUNTERS = Counters("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens", "outputTokens")
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
+
+
+def has_system_turns(request: Mapping[str, Any]) -> bool:
+    """Whether a request has system messages in its conversation."""
+    return system_turns.has_system_turns(request.get("messages"))
+
+
+def place_system_turns(
+    request: Mapping[str, Any], hints: Hints = NO_HINTS, *, taken: bool
+) -> tuple[Mapping[str, Any], Hints]:
+    """The request with its system messages where the service takes them, itself where nothing moves; and the hints."""
+    if not has_system_turns(request):
+        return request, hints
+    placed = system_turns.placed(request["messages"], taken=taken)
+    if placed is None or placed.messages == request["messages"]:
+        return request, hints
+    return {**request, "messages": placed.messages}, placed.hints(hints)
 
 
 def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints = NO_HINTS) -> Prompt:

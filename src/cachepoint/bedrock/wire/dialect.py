@@ -37,6 +37,9 @@ class Dialect(Wire, Protocol):
         Raises ConfigurationError where nothing could be sent in their place.
         """
 
+    def has_system_turns(self, request: Mapping[str, Any]) -> bool:
+        """Whether a request has system messages in its conversation."""
+
     def service_tier(self, request: Mapping[str, Any]) -> str | None:
         """The service tier a request names."""
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from cachepoint.bedrock.wire import anthropic_messages as messages
+from cachepoint.bedrock.wire import system_turns
 from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
 from cachepoint.bedrock.wire.json_text import parsed
 from cachepoint.core.exchange import Warn
@@ -27,6 +29,8 @@ API = messages.API
 usage = messages.usage
 
 _VERSION = "anthropic_version"  # what Bedrock demands of every Anthropic Messages body
+_SYSTEM_ROLE = re.compile(r'"role"\s*:\s*"system"')
+_SYSTEM_ROLE_BYTES = re.compile(_SYSTEM_ROLE.pattern.encode())
 _METRICS = "amazon-bedrock-invocationMetrics"
 _HEADERS = {
     "input_tokens": "x-amzn-bedrock-input-token-count",
@@ -41,6 +45,29 @@ _COUNTERS = {
     "cache_creation_input_tokens": "cacheWriteInputTokenCount",
 }
 _TELLING = (b'"usage"', b'"message_stop"', _METRICS.encode())
+
+
+def has_system_turns(request: Mapping[str, Any]) -> bool:
+    """Whether a request seems to have system messages in its conversation, without parsing its body."""
+    body = request.get("body")
+    if not has_messages(request):
+        return False
+    return (_SYSTEM_ROLE.search(body) if isinstance(body, str) else _SYSTEM_ROLE_BYTES.search(body or b"")) is not None
+
+
+def place_system_turns(request: Mapping[str, Any], hints: Hints, *, taken: bool) -> tuple[Mapping[str, Any], Hints]:
+    """The request with its system messages where the service takes them, itself where nothing moves; and the hints.
+
+    Itself too where its body cannot be written again as it is but for that.
+    """
+    body = _exact_body(request) if has_system_turns(request) else None
+    if body is None or not system_turns.has_system_turns(body["messages"]):
+        return request, hints
+    placed = system_turns.placed(body["messages"], taken=taken)
+    if placed is None or placed.messages == body["messages"]:
+        return request, hints
+    moved = json.dumps({**body, "messages": placed.messages}, separators=(",", ":")).encode()
+    return {**request, "body": moved}, placed.hints(hints)
 
 
 def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
@@ -90,6 +117,32 @@ def _body(request: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return body if _VERSION in body and messages.has_its_shape(body) else None
+
+
+def _exact_body(request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The body of Anthropic Messages; None where it has what Python's JSON would write in another way."""
+    try:
+        body = json.loads(
+            request["body"], parse_float=_exact_float, parse_constant=_exact_float, object_pairs_hook=_exact_object
+        )
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(body, dict) and _VERSION in body and isinstance(body.get("messages"), list)
+    return body if whole else None
+
+
+def _exact_float(text: str) -> float:
+    value = float(text)
+    if repr(value) != text:
+        raise ValueError(text)
+    return value
+
+
+def _exact_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"{len(pairs)} keys, some twice")
+    return found
 
 
 # -- answers --------------------------------------------------------------------------------------

@@ -1,45 +1,60 @@
-"""What the service refused, read off its error message (the texts are in docs/rules.md, V1 to V7)."""
+"""Which errors say that the service refused a request, and what their words point at.
+
+Words never decide whether it was a checkpoint: the service changes them, translates them, and quotes what users wrote.
+They decide which feature is left out first while it is found out, no more.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from cachepoint.core.exchange import Refusal
-from cachepoint.core.planning.plan import Plan
-from cachepoint.core.provider.rules import SECTIONS, Section
+from cachepoint.core.traffic.refusals import LONG_TTL, SYSTEM_TURNS, Feature
 
-_ABOUT_CHECKPOINTS = re.compile(
-    r"cachepoint|cache_control|cache point|prompt caching|\bttl\b"
-    r"|messages\.\d+\.content\.\d+\.type: field required"  # after a document that is not a PDF (V4)
+_STATUSES = frozenset({400, 403, 413, 422})
+"""A request refused for what is in it: 400 and 403 by Bedrock (docs/rules.md, V1 to V10), 413 and 422 by gateways.
+
+The others would come for the plain request too, or pass by themselves: 401 and 407 (who calls), 404 (no such model),
+408 and 424 (the model failed), 409 and 429 (too many), and all of 5xx.
+"""
+_REFUSED = ("ValidationException", "AccessDeniedException")
+"""Bedrock's own names of it; they hold whatever status a gateway gives them."""
+_OTHERWISE = re.compile(
+    r"throttl|toomany|quota|limitexceeded"  # ServiceQuotaExceededException has the status 400
+    r"|expired|token|signature|credential|unrecognizedclient|authentication|requesttimetooskewed|optin"  # who calls
+    r"|notfound|timeout|notready|unavailable"
+)
+"""What else comes with those statuses, by the error's name (AWS, *Common error types*), and is no word on a request."""
+
+_POINTS_AT: tuple[tuple[Feature, re.Pattern[str]], ...] = (
+    (LONG_TTL, re.compile(r"extended ttl|\.ttl: extra inputs|\bttl\b[^.]*not (?:supported|available|permitted)")),
+    (SYSTEM_TURNS, re.compile(r"\brole\b.*\bsystem\b|\bsystem\b.*\brole\b")),
+    ("tools", re.compile(r"\btools?\b|toolconfig")),
+    ("system", re.compile(r"\bsystem\b")),
+    ("messages", re.compile(r"\bmessages?\b")),
 )
 
-_ABOUT_LONG_TTL = re.compile(r"extended ttl|\.ttl: extra inputs|ttl[^.]*not (?:supported|available|permitted)")
 
+def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
+    """The refusal that an error of boto3's says; None when it is about something else.
 
-def refuses_long_ttl(message: str) -> bool:
-    """Whether an error message says that the model has no 1h TTL, rather than that one stands in the wrong place."""
-    return _ABOUT_LONG_TTL.search(message.lower()) is not None
-
-
-def refused_section(message: str, plan: Plan) -> Section | None:
-    """The section whose checkpoint an error message refuses; None when it is not about checkpoints."""
-    lowered = message.lower()
-    if _ABOUT_CHECKPOINTS.search(lowered) is None:
+    `key` keys the digest of its words, which may quote a prompt.
+    """
+    name = type(error).__name__
+    answer = getattr(error, "response", None)
+    if name == "ParamValidationError":  # an older botocore that knows no `ttl`, or no checkpoint there, sends nothing
+        code, message = name, str(error)
+    elif isinstance(answer, dict) and isinstance(answer.get("Error"), dict):
+        code, message = str(answer["Error"].get("Code", "")), str(answer["Error"].get("Message", ""))
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if code not in _REFUSED and (status not in _STATUSES or _OTHERWISE.search(code.lower())):
+            return None
+    else:
         return None
-    pointed = {"tools": "toolconfig/tools", "system": "#/system", "messages": "messages"}
-    for section in SECTIONS:
-        if pointed[section] in lowered or f"{section}." in lowered:
-            return section
-    return plan.checkpoints[-1].where.section if plan.checkpoints else None
+    words = hashlib.blake2b(f"{code}\0{message}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
+    return Refusal(words, _pointed_at(message.lower()))
 
 
-def refusal_in(error: BaseException, plan: Plan) -> Refusal | None:
-    """What an error of boto3's refused of the checkpoints sent; None when it is about something else."""
-    details = (getattr(error, "response", None) or {}).get("Error", {})
-    code, message = details.get("Code"), details.get("Message", "")
-    if code not in ("ValidationException", "AccessDeniedException") or not plan.checkpoints:
-        return None
-    section = refused_section(message, plan)
-    if refuses_long_ttl(message) and any(point.ttl == "1h" for point in plan.checkpoints):
-        return Refusal(section or plan.checkpoints[-1].where.section, long_ttl=True)
-    return None if section is None else Refusal(section, everywhere=code == "AccessDeniedException")
+def _pointed_at(message: str) -> Feature | None:
+    return next((feature for feature, words in _POINTS_AT if words.search(message)), None)

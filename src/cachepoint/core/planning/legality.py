@@ -16,9 +16,6 @@ from cachepoint.core.planning.reasons import HeldCode, Obstacle, Rejected, Repai
 from cachepoint.core.prompt.prompt import Kind, Prompt
 from cachepoint.core.provider.rules import TTL, ModelRule, Section
 
-LONG_TTL = "ttl:1h"
-"""Refused instead of a section where the service has no 1h for a model: the planner takes 1h from its rule then."""
-
 _NEVER_AFTER: Mapping[Kind, Obstacle] = {
     "reasoning": "after_reasoning", "video": "after_video", "citations": "after_citations",
 }  # fmt: skip

@@ -17,7 +17,7 @@ from functools import partial
 from cachepoint._cached import cached_property
 from cachepoint.core.planning.candidates import shortlist
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
-from cachepoint.core.planning.legality import LONG_TTL, Legal, legalise
+from cachepoint.core.planning.legality import Legal, legalise
 from cachepoint.core.planning.placement import (
     Candidate,
     Choice,
@@ -38,6 +38,7 @@ from cachepoint.core.provider.rules import TTL, ModelRule
 from cachepoint.core.traffic.entries import LIKELY_TOLERANCE, Entry
 from cachepoint.core.traffic.guard import Followed
 from cachepoint.core.traffic.kinds import Role
+from cachepoint.core.traffic.refusals import LONG_TTL, SPLIT
 from cachepoint.core.traffic.static_plans import FAMILY, OURS, OURS_1H, OWN
 from cachepoint.core.traffic.view import View
 from cachepoint.core.traffic.waste import Risk
@@ -89,7 +90,8 @@ def _exact(view: View, digest: bytes) -> int | None:
 def _planner(
     prompt: Prompt, rule: ModelRule, policy: CachePolicy, view: View, rates: Rates, now: float, expected: Expectation
 ) -> _Planner:
-    prefixes = Prefixes(prompt, view, now, splits=policy.split_text and view.splits_trusted, expected=expected)
+    splits = policy.split_text and view.splits_trusted and SPLIT not in view.refused
+    prefixes = Prefixes(prompt, view, now, splits=splits, expected=expected)
     return _Planner(prompt, rule, policy, view, rates, prefixes)
 
 

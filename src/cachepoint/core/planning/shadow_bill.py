@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cachepoint.core.planning.legality import LONG_TTL
 from cachepoint.core.prompt.prompt import Boundary, Prompt
 from cachepoint.core.provider.prices import Rates
 from cachepoint.core.provider.rules import TTL, ModelRule
+from cachepoint.core.traffic.refusals import LONG_TTL
 from cachepoint.core.traffic.shadows import Shadowed, Stamp
 from cachepoint.core.traffic.static_plans import FAMILY, LONG, OURS, OURS_1H, OWN, Habit, bits, places
 from cachepoint.core.traffic.view import View

@@ -126,7 +126,7 @@ class ModelFacts:
         return bool(self.tool_choices)
 
     def may_take_system_role(self, api: Api) -> bool:
-        """Whether a system message in mid-conversation is worth a try: it is taken, or sources disagree."""
+        """Whether a system message in mid-conversation may be taken: it is, or sources disagree."""
         return api in self.system_role or api in self.system_role_disputed
 
 

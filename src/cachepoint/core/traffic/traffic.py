@@ -28,6 +28,7 @@ from cachepoint.core.traffic.entries import (
 from cachepoint.core.traffic.kinds import AGAIN_KIND, NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.pool import Pool
+from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Feature, Outcome, Refusals
 from cachepoint.core.traffic.return_curves import LONGEST_WAIT, SOON, Habits, Happened
 from cachepoint.core.traffic.shadows import Shadows
 from cachepoint.core.traffic.static_plans import Habit
@@ -54,7 +55,7 @@ class Traffic:
     """The learned traffic of one scope."""
 
     pool: Pool = field(default_factory=Pool)
-    refused: frozenset[str] = frozenset()
+    refusals: Refusals = NOTHING_REFUSED
     splits_trusted: bool = True
     entries: Latest[Entry] = field(default_factory=Latest)
     recent: deque[Shape] = field(default_factory=deque)
@@ -70,6 +71,11 @@ class Traffic:
     def habits(self) -> Habits:
         """How boundaries come back, by kind: the base model's."""
         return self.pool.habits
+
+    @property
+    def refused(self) -> frozenset[Feature]:
+        """What the service is known to refuse here."""
+        return frozenset(self.refusals.refused)
 
     def visit(self, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None) -> View:
         """Remember that a request with these boundaries came, and say what was known before.
@@ -180,9 +186,17 @@ class Traffic:
         """Whether an entry of any of these prefixes is believed alive."""
         return any((entry := self.entries.get(digest)) is not None and entry.lives(now) for digest in digests)
 
-    def refuse(self, refused: str) -> None:
-        """The service refused checkpoints in a section, or a TTL: none is placed there, or with it, again."""
-        self.refused |= {refused}
+    def tries(self, now: float) -> Refusals | None:
+        """A request goes out that finds out more of what is refused; where another does, what is known is given."""
+        after = self.refusals.tested(now)
+        if after is None:
+            return self.refusals
+        self.refusals = after
+        return None
+
+    def refuse(self, outcome: Outcome) -> None:
+        """What became of a request tells more of what is refused."""
+        self.refusals = self.refusals.after(outcome)
 
     # -- parts ------------------------------------------------------------------------------------
 
@@ -212,10 +226,11 @@ class Traffic:
         followed = self.pool.guard.followed(habit) if habit is not None and not shared else None
         view = View(
             seen, entries, self.habits.forecasts({*kinds, *later}, now), self.pool.calibration,
-            self.pool.learned_minimum, self.pool.waste, tuple(sorted(self.refused)), self.splits_trusted, lapsed,
+            self.pool.learned_minimum, self.pool.waste, tuple(sorted(self.refusals.left_out(now))),
+            self.splits_trusted, lapsed,
             tuple(self.recent), now=now, known=reached, alive=alive, shadows=shadows, habit=habit,
             followed=followed, shared=shared, common=common, changed=changed,
-            withdrawn=self.habits.forecasts(new, now, withdrawn=True),
+            withdrawn=self.habits.forecasts(new, now, withdrawn=True), refusals=self.refusals,
         )  # fmt: skip
         return view, kinds
 

@@ -6,7 +6,7 @@ Times are wall seconds.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import exp2
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from cachepoint.core.traffic.kinds import (
     Role,
     bucket,
 )
+from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Refusals
 from cachepoint.core.traffic.return_curves import (
     Forecast,
     Outlook,
@@ -96,7 +97,8 @@ class View:
     plans that could read a prefix, `habit` is what the request counts to, `followed` the plan to follow, None where
     the request is not guarded. `common` is the last boundary shared with the last
     request of the same habit. From boundary `changed` on stands what is another text than in that request, by
-    convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts.
+    convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts. `refused` is what the request
+    leaves out, by what `refusals` tell.
     """
 
     seen: Mapping[bytes, Seen] = field(default_factory=dict)
@@ -120,10 +122,19 @@ class View:
     common: int = -1
     changed: int | None = None
     withdrawn: Mapping[CurveKey, Forecast] = field(default_factory=dict)
+    refusals: Refusals = NOTHING_REFUSED
 
     def with_waste(self, waste: Waste) -> View:
         """The same view with the accounts as they stand by now."""
         return replace(self, waste=waste)
+
+    def with_refusals(self, refusals: Refusals, now: float) -> View:
+        """The same view with what is known by now of what the service refuses."""
+        return replace(self, refusals=refusals, refused=tuple(sorted(refusals.left_out(now))))
+
+    def leaving_out(self, features: Iterable[str]) -> View:
+        """The same view for a request that leaves out these as well."""
+        return replace(self, refused=tuple(sorted({*self.refused, *features})))
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""
@@ -134,6 +145,7 @@ class View:
         return replace(
             self, entries=fresh.entries, lapsed=fresh.lapsed, waste=fresh.waste, refused=fresh.refused,
             calibration=fresh.calibration, alive=fresh.alive, now=fresh.now, shadows=fresh.shadows,
+            refusals=fresh.refusals,
         )  # fmt: skip
 
     def kind(self, step: Step) -> CurveKey:

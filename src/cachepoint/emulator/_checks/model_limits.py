@@ -1,6 +1,7 @@
 """What one model takes and another refuses: tools, thinking, late system messages, prompts of a length.
 
-Which model refuses what stands in the model table (`ModelFacts`); where sources disagree the request is served.
+Which model refuses what stands in the model table (`ModelFacts`); where sources disagree of system messages, they are
+refused unless `Options.disputed_system_turns` is set.
 Most texts were reported of one API each (V8 to V10 and V16 to V18 of docs/rules.md); that Converse puts its usual
 prefix before those of InvokeModel and of Anthropic's own API is assumed.
 """
@@ -109,8 +110,10 @@ def _no_thinking(call: Call, kind: str) -> str:
 
 def _refused_role(call: Call) -> str:
     late = any(message.get("role") == "system" for message in call.body.get("messages") or ())
-    if late and not call.rule.facts.may_take_system_role(call.target.api):
+    facts, api = call.rule.facts, call.target.api
+    taken = facts.may_take_system_role(api) if call.options.disputed_system_turns else api in facts.system_role
+    if late and not taken:
         # Of models that are not Claude no such refusal was reported; theirs is assumed to read like the newer one.
-        old_claude = call.traits.claude and not call.rule.facts.top_level_cache_control
+        old_claude = call.traits.claude and not facts.top_level_cache_control
         return NO_SYSTEM_ROLE_UP_TO_4_6 if old_claude else NO_SYSTEM_ROLE
     return ""

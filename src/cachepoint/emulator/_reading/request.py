@@ -45,6 +45,8 @@ class Options:
       True: it explains the misses of the one recording that changes it (R3.13, C9).
     - `serve_ended`: serve models past their end of life, which the service answers with 404. Default False; it goes by
       the emulator's clock.
+    - `disputed_system_turns`: take system messages in mid-conversation where sources disagree (docs/rules.md, "Late
+      system messages"). Default False: three authors of clients saw Converse refuse them.
     - `default_region`: the Region of calls that name none (Bedrock API keys).
     """
 
@@ -53,6 +55,7 @@ class Options:
     thinking_in_every_section: bool = True
     nova_choice_in_every_section: bool = True
     serve_ended: bool = False
+    disputed_system_turns: bool = False
     default_region: str = "us-east-1"
 
 

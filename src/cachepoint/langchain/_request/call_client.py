@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from cachepoint.bedrock.client import CacheClient
 from cachepoint.bedrock.expectations import expecting
 from cachepoint.bedrock.tags import tags
@@ -15,7 +13,7 @@ from cachepoint.bedrock.wire.converse import whole_numbers
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
 from cachepoint.langchain._request.carried import take_hints
-from cachepoint.langchain._request.system_turns import hoist, seat
+from cachepoint.langchain._request.system_turns import seat
 
 
 def as_given(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -26,23 +24,20 @@ def as_given(request: Mapping[str, Any]) -> Mapping[str, Any]:
 class CallClient:
     """Passes `converse` and `converse_stream` on to a `CacheClient`, and everything else to it as it is.
 
-    `connect` makes that client, told what is known of the request's blocks. `on_refused` is told the model that
-    refused a message of role "system"; its call is then sent again with those messages in `system`. `run`
-    are the tags of the run that calls, which go into the record, and `expected` is what was said of requests to come.
-    `mend` takes what the service is known to refuse out of a request.
+    `connect` makes that client, told what is known of the request's blocks. `run` are the tags of the run that calls,
+    which go into the record, and `expected` is what was said of requests to come. `mend` takes what the service is
+    known to refuse out of a request.
     """
 
     def __init__(
         self,
         connect: Callable[[Hints], CacheClient],
-        on_refused: Callable[[str], None],
         run: Mapping[str, str],
         expected: Expectation,
         mend: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_given,
     ) -> None:
         # A call that waits for another is made again, and goes on where it was with the same client.
         self._connected = cache(lambda hints: connect(dict(hints)))
-        self._on_refused = on_refused
         self._run = run
         self._expected = expected
         self._mend = mend
@@ -61,30 +56,12 @@ class CallClient:
 
     def _send(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         with tags(**self._run), expecting(self._expected):
-            return self._seated(operation, request)
-
-    def _seated(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        seated = seat(request)
-        if seated is request:
-            return self._sent(operation, request)
-        try:
-            return self._sent(operation, seated)
-        except ClientError as refusal:
-            if not _refuses_system_turns(refusal):
-                raise
-        self._on_refused(request["modelId"])
-        return self._sent(operation, hoist(seated))
+            return self._sent(operation, seat(request))
 
     def _sent(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         request, hints = take_hints(self._mend(request))
         response: dict[str, Any] = getattr(self._connected(tuple(hints.items())), operation)(**request)
         return response
-
-
-def _refuses_system_turns(refusal: ClientError) -> bool:
-    error = refusal.response.get("Error", {})
-    text = str(error.get("Message", "")).lower()
-    return error.get("Code") == "ValidationException" and "role" in text and "system" in text
 
 
 def _events(stream: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,9 +1,9 @@
 """Notes on content blocks, carried in a message and through the parent to where a request goes out.
 
-Three things are noted: that context ends with a block, that with it begins what the history will not keep, and that
-with it begins a system message in its place. `extras` of a content block is LangChain's place for what one provider
-wants to know; the others leave it out. It holds a note in a message. On the way through the parent, which drops
-`extras` and passes on blocks that it does not know, a marker in front of the block holds it.
+Four things are noted: that context ends with a block, that with it begins what the history will not keep, and that
+a system message begins with it, or ended before it. `extras` of a content block is LangChain's place for what one
+provider wants to know; the others leave it out. It holds a note in a message. On the way through the parent, which
+drops `extras` and passes on blocks that it does not know, a marker in front of the block holds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from cachepoint.core.prompt.prompt import NO_HINTS, Hint, Hints, Where
 
-Note = Hint | Literal["system_turn"]
+Note = Hint | Literal["system_turn", "system_turn_end"]
 
 _KEY = "cachepoint"
 

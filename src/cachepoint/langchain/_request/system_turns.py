@@ -2,13 +2,9 @@
 
 `ChatBedrockConverse` joins consecutive system strings into one block and moves every system message
 to the front, which changes the prefix of the whole conversation (langchain-aws 1.9.1
-`bedrock_converse.py`, `_messages_to_bedrock`).
-
-AWS takes a message of role "system" only directly after a user turn, last or before an assistant
-turn, one at a time, and with text only (AWS user guide, "Mid-conversation system messages", 2026; what other sources
-say: docs/rules.md, "Late system messages").
-A late system message is therefore carried at the end of the user turn it follows, behind a marker that
-the parent passes through untouched; `seat` makes it a message of its own again.
+`bedrock_converse.py`, `_messages_to_bedrock`). A late one is therefore carried in its place as a user's message,
+between markers that the parent passes through untouched; `seat` makes it a message of role "system" again. Where that
+goes is for the wrapped client to say (`bedrock/wire/system_turns.py`).
 """
 
 from __future__ import annotations
@@ -17,13 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.langchain._request.cache_control import blocks_of
 from cachepoint.langchain._request.carried import marker
 
-_MARKER = marker("system_turn")
+_BEGIN, _END = marker("system_turn"), marker("system_turn_end")
 
 
 def keep_boundaries(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
@@ -42,19 +37,17 @@ def keep_boundaries(messages: Iterable[BaseMessage]) -> list[BaseMessage]:
     return kept
 
 
-def carry_late(messages: Sequence[BaseMessage]) -> list[BaseMessage] | None:
-    """The messages with every late system message in a place the service takes; None if one has none."""
+def carry_late(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """The messages with every late system message carried in its place through the parent."""
     carried: list[BaseMessage] = []
-    waiting: list[Any] = []
+    late = False
     for message in messages:
-        if isinstance(message, SystemMessage) and any(not isinstance(each, SystemMessage) for each in carried):
-            waiting += blocks_of(message.content)
-            continue
-        if isinstance(message, AIMessage):
-            waiting = _put(carried, waiting)
-        carried.append(message)
-    waiting = _put(carried, waiting)
-    return None if waiting or not _text_only(carried) else carried
+        late = late or not isinstance(message, SystemMessage)
+        if late and isinstance(message, SystemMessage):
+            carried.append(HumanMessage(content=[_BEGIN, *blocks_of(message.content), _END]))
+        else:
+            carried.append(message)
+    return carried
 
 
 def has_late(messages: Iterable[BaseMessage]) -> bool:
@@ -65,26 +58,25 @@ def has_late(messages: Iterable[BaseMessage]) -> bool:
 
 def seat(request: Mapping[str, Any]) -> Mapping[str, Any]:
     """The Converse request with carried system messages as messages of their own; itself if there are none."""
-    messages: list[dict[str, Any]] = []
-    for message in request["messages"]:
-        content = message["content"]
-        if _MARKER in content:
-            cut = content.index(_MARKER)
-            messages.append({**message, "content": content[:cut]})
-            messages.append({"role": "system", "content": content[cut + 1 :]})
+    if not any(_BEGIN in message["content"] for message in request["messages"]):
+        return request
+    messages = [
+        {**message, "role": role, "content": content}
+        for message in request["messages"]
+        for role, content in _seated(message["role"], message["content"])
+    ]
+    return {**request, "messages": messages}
+
+
+def _seated(role: str, content: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """A turn in the parts that it was made of."""
+    parts: list[tuple[str, list[Any]]] = [(role, [])]
+    for block in content:
+        if block in (_BEGIN, _END):
+            parts.append(("system" if block == _BEGIN else role, []))
         else:
-            messages.append(message)
-    return request if len(messages) == len(request["messages"]) else {**request, "messages": messages}
-
-
-def hoist(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The Converse request with its system turns at the end of `system`, as the parent sends it."""
-    turns = [message for message in request["messages"] if message["role"] == "system"]
-    return {
-        **request,
-        "system": [*request.get("system", ()), *(block for turn in turns for block in turn["content"])],
-        "messages": [message for message in request["messages"] if message["role"] != "system"],
-    }
+            parts[-1][1].append(block)
+    return [(role, blocks) for role, blocks in parts if blocks]
 
 
 def _is_plain_system(message: BaseMessage) -> bool:
@@ -100,20 +92,3 @@ def _pieces(texts: Sequence[str]) -> list[str]:
         else:
             pieces.append("\n" + text)
     return pieces
-
-
-def _put(carried: list[BaseMessage], waiting: list[Any]) -> list[Any]:
-    """Put what waits behind the user turn that ends here; what cannot be put waits on."""
-    if not waiting or not carried or isinstance(carried[-1], (AIMessage, SystemMessage)):
-        return waiting
-    carried.append(HumanMessage(content=[_MARKER, *waiting]))
-    return []
-
-
-def _text_only(messages: Iterable[BaseMessage]) -> bool:
-    return all(
-        is_cache_point(block) or block.get("type", "text") == "text"
-        for message in messages
-        if isinstance(message.content, list) and _MARKER in message.content
-        for block in blocks_of(message.content)[1:]
-    )

@@ -2,8 +2,9 @@
 
 - System messages before the first turn are `system` blocks, each text block one of its own: joined, they would leave
   nowhere to put a checkpoint between a static part and a volatile one.
-- A system message later on never moves to the front, which would change the prefix of everything after it. Where the
-  model takes the role it stays as it is; elsewhere it stays in place as user text between `<system>` tags.
+- A system message later on never moves to the front, which would change the prefix of everything after it. It keeps
+  its role and its place for the wrapped client, which knows whether the service takes it; where that changes nothing
+  of requests it becomes user text between `<system>` tags.
 - Turns of one role that follow each other become one, as Converse wants roles to alternate.
 - A checkpoint inside a tool's result goes right behind the result: Converse takes none inside.
 - Tool calls that another LLM class left in `additional_kwargs`, not in blocks, are replayed where their shape is known.
@@ -24,6 +25,7 @@ from cachepoint.bedrock.warn import warn, warn_once
 from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.bedrock.wire.documents import mended as mended_documents
 from cachepoint.bedrock.wire.history import mended as mended_history
+from cachepoint.bedrock.wire.system_turns import labelled
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
 from cachepoint.core.provider.rules import Replay
@@ -100,7 +102,7 @@ def to_conversation(messages: Sequence[ChatMessage], recipient: Recipient) -> Co
             system.extend(content)
             continue
         if role == "system" and not recipient.system_role:
-            content = [_labelled(block) for block in content]
+            content = [labelled(block) for block in content]
         seated = role == "system" and recipient.system_role
         _append(turns, "system" if seated else "assistant" if role == "assistant" else "user", content)
         if role != "tool":  # whose blocks went into a result
@@ -241,10 +243,6 @@ def _check_documents(turn: int, content: Sequence[ConversePart]) -> None:
             f"messages[{turn}] has a document and no text but white space, which Bedrock refuses; "
             "add a TextBlock that says what to do with the document"
         )
-
-
-def _labelled(block: ConversePart) -> ConversePart:
-    return {"text": f"<system>\n{block['text']}\n</system>"} if "text" in block else block
 
 
 def _append(turns: list[ConversePart], role: str, content: list[ConversePart]) -> None:
