@@ -446,10 +446,8 @@ class Exchange:
 
     def _carries(self, prompt: Prompt) -> frozenset[Feature]:
         """What of ours goes out that the service may refuse."""
-        placed: frozenset[Feature] = frozenset(
-            {SYSTEM_TURNS} if self._by_row and self._plain is not self.original else ()
-        )
-        return carried(prompt, self.plan) | placed
+        found, placed = carried(prompt, self.plan), self._plain is not self.original
+        return found | {SYSTEM_TURNS} if placed and self._by_row else found
 
     def _shadowed(self, prompt: Prompt, rule: ModelRule, habit: Habit) -> Shadowed:
         bill, plan = ShadowBill.of(prompt, rule, self.target.rates, self.view), self.plan
