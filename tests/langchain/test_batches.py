@@ -113,7 +113,7 @@ def test_two_streams_on_one_thread_do_not_wait_for_each_other(slow_bedrock: Bedr
 
 
 def test_a_leader_that_fails_lets_the_others_go_unqueued(slow_bedrock: BedrockEmulator) -> None:
-    slow_bedrock.fail_next(failed("ValidationException", "no"))
+    slow_bedrock.fail_next(failed("ModelErrorException", "no"))  # a refused request would be repeated
     model = model_on(slow_bedrock)
     answers = model.batch(questions(6), return_exceptions=True)
     assert sum(isinstance(answer, Exception) for answer in answers) == 1
