@@ -109,7 +109,7 @@ FAILURES = [
     ConnectionError("down"),
     service_error("ServiceUnavailableException", 503),
     service_error("ThrottlingException", 429),
-    service_error("ValidationException", 400),
+    service_error("ResourceNotFoundException", 404),
 ]
 
 
@@ -300,13 +300,12 @@ async def test_at_the_first_failed_attempt_the_others_go_on_a_loop(bedrock: Bedr
 
 def test_a_client_hears_of_its_own_leaders_only(bedrock: Bedrock) -> None:
     """An attempt that fails outside of a block releases nobody inside one."""
-    raw = bedrock.client()
-    client = cachepoint.wrap(raw, clock=bedrock.clock)
+    client = bedrock.once()
     with cachepoint.fan_out():
         client.converse(**question())
         block = current_fan_out()
     assert block is not None
-    bedrock.emulator.fail_next(failed("ValidationException"))
+    bedrock.emulator.fail_next(failed("ServiceUnavailableException"))
     with pytest.raises(ClientError):
         client.converse(**question(1))
     assert block._troubled == {}

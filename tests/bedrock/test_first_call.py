@@ -89,13 +89,19 @@ def running() -> Iterator[dict[str, subprocess.Popen[str]]]:
             for name, run in RUNS.items()
         }
         settings = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CACHEPOINT_"))}
-        yield {
+        processes = {
             name: subprocess.Popen(
-                [sys.executable, "-c", program, bedrock.url], stdout=subprocess.PIPE, text=True,
+                [sys.executable, "-c", program, bedrock.url],
+                stdout=subprocess.PIPE,
+                text=True,
                 env={**settings, "AWS_EC2_METADATA_DISABLED": "true"},
             )
             for name, program in programs.items()
-        }  # fmt: skip
+        }
+        yield processes
+        for process in processes.values():
+            with process:  # which waits for it, and closes its output
+                process.kill()
 
 
 @pytest.mark.parametrize("name", RUNS)
