@@ -70,6 +70,8 @@ def with_request_metadata(
             _leave_out(name, f"Bedrock takes {MOST_PAIRS} pairs, the caller's own among them; choose fewer")
             continue
         merged[name] = value
+    if len(merged) == len(own):  # the caller's own stays as it is written
+        return request
     return {**request, "requestMetadata": json.dumps(merged) if "body" in request else merged}
 
 

@@ -186,11 +186,12 @@ def _plain_scope(scope: _ScopeNow) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> CurveKey:
-    role, again, size = _KIND(value)
-    if again:
-        return AGAIN_KIND[role]
-    # The very tuples that traffic uses, since every boundary kept points at two.
-    return coarser(FIRST_KINDS[role][0]) if size == COARSE else FIRST_KINDS[role][size]
+    try:
+        return _KINDS[tuple(value)]
+    except (KeyError, TypeError):
+        role, again, size = _KIND(value)
+        # Seen before, sizes are not told apart.
+        raise MisfitError(size, f"0 in a kind that is {role}, {again}") from None
 
 
 def _gaps(value: Any) -> tuple[float, ...]:
@@ -221,6 +222,10 @@ _ROLES = tuple(AGAIN_KIND)
 _DIGEST = hexed(range(DIGEST_BYTES, DIGEST_BYTES + 1))
 _COUNT = number(0, _COUNTS)
 _KIND = row(one_of(*_ROLES), flag, whole(COARSE, len(SIZE_LIMITS)))
+# The very tuples that traffic uses, since every boundary kept points at two; and looked up, since a profile has many.
+_KINDS: Mapping[tuple[Any, ...], CurveKey] = {
+    kind: kind for role in _ROLES for kind in (AGAIN_KIND[role], coarser(FIRST_KINDS[role][0]), *FIRST_KINDS[role])
+}
 _GAPS = row(*[_COUNT] * N_BUCKETS)
 _SEEN = row(_COUNT, _kind, _kind, _gaps)
 _ENTRY = row(one_of(*get_args(TTL)), number(0, _LATEST), several(_DIGEST, _MANY))

@@ -11,8 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -71,13 +70,12 @@ def fault(problem: Exception) -> str:
 
 
 def number(least: float, most: float) -> Shape[float]:
-    """A finite number in a range."""
+    """A number in a range, which is finite."""
 
     def shape(value: Any) -> float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-        if not fits or not isfinite(value):
-            raise MisfitError(value, f"a number from {least:,g} to {most:,g}")
-        return float(value)
+        if type(value) in (float, int) and least <= value <= most:  # which infinity and NaN are not
+            return float(value)
+        raise MisfitError(value, f"a number from {least:,g} to {most:,g}")
 
     return shape
 
@@ -142,7 +140,7 @@ def row(*shapes: Shape[Any]) -> Shape[tuple[Any, ...]]:
     def shape(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(shapes):
             raise MisfitError(value, f"a list of {len(shapes)}")
-        return tuple([_inside(f"[{index}]", each, value[index]) for index, each in enumerate(shapes)])
+        return _each(zip(shapes, value, strict=True))
 
     return shape
 
@@ -153,9 +151,20 @@ def several(of: Shape[_T], most: int) -> Shape[tuple[_T, ...]]:
     def shape(value: Any) -> tuple[_T, ...]:
         if not isinstance(value, list) or len(value) > most:
             raise MisfitError(value, f"a list of at most {most}")
-        return tuple([_inside(f"[{index}]", of, each) for index, each in enumerate(value)])
+        return _each((of, each) for each in value)
 
     return shape
+
+
+def _each(parts: Iterable[tuple[Shape[_T], Any]]) -> tuple[_T, ...]:
+    taken: list[_T] = []
+    try:
+        for shape, value in parts:
+            taken.append(shape(value))
+    except MisfitError as misfit:
+        misfit.path.append(f"[{len(taken)}]")
+        raise
+    return tuple(taken)
 
 
 def table(name: Shape[_K], of: Shape[_T], most: int = sys.maxsize) -> Shape[dict[_K, _T]]:
@@ -164,9 +173,14 @@ def table(name: Shape[_K], of: Shape[_T], most: int = sys.maxsize) -> Shape[dict
     def shape(value: Any) -> dict[_K, _T]:
         if not isinstance(value, dict) or len(value) > most:
             raise MisfitError(value, f"an object of at most {most:,} members")
-        return {
-            _inside(f"[{key[:60]!r}]", name, key): _inside(f"[{key[:60]!r}]", of, each) for key, each in value.items()
-        }
+        taken: dict[_K, _T] = {}
+        for key, each in value.items():
+            try:
+                taken[name(key)] = of(each)
+            except MisfitError as misfit:
+                misfit.path.append(f"[{key[:60]!r}]")
+                raise
+        return taken
 
     return shape
 
