@@ -129,13 +129,16 @@ def _check_shape(shape: Any, value: Any, path: str) -> None:
 
 
 def _check_members(shape: Any, value: Json, path: str) -> None:
-    for name, member in shape.members.items():
-        if "location" in member.serialization:  # in the path or a header
-            continue
-        where, given = f"{path}.{name}" if path else name, value.get(name)
-        if given is not None:
-            _check_shape(member, given, where)
-        elif name in shape.required_members or (name in value and shape.is_tagged_union):
+    members = shape.members
+    for name, given in value.items():
+        if given is not None and name in members:
+            _check_shape(members[name], given, f"{path}.{name}" if path else name)
+    missing = [name for name in shape.required_members if "location" not in members[name].serialization]
+    if shape.is_tagged_union:
+        missing += [name for name in value if name in members]
+    for name in missing:  # what is in the path or a header is not looked for here
+        if value.get(name) is None:
+            where = f"{path}.{name}" if path else name
             raise _violated(f"null at '{where}'", "Member must not be null")
 
 
