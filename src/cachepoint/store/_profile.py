@@ -172,7 +172,6 @@ def _plain_pool(pool: _PoolNow, told: Mapping[bytes, Seen]) -> dict[str, Any]:
 def _plain_scope(scope: _ScopeNow) -> dict[str, Any]:
     return {
         "model": scope.model,
-        "refused": [],  # earlier releases want the member; what is refused is found out anew
         "splits_trusted": scope.splits_trusted,
         "entries": {
             digest.hex(): [entry.ttl, entry.used_at, [split.hex() for split in entry.splits]]
