@@ -111,7 +111,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     ) -> str:
         """A call starts. Raises BudgetExceeded when the budget is spent."""
         if event_type == CBEventType.LLM:
-            self._budget.check(self.cost.usd)
+            self._budget.check(self.ledger.spent)
         return event_id
 
     @override

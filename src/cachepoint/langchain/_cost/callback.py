@@ -204,7 +204,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
 
     def on_llm_start(self, *_: Any, **__: Any) -> None:
         """A text model starts: it reports no cache, but costs money. Raises BudgetExceeded."""
-        self._budget.check(self.cost.usd)
+        self._budget.check(self.ledger.spent)
 
     def on_chat_model_start(
         self,
@@ -218,7 +218,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """A call starts. Raises BudgetExceeded when the budget is spent."""
-        self._budget.check(self.cost.usd)
+        self._budget.check(self.ledger.spent)
         params = kwargs.get("invocation_params") or {}
         asked = messages[0] if messages else []
         outermost = self._outermost_of(run_id, parent_run_id)
