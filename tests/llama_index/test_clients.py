@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.retries.standard import ExponentialBackoff
 from botocore.session import Session
+from fork_kit import forked, join, needs_fork, warned_of_threads
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index_kit import CONNECTION, LONG, MODEL
 
@@ -81,6 +83,36 @@ def test_credentials_that_change_around_the_program_are_for_llms_made_later(
     client_of()
     client_of()
     assert len(sessions) == 4
+
+
+@needs_fork
+@warned_of_threads
+def test_a_child_process_has_sessions_and_clients_of_its_own(sessions: list[Any]) -> None:
+    """Its parent's are connected, and another thread may be making one, for which no fork waits."""
+    llm = CacheAwareBedrockConverse(model=MODEL, **CONNECTION)
+    made = llm._clients.client(llm._connection())
+    making, done = threading.Event(), threading.Event()
+
+    def make(_: Any) -> None:
+        making.set()
+        done.wait(60)
+
+    thread = threading.Thread(target=clients._SESSIONS.use, args=(llm._connection(), make))
+    thread.start()
+    making.wait(60)
+    began = time.monotonic()
+
+    def child() -> None:
+        assert llm._clients.client(llm._connection()) is not made
+        assert len(sessions) == 2
+
+    children = [forked(child)]
+    took = time.monotonic() - began
+    done.set()
+    thread.join(60)
+    assert join(*children) == ["well"]
+    assert took < 4
+    assert llm._clients.client(llm._connection()) is made
 
 
 def test_sessions_are_forgotten_in_the_end(sessions: list[Any]) -> None:

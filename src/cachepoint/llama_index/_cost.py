@@ -118,7 +118,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
     ) -> None:
         super().__init__(event_starts_to_ignore=[], event_ends_to_ignore=[])
         self.ledger = CacheLedger(on_call=on_call)
-        self._spending = Spending(Budget.of(budget_usd), lambda: self.cost.usd)
+        self._spending = Spending(Budget.of(budget_usd), lambda: self.ledger.spent)
 
     @property
     def has_budget(self) -> bool:

@@ -61,6 +61,19 @@ def test_sums_are_bounded_where_values_or_keys_are_made_up_for_each_call(monkeyp
     assert sum(each.calls for each in ledger.by("request", shared="pro_rata").values()) == 9
 
 
+def test_all_sums_together_are_bounded_and_no_call_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three new values with each call: 7 sums are kept, which are two calls' and one of the third's; then each key has
+    one more. Models are told apart all the same."""
+    monkeypatch.setattr(ledger_module, "SUMS_KEPT", 7)
+    ledger = CacheLedger(keep=0)
+    for number in range(100):
+        ledger.add(replace(tagged(a=f"a{number}", b=f"b{number}", session=f"s{number}"), model=f"m{number % 20}"))
+    assert {key: len(ledger.by(key)) for key in ("session", "a", "b")} == {"session": 4, "a": 3, "b": 3}
+    assert all(sum(each.calls for each in ledger.by(key).values()) == 100 for key in ("model", "session", "a", "b"))
+    assert len(ledger.by("model")) == 20
+    assert ledger.summary().endswith("98 with more tags than are told apart, summed as (other)")
+
+
 # -- shared out, worked by hand -------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_kit import MakeModel, question
 
 from cachepoint.emulator import BedrockEmulator, slow
+from cachepoint.errors import BudgetExceeded
 from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheCallbackHandler
 from cachepoint.langchain._cost import callback
 
@@ -226,3 +227,18 @@ def test_a_child_process_counts_its_own_calls(make_model: MakeModel, handler: Pr
     assert join(forked(child)) == ["well"]
     handler.on_llm_end(answer(10), run_id=run)
     assert handler.calls == 2
+
+
+@needs_fork
+@warned_of_threads
+def test_a_child_process_has_what_was_left_of_the_budget(make_model: MakeModel) -> None:
+    handler = PromptCacheCallbackHandler(budget_usd="0.0001")
+    model = make_model(callbacks=[handler])
+    model.invoke(question())  # some 1,600 tokens written, at 3.75 USD a million and more: 0.006 USD
+
+    def child() -> None:
+        assert handler.cost.usd == 0
+        with pytest.raises(BudgetExceeded):
+            model.invoke(question())
+
+    assert join(forked(child)) == ["well"]

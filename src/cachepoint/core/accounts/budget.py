@@ -77,9 +77,8 @@ class Spending:
         self._lock = Lock(self._in_child)
 
     def _in_child(self) -> None:
-        """A child process spends on its own; the calls under way are its parent's."""
+        """A child process has what is left of the budget; the calls under way are its parent's."""
         self._under_way.clear()
-        self._untold = Decimal(0)
 
     @property
     def limited(self) -> bool:

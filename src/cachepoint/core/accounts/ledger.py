@@ -45,9 +45,14 @@ class CacheLedger:
         given: Any = keep
         if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= sys.maxsize:
             raise ConfigurationError(f"CacheLedger(keep={given!r:.80}): use a whole number, 0 or more")
-        self._lock = Lock(self._begin)
+        self._lock = Lock(self._in_child)
         self._keep = keep
         self._sinks = _sinks(on_call)
+        self._spent_before = Decimal(0)
+        self._begin()
+
+    def _in_child(self) -> None:
+        self._spent_before += self._totals.cost.usd
         self._begin()
 
     def _begin(self) -> None:
@@ -113,6 +118,11 @@ class CacheLedger:
         catch_up()
         with self._lock.held:
             return self._totals
+
+    @property
+    def spent(self) -> Decimal:
+        """What all calls cost, in USD, for who keeps to a budget: with what its parent's had cost by the fork."""
+        return self._spent_before + self.totals().cost.usd
 
     def summary(self) -> str:
         """A table to print: a line for each model and the sum, then the misses, and what was not told apart."""

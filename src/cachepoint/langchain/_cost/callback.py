@@ -137,7 +137,7 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         super().__init__()
         check_options({"prices": prices, "base_models": base_models, "clock": clock})
         self.ledger = CacheLedger(on_call=on_call)
-        self._spending = Spending(Budget.of(budget_usd), lambda: self.cost.usd)
+        self._spending = Spending(Budget.of(budget_usd), lambda: self.ledger.spent)
         # LangChain logs and drops what a handler raises, unless it asks for more.
         self.raise_error = budget_usd is not None
         self._prices = ChatPrices(prices)
