@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import heapq
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,10 +91,29 @@ def _prompts(
 ) -> tuple[tuple[Text, ...], Iterator[tuple[tuple[Message, ...], bool]]]:
     """The system prompt; and the messages before each answer, with whether the answer went to a person."""
     policy, *rest = run
-    said = [_message(each, knobs) for each in rest]
+    said = [_message(each, knobs) for each in with_ids_of_their_own(rest)]
     answers = [number for number, each in enumerate(rest) if each["role"] == "assistant"]
     prompts = ((tuple(said[:number]), not rest[number].get("tool_calls")) for number in answers)
     return (text(_sized(policy["content"], knobs.sizes)),), prompts
+
+
+def with_ids_of_their_own(run: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The messages with an id for each tool call, as Bedrock wants it: these runs were of a model that repeats them."""
+    given: Counter[str] = Counter()
+
+    def own(name: str) -> str:
+        return f"{name}-{given[name]}" if given[name] > 1 else name
+
+    renamed: list[Mapping[str, Any]] = []
+    for message in run:
+        calls = message.get("tool_calls") or ()
+        given.update(call["id"] for call in calls)
+        if calls:
+            message = {**message, "tool_calls": [{**call, "id": own(call["id"])} for call in calls]}  # noqa: PLW2901
+        elif message["role"] == "tool":
+            message = {**message, "tool_call_id": own(message["tool_call_id"])}  # noqa: PLW2901
+        renamed.append(message)
+    return renamed
 
 
 def _message(given: Mapping[str, Any], knobs: Knobs) -> Message:

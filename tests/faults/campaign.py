@@ -108,7 +108,7 @@ class Service:
 
     def __init__(self) -> None:
         self.now = 1_790_000_000.0
-        self.emulator = BedrockEmulator(clock=lambda: self.now, options=Options(strict_blanks=False))
+        self.emulator = BedrockEmulator(clock=lambda: self.now, options=Options(strict_blanks=False, serve_ended=True))
         self.client = self.emulator.local_client(config=Config(retries={"total_max_attempts": 1}))
 
     def prepare(self, trouble: Trouble) -> None:

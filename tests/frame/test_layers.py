@@ -64,11 +64,13 @@ NOT_SAFE_OF_FORKS = {
 SAFE_OF_FORKS_ALL_THE_SAME = {
     "cachepoint._forks": "makes them safe",
     "cachepoint.bedrock.call": "the lock is a call's, which a child leaves alone",
+    "cachepoint.bedrock.counting": "the thread asks for one call, which a child leaves alone",
     "cachepoint.bedrock.threads": "the locks are of calls that a thread of the parent's makes",
     "cachepoint.bedrock.keep_alive": "a child gives the block's thread and its event up",
     "cachepoint.bedrock.opaque_models": "a thread that is not alive is not waited for",
     "cachepoint.emulator._server": "a child is not served by its parent's server",
     "cachepoint.llama_index._chat.engine": "the thread fills the stream of one call",
+    "cachepoint.sinks._background": "a child starts with a queue and a thread of its own",
 }
 IMPURE_CALLS = {
     "open",

@@ -133,6 +133,10 @@ class TestParentIntegration(TestIntegration):
     def model_override_value(self) -> str | None:
         return None
 
+    @pytest.mark.xfail(reason="sends a document name with a full stop, which the service says it does not take")
+    def test_pdf_inputs(self, model: BaseChatModel) -> None:
+        super().test_pdf_inputs(model)
+
 
 @lru_cache(maxsize=4)
 def _clients(url: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Call:
         tags, policy = dict(current_tags()), settings.policy
         self._expected, self._keeping = current_expectation(), current_keeping()
         if policy.mode in ("auto", "explicit"):
-            request = self._safely("what is sendable", partial(self._sendable, request)) or request
+            request = self._sendable(request)
         tagged = self._safely("the tags", partial(with_request_metadata, request, policy.request_metadata, tags))
         self.exchange = Exchange(dialect, tagged or request, policy, tags)
         self._target = Target(str(request.get("modelId", "")), region=region_of(client))
@@ -96,8 +96,17 @@ class Call:
         self._is_left = False
 
     def _sendable(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The request without checkpoints that stand for nothing, on which the service would refuse the rest."""
-        mended, warnings = self._dialect.sendable(request)
+        """The request without checkpoints that stand for nothing, on which the service would refuse the rest.
+
+        Raises ConfigurationError where nothing could be sent in their place.
+        """
+        try:
+            mended, warnings = self._dialect.sendable(request)
+        except ConfigurationError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - what is in a form of its own is for the service to refuse
+            swallow(problem, "what is sendable")
+            return request
         for warning in warnings:
             warn_once(*warning)
         return mended

@@ -47,7 +47,7 @@ def test_a_document_is_sent_as_it_is(make_llm: MakeLLM, emulator: BedrockEmulato
 
 
 def test_a_documents_title_is_made_a_name_the_service_takes(make_llm: MakeLLM, emulator: BedrockEmulator) -> None:
-    block = DocumentBlock(data=PDF, title="q3_report: final.pdf", document_mimetype="application/pdf")
+    block = DocumentBlock(data=PDF, title="q3 report: final.pdf", document_mimetype="application/pdf")
     assert content_sent(make_llm, emulator, block)[0]["document"]["name"] == "q3 report final pdf"
 
 

@@ -28,7 +28,9 @@ def mark_system(entries: Sequence[str | dict[str, Any]]) -> list[str | dict[str,
     """The model's `system` entries as Converse blocks, with a checkpoint after every marked one."""
     # Converse's own blocks have no `type`; users of Claude write one.
     return [
-        {"text": block["text"]} if isinstance(block, dict) and block.get("type") == "text" else block
+        {"text": block["text"]}
+        if isinstance(block, dict) and block.get("type") == "text" and "text" in block
+        else block
         for block in _with_points(entries)
     ]
 
