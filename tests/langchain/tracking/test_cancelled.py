@@ -177,7 +177,7 @@ def answer(tokens: int) -> LLMResult:
     return LLMResult(generations=[[ChatGeneration(message=AIMessage("", usage_metadata=usage))]])
 
 
-def test_calls_beyond_the_bound_are_recorded_as_lost_until_answered(
+def test_calls_beyond_the_bound_are_recorded_as_lost_and_count_once_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(callback, "RUNS_KEPT", 5)
