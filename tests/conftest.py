@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
+# pytest-asyncio asks for the loop that is set before it sets its own (plugin.py, `_temporary_event_loop`). Where none
+# ever was, Python makes one, and nobody closes it once `asyncio.run` has set another.
+asyncio.set_event_loop(None)
+
 # Every session of boto3 and aiobotocore parses the service's model, the endpoints and their rules anew, 30 to 80 ms
 # each time; the clients of one session share the parsed files already, so those of all may.
 _load_file = cache(partial(JSONFileLoader.load_file, JSONFileLoader()))
@@ -34,10 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the counts that tests recorded as properties, in whichever process they ran."""
-    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        for title, lines in report.user_properties:
-            terminalreporter.section(title)
-            terminalreporter.write_line(lines)
+    told = {
+        (title, lines)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for title, lines in getattr(report, "user_properties", ())
+    }
+    for title, lines in sorted(told):
+        terminalreporter.section(title)
+        terminalreporter.write_line(lines)
 
 
 @pytest.fixture(scope="session")
