@@ -103,7 +103,7 @@ class Delivery:
         frames = self.written.frames[: self.fault.after_events]
         sent = (b"".join(frames),) if whole else frames
         for number, piece in enumerate(sent, 1):
-            if number == len(sent) and self.fault.after_events is None:
+            if number == len(sent) and len(frames) == len(self.written.frames):  # a later fault takes nothing back
                 self.arrived()
             yield piece
         if self.fault.error is not None:
