@@ -134,7 +134,7 @@ def test_what_a_sink_does_not_keep_up_with_is_dropped_and_counted(
     assert len(written) in (2, 3)
     assert sink.dropped == 11 - len(written)
     assert [each.message for each in caplog.records] == [
-        "cachepoint: the sink function does not keep up; calls are left out. Give a larger `most` or a faster sink"
+        "cachepoint: the sink function does not keep up; calls are left out. Give a larger `most`, or a faster sink"
     ]
 
 

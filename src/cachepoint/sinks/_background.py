@@ -42,7 +42,8 @@ class InBackground:
         if self._closed or self._waiting.qsize() >= self._most:
             if not self.dropped:
                 logger.warning(
-                    "cachepoint: the sink %s does not keep up; calls are left out. Give a larger `most` or a faster sink",
+                    "cachepoint: the sink %s does not keep up; calls are left out. Give a larger `most`, "
+                    "or a faster sink",
                     type(self._sink).__name__,
                 )
             self.dropped += 1
