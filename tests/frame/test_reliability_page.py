@@ -27,7 +27,16 @@ DEPTH = 6
 """Functions inside one another that are followed to what a message says; more than there are."""
 
 CLASSES = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Exception)}
-GIVEN_AT = {"warn": 0, "warn_once": 1, "Warn": 1, "forgive": 2, "warning": 0, "print": 0}
+GIVEN_AT = {
+    "warn": 0,
+    "warn_once": 1,
+    "Warn": 1,
+    "forgive": 2,
+    "warning": 0,
+    "exception": 0,
+    "print": 0,
+    "ArgumentTypeError": 0,
+}
 """Where the message stands among the arguments of what warns, logs or prints."""
 
 ELSEWHERE = {
