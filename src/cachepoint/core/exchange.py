@@ -483,7 +483,8 @@ class Exchange:
         if self.policy.split_text and not self.view.splits_trusted:
             self._warn(
                 f"splits:{scope}",
-                f"cachepoint stopped splitting text for {model!r}: what it reads or counts does not bear it out",
+                f"cachepoint stopped splitting text for {model!r}: what it reads or counts does not bear it out. "
+                "Calls go on with their texts whole",
             )
         for warning in self.plan.warnings:
             # Once for each kind of repair, not for each message of a growing conversation.

@@ -107,7 +107,7 @@ class BlockTranslator:
         kinds = (self._by_type.get(kind) for kind in type(block).__mro__)
         translation = next(filter(None, kinds), None)
         if translation is None:
-            warn(f"Converse takes no {type(block).__name__}; it was left out of the request")
+            warn(f"Converse takes no {type(block).__name__}; it was left out of the request. Give what it says as text")
             return []
         return translation(block)
 
