@@ -128,9 +128,9 @@ def _words(document: JsonText, block: _Block, words: Value) -> str:
 
 def has_system_turns(messages: Any) -> bool:
     """Whether any of these is a system message; what is no list of messages is left to the service to judge."""
-    return isinstance(messages, list | tuple) and any(
-        isinstance(message, Mapping) and message.get("role") == "system" for message in messages
-    )
+    if not isinstance(messages, list | tuple):
+        return False
+    return "system" in [message.get("role") for message in messages if isinstance(message, dict)]
 
 
 def placed(messages: Sequence[Message], *, taken: bool) -> Placed | None:
