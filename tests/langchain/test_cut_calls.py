@@ -122,7 +122,7 @@ def test_a_streamed_call_that_opens_brackets_without_end_is_invalid() -> None:
         AIMessageChunk(content=[], tool_call_chunks=[part]),
         AIMessageChunk(content=[], response_metadata={"stopReason": "max_tokens"}),
     ]
-    chunks = CutCalls(None).passing((ChatGenerationChunk(message=part) for part in parts))
+    chunks = CutCalls(None).passing(ChatGenerationChunk(message=part) for part in parts)
     answer = reduce(add, [chunk.message for chunk in chunks])
     assert isinstance(answer, AIMessageChunk)
     assert (answer.tool_calls, [call["name"] for call in answer.invalid_tool_calls]) == ([], ["write_file"])
