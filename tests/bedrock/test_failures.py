@@ -203,7 +203,7 @@ def test_a_model_that_refuses_two_sections_is_found_out_too(bedrock: Bedrock) ->
             ask(client, number)
     assert bedrock.statuses.count(400) == 4  # the working is at test_two_refused_sections_are_found_by_four_refusals
     (traffic,) = store._scopes.values()
-    assert (set(map(str, traffic.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
+    assert (set(map(str, traffic.refusals.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
     assert client.ledger.totals().calls == 9
 
 

@@ -491,17 +491,17 @@ class Exchange:
 
     # -- what happened ----------------------------------------------------------------------------
 
-    def refused(self, refusal: Refusal | None) -> Effects:
-        """The service refused the request; `refusal` is None where an error is about something else than the request.
+    def refused(self, refusal: Refusal) -> Effects:
+        """The service refused the request.
 
         Whether what was added to it is the reason is known only once it was repeated as the user wrote it.
         """
         self._step("refuse")
         self._forget()
-        if self._refusal is not None and refusal is not None:  # the repeat was refused too
+        if self._refusal is not None:  # the repeat was refused too
             self._repeat = None
             self._told_of_refusals("failing", frozenset(), self._refusal)
-        elif self._refusal is None and refusal is not None:
+        else:
             self._refusal = refusal
             self._repeat = self._try("what to repeat", partial(self._as_written, refusal))
         return self._effects()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from cachepoint.bedrock.wire.dialect import mapping
 from cachepoint.core.exchange import Refusal
 from cachepoint.core.traffic.refusals import LONG_TTL, SYSTEM_TURNS, Feature
 
@@ -45,9 +46,9 @@ def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
     answer = getattr(error, "response", None)
     if name == "ParamValidationError":  # an older botocore that knows no `ttl`, or no checkpoint there, sends nothing
         code, message = name, str(error)
-    elif isinstance(answer, dict) and isinstance(answer.get("Error"), dict):
-        code, message = str(answer["Error"].get("Code", "")), str(answer["Error"].get("Message", ""))
-        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    elif told := mapping(mapping(answer).get("Error")):
+        code, message = str(told.get("Code", "")), str(told.get("Message", ""))
+        status = mapping(mapping(answer).get("ResponseMetadata")).get("HTTPStatusCode")
         if code not in _REFUSED and (status not in _STATUSES or _OTHERWISE.search(code.lower())):
             return None
     else:
