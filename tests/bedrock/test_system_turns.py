@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cachepoint
 from cachepoint import CachePolicy
-from cachepoint.bedrock.wire import converse
+from cachepoint.bedrock.wire import converse, invoke_model
 from cachepoint.bedrock.wire.system_turns import placed
 from cachepoint.core.prompt.prompt import Where
 from cachepoint.emulator import BedrockEmulator, Options, failed
@@ -190,11 +190,42 @@ def test_a_refused_role_on_invoke_model_is_repeated_as_a_user_turn(bedrock: Bedr
     assert [message["role"] for message in bedrock.bodies[0]["messages"]] == ["user"]
 
 
-def test_a_body_that_cannot_be_written_again_as_it_is_stays_as_it_is(bedrock: Bedrock) -> None:
-    """Python's JSON would write 1e2 as 100.0, and one of two equal keys is lost."""
-    raw = body(SAY, LATE, temperature=1)["body"].replace('"temperature": 1', '"temperature": 1e-1')
-    with pytest.raises(ClientError, match=r"role 'system'|Unexpected role"):
-        bedrock.wrapped().invoke_model(modelId=SONNET_5, body=raw)
+CALLED = (
+    '{"content":[ {"input":{"n":[1e400, 1.00],"s":"é\\u00e9"},"name":"f","id":"a","type":"tool_use" }],'
+    '"role":"assistant" }'
+)
+FOUND = '{ "type":"tool_result", "tool_use_id":"a", "content":"fé\\u00e9" }'
+ODD = (
+    '{ "anthropic_version":"bedrock-2023-05-31", "temperature": 1e-1,"max_tokens" :9, "messages": [%s],'
+    '"tools":[{"name":"f", "input_schema":{"type":"object"} }]}'
+)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_all_of_a_body_but_what_moves_keeps_its_bytes(*, encoded: bool) -> None:
+    asked, late_one = '{"role": "user",  "content":"H\\u0069"}', '{"role":"system","content":"Be brief."}'
+    answered = f'{{"role":"user", "content": [ {FOUND} ] }}'
+    raw = ODD % f"{asked}, {CALLED},{answered}, {late_one}"
+    spoken = '{"type":"text","text":"<system>\\nBe brief.\\n</system>"}'
+    moved = ODD % f'{asked},{CALLED},{{"role":"user","content":[{FOUND},{spoken}]}}'
+    request = {"body": raw.encode() if encoded else raw}
+    taken, _ = invoke_model.place_system_turns(request, {}, taken=False)
+    assert taken["body"] == (moved.encode() if encoded else moved)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        json.dumps(body(SAY, LATE)["body"]),
+        body(SAY, LATE)["body"].replace('"max_tokens": 9', '"max_tokens": 9, "max_tokens": 8'),
+        body({**SAY, "weight": 1.0}, LATE)["body"],
+        body({**SAY, "weight": 1e999}, LATE)["body"],
+    ],
+    ids=["a string", "a key twice", "a number beside what moves", "and one that is no JSON"],
+)  # fmt: skip
+def test_a_body_that_cannot_be_written_again_as_it_is_stays_as_it_is(raw: str) -> None:
+    request = {"body": raw}
+    assert invoke_model.place_system_turns(request, {}, taken=False)[0] is request
 
 
 # -- whatever the conversation --------------------------------------------------------------------

@@ -32,7 +32,7 @@ from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import TTL, ModelRule, parse_model_id
-from cachepoint.core.provider.usage import Usage, oddities
+from cachepoint.core.provider.usage import Usage, oddities, told_oddly
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
@@ -638,11 +638,7 @@ class Exchange:
         """A gateway or a model that reports its tokens in its own way is named once, with the types of what it told."""
         odd = self._try("what is odd in the usage", partial(oddities, reported))
         if odd:
-            counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
-            self._warn(
-                f"usage:{self.target.model}:{'; '.join(odd)}",
-                f"cachepoint: {self.target.model!r} reports a usage in which {'; '.join(odd)}; it is {counted}",
-            )
+            self._warn(*told_oddly(self.target.model, odd, usage))
 
     def _forget(self, *, lost: bool = False) -> None:
         if self._in_flight:

@@ -18,7 +18,7 @@ from typing import Any, Self
 from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire import system_turns
 from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
-from cachepoint.bedrock.wire.json_text import parsed
+from cachepoint.bedrock.wire.json_text import JsonText, Path, Raw, parsed
 from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
@@ -58,16 +58,47 @@ def has_system_turns(request: Mapping[str, Any]) -> bool:
 def place_system_turns(request: Mapping[str, Any], hints: Hints, *, taken: bool) -> tuple[Mapping[str, Any], Hints]:
     """The request with its system messages where the service takes them, itself where nothing moves; and the hints.
 
-    Itself too where its body cannot be written again as it is but for that.
+    Itself too where what moves cannot be written as it was; all else of the body keeps its bytes.
     """
-    body = _exact_body(request) if has_system_turns(request) else None
+    body = _body(request) if has_system_turns(request) else None
     if body is None or not system_turns.has_system_turns(body["messages"]):
         return request, hints
     placed = system_turns.placed(body["messages"], taken=taken)
     if placed is None or placed.messages == body["messages"]:
         return request, hints
-    moved = json.dumps({**body, "messages": placed.messages}, separators=(",", ":")).encode()
+    try:
+        moved = _moved(request["body"], body["messages"], placed.messages)
+    except ValueError:
+        return request, hints
     return {**request, "body": moved}, placed.hints(hints)
+
+
+def _moved(raw: Raw, before: Sequence[Any], after: Sequence[Any]) -> Raw:
+    """The body with other messages, of which those that were there before, and their blocks, keep their text.
+
+    Raises ValueError for a number in what is new around them, which may have been written in another way.
+    """
+    places: dict[int, Path] = {id(message): ("messages", number) for number, message in enumerate(before)}
+    for number, message in enumerate(before):
+        if isinstance(message["content"], list):
+            places |= {id(block): ("messages", number, "content", n) for n, block in enumerate(message["content"])}
+    document = JsonText(raw, places.values())
+
+    def written(value: Any) -> str:
+        if id(value) in places:
+            known = document.values[places[id(value)]]
+            return document.text[known.start : known.end]
+        if isinstance(value, dict):
+            return "{" + ",".join(f"{json.dumps(name)}:{written(each)}" for name, each in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ",".join(map(written, value)) + "]"
+        if isinstance(value, float):
+            raise ValueError(value)  # noqa: TRY004 - the document is wrong and not the argument
+        return json.dumps(value)
+
+    here = document.values["messages",]
+    document.replace(here.start, here.end, written(list(after)))
+    return document.edited()
 
 
 def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
@@ -117,32 +148,6 @@ def _body(request: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return body if _VERSION in body and messages.has_its_shape(body) else None
-
-
-def _exact_body(request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The body of Anthropic Messages; None where it has what Python's JSON would write in another way."""
-    try:
-        body = json.loads(
-            request["body"], parse_float=_exact_float, parse_constant=_exact_float, object_pairs_hook=_exact_object
-        )
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(body, dict) and _VERSION in body and isinstance(body.get("messages"), list)
-    return body if whole else None
-
-
-def _exact_float(text: str) -> float:
-    value = float(text)
-    if repr(value) != text:
-        raise ValueError(text)
-    return value
-
-
-def _exact_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError(f"{len(pairs)} keys, some twice")
-    return found
 
 
 # -- answers --------------------------------------------------------------------------------------
