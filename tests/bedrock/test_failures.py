@@ -300,6 +300,16 @@ def test_a_lasting_denial_costs_one_request_more_in_each_minute(bedrock: Bedrock
     assert ask(client)["status"] == "written"
 
 
+def test_so_does_one_that_names_its_request(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(6):
+        words = f"No access (request 7f{number}e-41b{number}, 2026-11-27T10:0{number}:00Z)"
+        bedrock.emulator.fail_next(failed("AccessDeniedException", words), times=2 if number == 0 else 1)
+        with pytest.raises(ClientError):
+            ask(client, number)
+    assert len(bedrock.calls) == 7
+
+
 def test_a_repeat_that_fails_otherwise_raises_what_the_plain_request_would_have(bedrock: Bedrock) -> None:
     client = bedrock.once()
     bedrock.emulator.fail_next(failed("ValidationException", "Unexpected field type."))

@@ -28,6 +28,9 @@ _OTHERWISE = re.compile(
 )
 """What else comes with those statuses, by the error's name (AWS, *Common error types*), and is no word on a request."""
 
+_NUMBERED = re.compile(r"[a-z0-9-]*\d[a-z0-9-]*")
+"""A word with a digit in it: an index, a size, the id of a request or a time, which are others in each refusal."""
+
 _POINTS_AT: tuple[tuple[Feature, re.Pattern[str]], ...] = (
     (LONG_TTL, re.compile(r"extended ttl|\.ttl: extra inputs|\bttl\b[^.]*not (?:supported|available|permitted)")),
     (SYSTEM_TURNS, re.compile(r"\brole\b.*\bsystem\b|\bsystem\b.*\brole\b")),
@@ -40,7 +43,7 @@ _POINTS_AT: tuple[tuple[Feature, re.Pattern[str]], ...] = (
 def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
     """The refusal that an error of boto3's says; None when it is about something else.
 
-    `key` keys the digest of its words, which may quote a prompt.
+    `key` keys the digest of its words, which may quote a prompt; those with a digit in them count as alike.
     """
     name = type(error).__name__
     answer = getattr(error, "response", None)
@@ -53,8 +56,8 @@ def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
             return None
     else:
         return None
-    words = hashlib.blake2b(f"{code}\0{message}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
-    return Refusal(words, _pointed_at(message.lower()))
+    words = _NUMBERED.sub("#", f"{code}\0{message.lower()}").encode(errors="replace")
+    return Refusal(hashlib.blake2b(words, key=key[:64], digest_size=16).digest(), _pointed_at(message.lower()))
 
 
 def _pointed_at(message: str) -> Feature | None:
