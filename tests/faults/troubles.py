@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from faults.wordings import WORDINGS
 from hypothesis import strategies as st
 from messages_requests import as_messages
 
+from cachepoint import CacheLedger
+from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.provider.rules import SECTIONS
 from cachepoint.emulator import (
     cut_stream,
@@ -44,6 +47,10 @@ def _broken_store(method: str) -> Callable[[], Mapping[str, Any]]:
         return {"store": store}
 
     return options
+
+
+def _full_disk(_: CallRecord) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class _Prices:
@@ -79,6 +86,8 @@ USERS = (
     ("prices raise", lambda: {"prices": _Prices(Broken)}),
     ("prices give a float", lambda: {"prices": _Prices(0.25)}),
     ("prices give a string", lambda: {"prices": _Prices("much")}),
+    ("sink raises", lambda: {"ledger": CacheLedger(on_call=_raises)}),
+    ("sink's disk is full", lambda: {"ledger": CacheLedger(on_call=[_full_disk])}),
 )
 
 
