@@ -203,7 +203,7 @@ def test_a_model_that_refuses_two_sections_is_found_out_too(bedrock: Bedrock) ->
             ask(client, number)
     assert bedrock.statuses.count(400) == 4  # the working is at test_two_refused_sections_are_found_by_four_refusals
     (traffic,) = store._scopes.values()
-    assert (set(map(str, traffic.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
+    assert (set(map(str, traffic.refusals.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
     assert client.ledger.totals().calls == 9
 
 
@@ -298,6 +298,16 @@ def test_a_lasting_denial_costs_one_request_more_in_each_minute(bedrock: Bedrock
         ask(client)
     assert len(bedrock.calls) == 13
     assert ask(client)["status"] == "written"
+
+
+def test_so_does_one_that_names_its_request(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(6):
+        words = f"No access (request 7f{number}e41b{number}-4c9d, 2026-11-27T10:0{number}:00Z)"
+        bedrock.emulator.fail_next(failed("AccessDeniedException", words), times=2 if number == 0 else 1)
+        with pytest.raises(ClientError):
+            ask(client, number)
+    assert len(bedrock.calls) == 7
 
 
 def test_a_repeat_that_fails_otherwise_raises_what_the_plain_request_would_have(bedrock: Bedrock) -> None:

@@ -32,7 +32,7 @@ from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import TTL, ModelRule, parse_model_id
-from cachepoint.core.provider.usage import Usage, oddities
+from cachepoint.core.provider.usage import Usage, oddities, told_oddly
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
@@ -492,17 +492,17 @@ class Exchange:
 
     # -- what happened ----------------------------------------------------------------------------
 
-    def refused(self, refusal: Refusal | None) -> Effects:
-        """The service refused the request; `refusal` is None where an error is about something else than the request.
+    def refused(self, refusal: Refusal) -> Effects:
+        """The service refused the request.
 
         Whether what was added to it is the reason is known only once it was repeated as the user wrote it.
         """
         self._step("refuse")
         self._forget()
-        if self._refusal is not None and refusal is not None:  # the repeat was refused too
+        if self._refusal is not None:  # the repeat was refused too
             self._repeat = None
             self._told_of_refusals("failing", frozenset(), self._refusal)
-        elif self._refusal is None and refusal is not None:
+        else:
             self._refusal = refusal
             self._repeat = self._try("what to repeat", partial(self._as_written, refusal))
         return self._effects()
@@ -639,11 +639,7 @@ class Exchange:
         """A gateway or a model that reports its tokens in its own way is named once, with the types of what it told."""
         odd = self._try("what is odd in the usage", partial(oddities, reported))
         if odd:
-            counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
-            self._warn(
-                f"usage:{self.target.model}:{'; '.join(odd)}",
-                f"cachepoint: {self.target.model!r} reports a usage in which {'; '.join(odd)}; it is {counted}",
-            )
+            self._warn(*told_oddly(self.target.model, odd, usage))
 
     def _forget(self, *, lost: bool = False) -> None:
         if self._in_flight:

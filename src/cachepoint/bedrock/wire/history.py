@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cachepoint.bedrock.wire.cache_point import is_cache_point
@@ -49,23 +49,27 @@ def without_empty_turns(messages: list[Message]) -> list[Message]:
     Fable 5.1 and Sonnet 5 take a turn of thoughts alone for a prefill and refuse it wherever it stands
     (hermes-agent#105780, claude-code#13709).
     """
+    return without_turns(messages, lambda message: message["role"] == "assistant" and _says_nothing(message["content"]))
+
+
+def without_turns(messages: list[Message], left_out: Callable[[Message], bool]) -> list[Message]:
+    """The messages without those turns, themselves where there are none; two of one role that meet then become one."""
     kept: list[Message] = []
     gap = False
     for message in messages:
-        content = message["content"]
-        if message["role"] == "assistant" and all(_says_nothing(block) for block in content):
+        if left_out(message):
             gap = True
-        elif gap and kept and kept[-1]["role"] == message["role"]:
-            kept[-1] = {**kept[-1], "content": [*kept[-1]["content"], *content]}
-            gap = False
+            continue
+        if gap and kept and kept[-1].get("role") == message.get("role"):
+            kept[-1] = {**kept[-1], "content": [*kept[-1]["content"], *message["content"]]}
         else:
             kept.append(message)
-            gap = False
+        gap = False
     return messages if len(kept) == len(messages) else kept
 
 
-def _says_nothing(block: Block) -> bool:
-    return "reasoningContent" in block or is_cache_point(block)
+def _says_nothing(content: Sequence[Block]) -> bool:
+    return all("reasoningContent" in block or is_cache_point(block) for block in content)
 
 
 # -- reasoning ------------------------------------------------------------------------------------

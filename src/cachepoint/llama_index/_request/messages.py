@@ -21,10 +21,9 @@ from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageR
 from llama_index.core.bridge.pydantic import BaseModel
 
 from cachepoint.bedrock.expectations import PARAMETER, said_by
-from cachepoint.bedrock.warn import warn, warn_once
+from cachepoint.bedrock.mending import mended
+from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
-from cachepoint.bedrock.wire.documents import mended as mended_documents
-from cachepoint.bedrock.wire.history import mended as mended_history
 from cachepoint.bedrock.wire.system_turns import labelled
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
@@ -107,10 +106,7 @@ def to_conversation(messages: Sequence[ChatMessage], recipient: Recipient) -> Co
         _append(turns, "system" if seated else "assistant" if role == "assistant" else "user", content)
         if role != "tool":  # whose blocks went into a result
             hinted += [(content[item], hint) for item, hint in _hints(message.blocks, by_block)]
-    turns, warnings = mended_history(turns, recipient.replay)
-    turns, more = mended_documents(turns, recipient.base_model)
-    for key, text in (*warnings, *more):
-        warn_once(key, text)
+    turns = mended(turns, recipient.base_model, recipient.replay)
     for number, turn in enumerate(turns):
         _check_documents(number, turn["content"])
     return Conversation(system, turns, _placed(turns, hinted))
