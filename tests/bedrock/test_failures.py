@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
 from converse_kit import (
     DOCUMENT,
@@ -93,6 +95,23 @@ def test_a_request_that_boto3_refuses_is_recorded_too(bedrock: Bedrock) -> None:
     with pytest.raises(Exception, match="Unknown parameter"):
         client.converse(**QUESTION, colour="red")
     assert [record.error for record in client.ledger.records] == ["ParamValidationError"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": 5}, {"messages": [5]}, {"messages": [{"role": "user", "content": [{"document": None}]}]},
+        {"messages": [{"role": 5, "content": [{"text": "a"}]}]}, {"system": [None]}, {"toolConfig": 5},
+        {"toolConfig": {"tools": [5]}}, {"outputConfig": 5},
+        {"messages": [{"role": "user", "content": [{"toolResult": 5}]}]},
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_what_boto3_cannot_read_either_is_no_fault_of_ours(bedrock: Bedrock, wrong: dict[str, Any]) -> None:
+    """The test fails where one is swallowed."""
+    with pytest.raises(ParamValidationError):
+        bedrock.wrapped().converse(**{**QUESTION, **wrong})
+    assert bedrock.statuses == []
 
 
 def test_a_lost_connection_is_recorded(bedrock: Bedrock) -> None:
@@ -308,6 +327,22 @@ def test_so_does_one_that_names_its_request(bedrock: Bedrock) -> None:
         with pytest.raises(ClientError):
             ask(client, number)
     assert len(bedrock.calls) == 7
+
+
+def test_of_a_refusal_without_a_name_nothing_is_learned(bedrock: Bedrock) -> None:
+    """A proxy's 400 is repeated, for it may mean a checkpoint, but says nothing of the model."""
+    plain, refused = bedrock.client(), []
+
+    def once(**_: Any) -> AWSResponse | None:
+        if refused:
+            return None
+        refused.append(True)
+        return AWSResponse("", 400, {}, SimpleNamespace(stream=lambda **_: [b"upstream connection reset"]))
+
+    plain.meta.events.register("before-send.bedrock-runtime.Converse", once)
+    client = cachepoint.wrap(plain, clock=bedrock.clock)
+    assert [ask(client, number)["status"] for number in range(3)] == ["uncached", "written", "extended"]
+    assert (refused, bedrock.statuses) == ([True], [200] * 3)
 
 
 def test_a_repeat_that_fails_otherwise_raises_what_the_plain_request_would_have(bedrock: Bedrock) -> None:

@@ -82,6 +82,8 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
 """Every step: the states it may be taken in, and the state it leads to."""
 
 _R = TypeVar("_R")
+READING = "reading"
+"""Where a fault comes from that may be the request's own."""
 _NAMES: Mapping[Feature, str] = {
     LONG_TTL: "a TTL of 1h", SPLIT: "a text in two blocks", SYSTEM_TURNS: "a system message in the conversation",
 }  # fmt: skip
@@ -138,10 +140,14 @@ class Target:
 
 
 class Refusal(NamedTuple):
-    """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any."""
+    """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any.
+
+    `named` says that the error has a name; of one that is only an HTTP status, as a proxy answers, nothing is learned.
+    """
 
     words: bytes
     first: Feature | None = None
+    named: bool = True
 
 
 # -- what comes out -------------------------------------------------------------------------------
@@ -294,7 +300,7 @@ class Exchange:
         if refusals is not None and self.policy.mode in ("auto", "explicit"):
             hints = self._try("placing system messages", partial(self._place, hints, refusals)) or hints
         if self.policy.mode != "off" and target.rule is not None:
-            mistake = self._try("reading", partial(self._read, target.rule, key, hints))
+            mistake = self._try(READING, partial(self._read, target.rule, key, hints))
             if mistake is not None and self.policy.mode != "observe":
                 raise mistake
         return self._effects()
@@ -501,7 +507,8 @@ class Exchange:
         self._forget()
         if self._refusal is not None:  # the repeat was refused too
             self._repeat = None
-            self._told_of_refusals("failing", frozenset(), self._refusal)
+            if self._refusal.named:
+                self._told_of_refusals("failing", frozenset(), self._refusal)
         else:
             self._refusal = refusal
             self._repeat = self._try("what to repeat", partial(self._as_written, refusal))
@@ -542,7 +549,8 @@ class Exchange:
         if self._in_flight:
             self._learn("began", self.sent)
         if self._refusal is not None:
-            self._remember(self._refusal)
+            if self._refusal.named:
+                self._remember(self._refusal)
         elif self.view.refusals.is_test(self._carried):
             self._told_of_refusals("taken", self._carried)
         return self._effects()

@@ -44,7 +44,7 @@ request (`messages.3.content`) have none so long, and tell refusals apart."""
 def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
     """The refusal that an error of boto3's says; None when it is about something else.
 
-    `key` keys the digest of its words, which may quote a prompt; those with a digit in them count as alike.
+    `key` keys the digest of its words, which may quote a prompt. Without the times and ids in them they count as alike.
     """
     name = type(error).__name__
     answer = getattr(error, "response", None)
@@ -60,7 +60,7 @@ def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
         return None
     words = _OF_ONE_CALL.sub("", message)
     digest = hashlib.blake2b(f"{code}\0{words}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
-    return Refusal(digest, _pointed_at(message.lower()))
+    return Refusal(digest, _pointed_at(message.lower()), named=bool(code) and not code.isdigit())
 
 
 def _pointed_at(message: str) -> Feature | None:
