@@ -604,3 +604,27 @@ def test_a_failure_is_told_once(bedrock: Bedrock) -> None:
             client.converse(**QUESTION)
     assert len(told) == 1
     assert text(SYSTEM) in bedrock.bodies[0]["system"]
+
+
+def test_words_are_the_same_whatever_request_they_name() -> None:
+    def words(message: str) -> bytes:
+        answer: Any = {"Error": {"Code": "AccessDeniedException", "Message": message}}
+        refusal = refusal_in(ClientError(answer, "Converse"), KEY)
+        assert refusal is not None
+        return refusal.words
+
+    named = "No access (request {}), {}"
+    assert words(named.format("8f14e45f-ceea-4a5b-9c3d-1234567890ab", "2026-11-27T20:42:45.1Z")) == words(
+        named.format("1679091c-5a88-4faf-afb5-e6087eb1b2dc", "2026-11-27T20:42:46.9Z")
+    )
+    assert words("messages.3.content.1: no") != words("messages.5.content.1: no")
+
+
+def test_a_denial_with_an_id_in_its_words_does_not_double_the_traffic(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(5):
+        denied = failed("AccessDeniedException", f"Denied, request {number}f14e45f-ceea-4a5b-9c3d-1234567890ab.")
+        bedrock.emulator.fail_next(denied, times=2 if number == 0 else 1)
+        with pytest.raises(ClientError, match="Denied"):
+            client.converse(**question())
+    assert bedrock.statuses == [403] * 6

@@ -227,7 +227,7 @@ class Call:
 
     def _heal(self, error: BaseException) -> bool:
         exchange = self.exchange
-        if exchange.state != "sent":
+        if exchange.state not in ("sent", "began"):
             return False
         refusal = refusal_in(error, self._settings.store.key)
         if refusal is None:
@@ -312,9 +312,30 @@ class Call:
             if is_open:
                 self._take(partial(self.exchange.ended, how, error, taken, self._price))
 
-    def broke(self, error: BaseException) -> None:
-        """Reading the response raised this."""
+    def broke(self, error: BaseException) -> BaseException:
+        """Reading the response raised this; gives what to raise, as `failure` does."""
+        if self.exchange.state == "refused":
+            raised = self.failure(error) if isinstance(error, Exception) else error
+            self.failed(raised)
+            return raised
+        self._refused = None
         self.ended("cut" if isinstance(error, Exception) else "cancelled", type(error).__name__)
+        return error
+
+    @contextmanager
+    def repeated(self) -> Iterator[None]:
+        """While a request is repeated that was refused by the first event of its stream."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
+            self.refused(error)  # which it can be, but is not repeated twice
+            raised = self.failure(error)
+            self.failed(raised)
+            raise raised  # noqa: B904 - the error itself, or that of before
+        except BaseException as error:
+            self.failed(error)
+            raise
+        self.began()
 
     def abandoned(self) -> None:
         """The response was left before its end. A finaliser may say so, so this is settled later, in its context."""

@@ -86,9 +86,7 @@ class CacheClient(_Wrapped):
         Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
         """
         call = self._call(converse, request)
-        response = self._send(call, self._client.converse_stream)
-        call.began()
-        return {**response, "stream": RecordedStream(response["stream"], call)}
+        return self._stream(call, self._client.converse_stream, "stream")
 
     def invoke_model(self, **request: Any) -> dict[str, Any]:
         """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`.
@@ -110,9 +108,17 @@ class CacheClient(_Wrapped):
         Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
         """
         call = self._call(invoke_model, request)
-        response = self._send(call, self._client.invoke_model_with_response_stream)
+        return self._stream(call, self._client.invoke_model_with_response_stream, "body")
+
+    def _stream(self, call: Call, operation: Callable[..., dict[str, Any]], key: str) -> dict[str, Any]:
+        response = self._send(call, operation)
         call.began()
-        return {**response, "body": RecordedStream(response["body"], call)}
+
+        def again() -> Any:
+            with call.repeated():
+                return call.received(operation(**call.request))[key]
+
+        return {**response, key: RecordedStream(response[key], call, again)}
 
     def _send(self, call: Call, operation: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         try:
@@ -152,9 +158,7 @@ class AsyncCacheClient(_Wrapped):
     async def converse_stream(self, **request: Any) -> dict[str, Any]:
         """ConverseStream with checkpoints placed; the `metadata` event has `promptCache`."""
         call = self._call(converse, request)
-        response = await self._send(call, self._client.converse_stream)
-        call.began()
-        return {**response, "stream": AsyncRecordedStream(response["stream"], call)}
+        return await self._stream(call, self._client.converse_stream, "stream")
 
     async def invoke_model(self, **request: Any) -> dict[str, Any]:
         """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`."""
@@ -171,9 +175,17 @@ class AsyncCacheClient(_Wrapped):
     async def invoke_model_with_response_stream(self, **request: Any) -> dict[str, Any]:
         """InvokeModel streamed; the event that ends the answer has `promptCache` beside its `chunk`."""
         call = self._call(invoke_model, request)
-        response = await self._send(call, self._client.invoke_model_with_response_stream)
+        return await self._stream(call, self._client.invoke_model_with_response_stream, "body")
+
+    async def _stream(self, call: Call, operation: Callable[..., Any], key: str) -> dict[str, Any]:
+        response = await self._send(call, operation)
         call.began()
-        return {**response, "body": AsyncRecordedStream(response["body"], call)}
+
+        async def again() -> Any:
+            with call.repeated():
+                return call.received(dict(await operation(**call.request)))[key]
+
+        return {**response, key: AsyncRecordedStream(response[key], call, again)}
 
     async def _send(self, call: Call, operation: Callable[..., Any]) -> dict[str, Any]:
         try:
@@ -208,14 +220,18 @@ class AsyncCacheClient(_Wrapped):
 class _Recorded:
     """What both streams share: the events in passing, and an end that is noticed."""
 
-    def __init__(self, stream: Any, call: Call) -> None:
+    def __init__(self, stream: Any, call: Call, again: Callable[[], Any]) -> None:
         self._stream = stream
         self._call = call
+        self._again = again
         self._passed = call.reporter()
 
     def close(self) -> Any:
         """Close the stream; recorded as abandoned if its usage has not come."""
         self._call.abandoned()
+        return self._close()
+
+    def _close(self) -> Any:
         close = getattr(self._stream, "close", None)
         return close() if close is not None else None
 
@@ -234,14 +250,24 @@ class RecordedStream(_Recorded):
     """A stream of events passed on as they arrive."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            for event in self._stream:
-                yield self._passed(event)
-        except GeneratorExit:  # the loop ended, not the stream: another may go on where it stopped
-            raise
-        except BaseException as error:
-            self._call.broke(error)
-            raise
+        begun = False
+        while True:
+            try:
+                for event in self._stream:
+                    begun = True
+                    yield self._passed(event)
+                break
+            except GeneratorExit:  # the loop ended, not the stream: another may go on where it stopped
+                raise
+            except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
+                if begun or not self._call.refused(error):
+                    raise self._call.broke(error)  # noqa: B904 - the error itself, or that of before
+            except BaseException as error:
+                self._call.broke(error)
+                raise
+            with suppress(Exception):  # its end, which nobody waits for
+                self._close()
+            self._stream = self._again()
         self._call.answered(None)
 
 
@@ -249,14 +275,24 @@ class AsyncRecordedStream(_Recorded):
     """The same, asynchronously."""
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        try:
-            async for event in self._stream:
-                yield self._passed(event)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._call.broke(error)
-            raise
+        begun = False
+        while True:
+            try:
+                async for event in self._stream:
+                    begun = True
+                    yield self._passed(event)
+                break
+            except GeneratorExit:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
+                if begun or not self._call.refused(error):
+                    raise self._call.broke(error)  # noqa: B904 - the error itself, or that of before
+            except BaseException as error:
+                self._call.broke(error)
+                raise
+            with suppress(Exception):  # its end, which nobody waits for
+                self._close()
+            self._stream = await self._again()
         self._call.answered(None)
 
 

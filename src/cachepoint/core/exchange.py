@@ -68,7 +68,7 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
     "wait": (frozenset({"planned"}), "waiting"),
     "send": (frozenset({"read", "planned"}), "sent"),
     "deny": (frozenset({"sent"}), "planned"),
-    "refuse": (frozenset({"sent"}), "refused"),
+    "refuse": (frozenset({"sent", "began"}), "refused"),
     "repeat": (frozenset({"refused"}), "sent"),
     "begin": (frozenset({"sent"}), "began"),
     "hear": (frozenset({"began"}), "began"),

@@ -185,7 +185,8 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "repeat": "sent", "fail": "failed", "cancel": "cancelled",
     },
     "began": {
-        "hear": "began", "answer": "settled", "cut": "cut", "abandon": "abandoned", "give up": "cancelled",
+        "refuse": "refused", "hear": "began", "answer": "settled", "cut": "cut", "abandon": "abandoned",
+        "give up": "cancelled",
     },
     **{over: {} for over in ("settled", "failed", "cut", "abandoned", "cancelled")},
 }  # fmt: skip
