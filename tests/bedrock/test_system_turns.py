@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cachepoint
 from cachepoint import CachePolicy
-from cachepoint.bedrock.wire import converse
+from cachepoint.bedrock.wire import converse, invoke_model
 from cachepoint.bedrock.wire.system_turns import placed
 from cachepoint.core.prompt.prompt import Where
 from cachepoint.emulator import BedrockEmulator, Options, failed
@@ -190,11 +190,51 @@ def test_a_refused_role_on_invoke_model_is_repeated_as_a_user_turn(bedrock: Bedr
     assert [message["role"] for message in bedrock.bodies[0]["messages"]] == ["user"]
 
 
-def test_a_body_that_cannot_be_written_again_as_it_is_stays_as_it_is(bedrock: Bedrock) -> None:
-    """Python's JSON would write 1e2 as 100.0, and one of two equal keys is lost."""
-    raw = body(SAY, LATE, temperature=1)["body"].replace('"temperature": 1', '"temperature": 1e-1')
+HEAD = r"""{"anthropic_version":"bedrock-2023-05-31" ,"max_tokens": 9,"temperature": 1.00, "x":-0,"y":1e400,
+ "messages": [ {"role":"user","content":[{"n":1.50,"type":"text","text":"caf\u00e9 à"}"""
+ODD = (
+    HEAD
+    + r"""]} ,
+ {"content":"Be \"brief\".","role":"system"}, {"role":"user" , "content": "Two\/?"},{"role":"assistant","content": [ ]},
+ {"role":"system","content":[]},
+ {"role":"system","content":[{"text":"s\ud83d" ,"type":"text"}, {"type":"text","text":"t"}]}]}"""
+)
+MOVED = (
+    HEAD + r""",{"type":"text","text":"<system>\nBe \"brief\".\n</system>"},{"type":"text","text":"Two\/?"}]},"""
+    r"""{"role":"assistant","content": [ ]},"""
+    r"""{"role":"user","content":[{"text":"<system>\ns\ud83d\n</system>" ,"type":"text"},"""
+    r"""{"type":"text","text":"<system>\nt\n</system>"}]}]}"""
+)
+
+
+@pytest.mark.parametrize("make", [str, str.encode])
+def test_a_system_message_moves_in_the_text_of_a_body(make: Callable[[str], Any]) -> None:
+    """Python's JSON would write 1.00 as 1.0, -0 as 0 and 1e400 as Infinity, and escape é."""
+    request = {"modelId": SONNET_5, "body": make(ODD)}
+    moved, _ = invoke_model.place_system_turns(request, {}, taken=False)
+    assert moved["body"] == make(MOVED)
+    assert type(moved["body"]) is type(request["body"])
+
+
+def test_a_body_with_a_key_twice_stays_as_it_is(bedrock: Bedrock) -> None:
+    """Nobody knows which of the two counts."""
+    raw = body(SAY, LATE, temperature=1)["body"].replace('"temperature": 1', '"temperature": 1, "temperature": 1')
     with pytest.raises(ClientError, match=r"role 'system'|Unexpected role"):
         bedrock.wrapped().invoke_model(modelId=SONNET_5, body=raw)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.lists(st.text(max_size=3), max_size=3)
+                          | st.text(max_size=3)), max_size=7), st.booleans(), st.booleans())  # fmt: skip
+def test_the_text_of_a_body_says_what_was_placed(turns: list[Any], taken: bool, ascii_only: bool) -> None:
+    messages = [
+        {"role": role, "content": said if isinstance(said, str) else [{"type": "text", "text": each} for each in said]}
+        for role, said in turns
+    ]
+    raw = json.dumps({"anthropic_version": "bedrock-2023-05-31", "messages": messages}, ensure_ascii=ascii_only)
+    request, _ = invoke_model.place_system_turns({"body": raw}, {}, taken=taken)
+    found = placed(messages, taken=taken)
+    assert found is not None
+    assert json.loads(request["body"])["messages"] == found.messages
 
 
 # -- whatever the conversation --------------------------------------------------------------------

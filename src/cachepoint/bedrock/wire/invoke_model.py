@@ -19,6 +19,7 @@ from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire import system_turns
 from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
 from cachepoint.bedrock.wire.json_text import parsed
+from cachepoint.bedrock.wire.moved_messages import moved
 from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
@@ -58,16 +59,15 @@ def has_system_turns(request: Mapping[str, Any]) -> bool:
 def place_system_turns(request: Mapping[str, Any], hints: Hints, *, taken: bool) -> tuple[Mapping[str, Any], Hints]:
     """The request with its system messages where the service takes them, itself where nothing moves; and the hints.
 
-    Itself too where its body cannot be written again as it is but for that.
+    Itself too where nobody knows what its body says. What does not move keeps its bytes.
     """
-    body = _exact_body(request) if has_system_turns(request) else None
+    body = _body(request) if has_system_turns(request) else None
     if body is None or not system_turns.has_system_turns(body["messages"]):
         return request, hints
     placed = system_turns.placed(body["messages"], taken=taken)
     if placed is None or placed.messages == body["messages"]:
         return request, hints
-    moved = json.dumps({**body, "messages": placed.messages}, separators=(",", ":")).encode()
-    return {**request, "body": moved}, placed.hints(hints)
+    return {**request, "body": moved(request["body"], body["messages"], placed)}, placed.hints(hints)
 
 
 def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:
@@ -117,32 +117,6 @@ def _body(request: Mapping[str, Any]) -> dict[str, Any] | None:
     except ValueError:
         return None
     return body if _VERSION in body and messages.has_its_shape(body) else None
-
-
-def _exact_body(request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The body of Anthropic Messages; None where it has what Python's JSON would write in another way."""
-    try:
-        body = json.loads(
-            request["body"], parse_float=_exact_float, parse_constant=_exact_float, object_pairs_hook=_exact_object
-        )
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(body, dict) and _VERSION in body and isinstance(body.get("messages"), list)
-    return body if whole else None
-
-
-def _exact_float(text: str) -> float:
-    value = float(text)
-    if repr(value) != text:
-        raise ValueError(text)
-    return value
-
-
-def _exact_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError(f"{len(pairs)} keys, some twice")
-    return found
 
 
 # -- answers --------------------------------------------------------------------------------------

@@ -40,9 +40,10 @@ class _Turn:
 
 @dataclass
 class Placed:
-    """The messages as they go out, and where each block of those given stands in them."""
+    """The messages as they go out, what each was made of, and where each block of those given stands in them."""
 
     messages: list[Message]
+    originals: list[Message]
     places: Mapping[_Source, _Source] = field(default_factory=dict)
 
     def hints(self, hints: Hints) -> dict[Where, Any]:
@@ -85,7 +86,7 @@ def placed(messages: Sequence[Message], *, taken: bool) -> Placed | None:
     places = {
         source: (at, item) for at, turn in enumerate(turns) for item, (source, _) in enumerate(turn.blocks)
     }  # fmt: skip
-    return Placed([turn.sent() for turn in turns], places)
+    return Placed([turn.sent() for turn in turns], [turn.message for turn in turns], places)
 
 
 def labelled(block: Mapping[str, Any]) -> dict[str, Any]:
