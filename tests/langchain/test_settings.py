@@ -36,6 +36,7 @@ Model = CacheAwareChatBedrockConverse
     [
         ({"store": {}}, "it lacks key; pass a store"),
         ({"store": MemoryStore}, "it lacks an instance"),
+        ({"client": "bedrock-runtime"}, r"client\(str\): no `converse` method"),
         ({"ledger": []}, r"ledger=\[\]: pass a CacheLedger"),
         ({"clock": 1_700_000_000}, "clock=1700000000: pass a function"),
         ({"prompt_cache": {"tll": "1h"}}, r"no setting 'tll' \(did you mean 'ttl'\?\)"),
