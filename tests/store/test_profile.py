@@ -259,7 +259,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no regular file"):
         MemoryStore().save(pipe)
     assert pipe.is_fifo()
-    assert os.listdir(tmp_path) == ["pipe"]
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_what_a_later_release_adds_within_the_version_is_not_looked_at(good: Json, tmp_path: Path) -> None:
