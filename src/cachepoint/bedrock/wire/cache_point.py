@@ -25,5 +25,5 @@ def cache_point_for(control: Any) -> dict[str, Any]:
 
 
 def is_cache_point(block: Any) -> bool:
-    """Whether a block has a checkpoint in it."""
-    return isinstance(block, Mapping) and CACHE_POINT in block
+    """Whether a block is a checkpoint and nothing else: one with content beside it is the service's to refuse."""
+    return isinstance(block, Mapping) and block.keys() == {CACHE_POINT}
