@@ -50,7 +50,7 @@ test-long: $(VENV)/dev.stamp
 # The fault campaign of docs/reliability.md with so many cases; `make test` plays 150.
 FAULTS ?= 5000
 faults: $(VENV)/dev.stamp
-	CACHEPOINT_FAULTS=$(FAULTS) $(VENV)/bin/python -m pytest tests/faults
+	CACHEPOINT_FAULTS=$(FAULTS) $(VENV)/bin/python -m pytest --timeout 0 tests/faults
 
 # The tests of `make unit` in an order of chance; pytest's first lines print the seed, which SHUFFLE_SEED brings back.
 SHUFFLE_SEED ?= default

@@ -107,7 +107,18 @@ def test_invoke_model_takes_it_as_a_header_of_json() -> None:
     assert json.loads(sent["requestMetadata"]) == {"tenant": "a", "team": "docs"}
 
 
-@pytest.mark.parametrize("mine", ["team: docs", '["docs"]', ["docs"], "[" * 100_000, 5])
+@pytest.mark.parametrize("mine", [None, "", "{}", "{ }", ' {"team" :"d\\u006fcs"}\t', '{"a":1e400 , "feature":"mine"}'])
+def test_a_header_of_the_callers_gets_the_tags_and_keeps_its_bytes(mine: str | None) -> None:
+    chosen = {"tenant": "a", "feature": "search"}
+    given = {"body": "{}"} | ({} if mine is None else {"requestMetadata": mine})
+    sent = with_request_metadata(given, chosen, chosen)["requestMetadata"]
+    own = json.loads(mine or "{}")
+    assert json.loads(sent) == {**chosen, **own}
+    assert sent.startswith((mine or "{}").rstrip()[:-1].rstrip())
+    assert sent.endswith((mine or "{}")[-1])
+
+
+@pytest.mark.parametrize("mine", ['{"team":"a","team":"b"}', "team: docs", '["docs"]', ["docs"], "[" * 100_000, 5])
 def test_pairs_of_the_callers_that_are_none_are_for_the_service_to_judge(mine: Any) -> None:
     request = {"modelId": SONNET, "requestMetadata": mine}
     assert with_request_metadata(request, ("tenant",), {"tenant": "a"}) is request

@@ -147,7 +147,9 @@ def test_what_a_sink_does_not_keep_up_with_is_dropped_and_counted(
     # Two wait, and perhaps a third is being written.
     assert len(written) in (2, 3)
     assert sink.dropped == 11 - len(written)
-    assert [each.message for each in caplog.records] == ["cachepoint: function does not keep up; calls are left out"]
+    assert [each.message for each in caplog.records] == [
+        "cachepoint: the sink function does not keep up; calls are left out. Give a larger `most`, or a faster sink"
+    ]
 
 
 def test_a_sink_that_raises_in_the_background_is_logged_and_goes_on(
@@ -163,7 +165,9 @@ def test_a_sink_that_raises_in_the_background_is_logged_and_goes_on(
         sink(record)
         sink(record)
     assert len(written) == 2
-    assert {each.message for each in caplog.records} == {"cachepoint: function raised OSError"}
+    assert {each.message for each in caplog.records} == {
+        "cachepoint: the sink function raised OSError; the call is in the ledger, but not where the sink keeps it"
+    }
 
 
 def test_a_sink_that_hangs_does_not_keep_a_program_from_ending(bedrock: Bedrock) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -190,51 +192,103 @@ def test_a_refused_role_on_invoke_model_is_repeated_as_a_user_turn(bedrock: Bedr
     assert [message["role"] for message in bedrock.bodies[0]["messages"]] == ["user"]
 
 
-HEAD = r"""{"anthropic_version":"bedrock-2023-05-31" ,"max_tokens": 9,"temperature": 1.00, "x":-0,"y":1e400,
- "messages": [ {"role":"user","content":[{"n":1.50,"type":"text","text":"caf\u00e9 à"}"""
-ODD = (
-    HEAD
-    + r"""]} ,
- {"content":"Be \"brief\".","role":"system"}, {"role":"user" , "content": "Two\/?"},{"role":"assistant","content": [ ]},
- {"role":"system","content":[]},
- {"role":"system","content":[{"text":"s\ud83d" ,"type":"text"}, {"type":"text","text":"t"}]}]}"""
+def test_on_invoke_model_the_rest_of_the_body_keeps_its_bytes(bedrock: Bedrock) -> None:
+    """Numbers, blanks, escapes and order: only the two messages become one, of which each text stays as it was."""
+    raw = (
+        '{ "max_tokens":9 ,"messages" : [ {"content":"T\\u0077o?" , "role":"user"}, {"role":"system","content":[\n'
+        '{"text":"Be \\u0062rief.", "type":"text"} ]}\t],"anthropic_version":"bedrock-2023-05-31", "temperature":1e-1}'
+    )
+    seen, client = list[bytes](), bedrock.client()
+    client.meta.events.register("before-send.bedrock-runtime", lambda request, **_: seen.append(bytes(request.body)))
+    cachepoint.wrap(client, clock=bedrock.clock).invoke_model(modelId=SONNET_5, body=raw)
+    blocks = '[{"type":"text","text":"T\\u0077o?"},{"text":"<system>\\nBe \\u0062rief.\\n</system>", "type":"text"}]'
+    begin, end = raw.index('"T'), raw.index("\t]")
+    assert seen == [f'{raw[:begin]}{blocks} , "role":"user"}}{raw[end:]}'.encode()]
+
+
+@pytest.mark.parametrize("odd", ['"temperature": 1, "temperature": 1', '"temperature": NaN'])
+def test_a_body_whose_meaning_is_not_clear_stays_as_it_is(odd: str) -> None:
+    request = {"body": body(SAY, LATE, temperature=1)["body"].replace('"temperature": 1', odd)}
+    assert invoke_model.place_system_turns(request, {}, taken=False)[0] is request
+
+
+# -- the text of a body, however it is written ----------------------------------------------------
+
+NUMBERS = ["1e400", "-1E-400", "1.00", "-0", "12345678901234567890123456789012345678901"]
+LETTERS = ["a", "é", "😀", " ", "\\u0041", "\\ud83d", "\\ude00", "\\/", '\\"', "\\\\", "\\n", "{", "]", ","]
+
+
+@dataclass
+class Written:
+    """A body in odd writing: blanks, escapes and the order of members are drawn."""
+
+    draw: Random
+
+    def joined(self, parts: Sequence[str], ends: str) -> str:
+        blank = [self.draw.choice(["", "", " ", "\r\n\t"]) for _ in range(2 * len(parts) + 1)]
+        inner = ",".join(f"{blank[2 * n]}{part}{blank[2 * n + 1]}" for n, part in enumerate(parts))
+        return f"{ends[0]}{inner or blank[-1]}{ends[1]}"
+
+    def members(self, **members: str) -> str:
+        pairs = [
+            f'"{name}"{self.draw.choice(["", " "])}:{self.draw.choice(["", " "])}{v}' for name, v in members.items()
+        ]
+        return self.joined(self.draw.sample(pairs, len(pairs)), "{}")
+
+    def words(self) -> str:
+        return f'"{"".join(self.draw.choices(LETTERS, k=self.draw.randrange(6)))}"'
+
+    def block(self, role: str) -> str:
+        odd = self.members(n=self.draw.choice(NUMBERS), s=self.words(), text="null")
+        kind = self.draw.choice(
+            ["text", "marked", "image", {"user": "tool_result", "assistant": "tool_use"}.get(role, "text")]
+        )
+        if kind in ("text", "marked"):
+            mark = {"cache_control": '{"type": "ephemeral"}'} if kind == "marked" else {}
+            return self.members(type='"text"', text=self.words(), **mark)
+        more = {"text": "null"} if self.draw.random() < 0.2 else {}
+        return self.members(type=f'"{kind}"', input=odd, **more)
+
+    def message(self, role: str) -> tuple[str, list[str]]:
+        """The text of a message, and of each of its blocks."""
+        if self.draw.random() < 0.3:
+            words = self.words()
+            return self.members(role=f'"{role}"', content=words), [words]
+        blocks = [self.block(role) for _ in range(self.draw.randrange(4))]
+        odd = {"odd": self.words()} if self.draw.random() < 0.2 else {}
+        return self.members(role=f'"{role}"', content=self.joined(blocks, "[]"), **odd), blocks
+
+
+@given(
+    st.text(alphabet="uas", max_size=9),
+    st.booleans(),
+    st.randoms(use_true_random=True),
+    st.sampled_from([str, str.encode]),
 )
-MOVED = (
-    HEAD + r""",{"type":"text","text":"<system>\nBe \"brief\".\n</system>"},{"type":"text","text":"Two\/?"}]},"""
-    r"""{"role":"assistant","content": [ ]},"""
-    r"""{"role":"user","content":[{"text":"<system>\ns\ud83d\n</system>" ,"type":"text"},"""
-    r"""{"type":"text","text":"<system>\nt\n</system>"}]}]}"""
-)
-
-
-@pytest.mark.parametrize("make", [str, str.encode])
-def test_a_system_message_moves_in_the_text_of_a_body(make: Callable[[str], Any]) -> None:
-    """Python's JSON would write 1.00 as 1.0, -0 as 0 and 1e400 as Infinity, and escape é."""
-    request = {"modelId": SONNET_5, "body": make(ODD)}
-    moved, _ = invoke_model.place_system_turns(request, {}, taken=False)
-    assert moved["body"] == make(MOVED)
-    assert type(moved["body"]) is type(request["body"])
-
-
-def test_a_body_with_a_key_twice_stays_as_it_is(bedrock: Bedrock) -> None:
-    """Nobody knows which of the two counts."""
-    raw = body(SAY, LATE, temperature=1)["body"].replace('"temperature": 1', '"temperature": 1, "temperature": 1')
-    with pytest.raises(ClientError, match=r"role 'system'|Unexpected role"):
-        bedrock.wrapped().invoke_model(modelId=SONNET_5, body=raw)
-
-
-@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), st.lists(st.text(max_size=3), max_size=3)
-                          | st.text(max_size=3)), max_size=7), st.booleans(), st.booleans())  # fmt: skip
-def test_the_text_of_a_body_says_what_was_placed(turns: list[Any], taken: bool, ascii_only: bool) -> None:
-    messages = [
-        {"role": role, "content": said if isinstance(said, str) else [{"type": "text", "text": each} for each in said]}
-        for role, said in turns
-    ]
-    raw = json.dumps({"anthropic_version": "bedrock-2023-05-31", "messages": messages}, ensure_ascii=ascii_only)
-    request, _ = invoke_model.place_system_turns({"body": raw}, {}, taken=taken)
-    found = placed(messages, taken=taken)
-    assert found is not None
-    assert json.loads(request["body"])["messages"] == found.messages
+def test_the_text_of_a_body_says_the_same_and_keeps_what_did_not_change(
+    kinds: str, taken: bool, draw: Random, form: Callable[[str], Any]
+) -> None:
+    written = Written(draw)
+    roles = [{"u": "user", "a": "assistant", "s": "system"}[kind] for kind in kinds]
+    messages = [written.message(role) for role in roles]
+    listed = written.joined([said for said, _ in messages], "[]")
+    raw = written.members(anthropic_version='"bedrock-2023-05-31"', odd=written.block("user"), messages=listed)
+    given, request = json.loads(raw), {"body": form(raw)}
+    sent = invoke_model.place_system_turns(request, {}, taken=taken)[0]["body"]
+    expected = placed(given["messages"], taken=taken)
+    assert expected is not None
+    assert json.loads(sent) == {**given, "messages": expected.messages}
+    if expected.messages == given["messages"]:
+        assert sent is request["body"]
+        return
+    result, begin = sent if isinstance(sent, str) else sent.decode(), raw.index(listed) + 1
+    assert result.startswith(raw[: raw.index("{", begin)])
+    assert result.endswith(raw[begin + listed[1:].rindex("}") + 1 :])
+    for message, (said, blocks), role in zip(given["messages"], messages, roles, strict=True):
+        if any(message is each for each in expected.messages):
+            assert said in result
+        for block in blocks:
+            assert role == "system" or block in result
 
 
 # -- whatever the conversation --------------------------------------------------------------------

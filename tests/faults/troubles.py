@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from converse_kit import DOCUMENT, SYSTEM, Json, assistant, text, user
+from converse_kit import DOCUMENT, SYSTEM, Json, assistant, question, text, user
 from converse_requests import CLAUDE, MODELS, conversations, words
-from faults.campaign import Case, Trouble
+from faults.campaign import Case, Service, Trouble
 from faults.ways import CONVERSE, FRAMEWORKS, INVOKE, Way
 from faults.wordings import WORDINGS
 from hypothesis import strategies as st
 from messages_requests import as_messages
 
+import cachepoint
+from cachepoint import CacheLedger
 from cachepoint.core.provider.rules import SECTIONS
 from cachepoint.emulator import (
     cut_stream,
@@ -24,6 +32,8 @@ from cachepoint.emulator import (
     stream_error,
     throttled,
 )
+from cachepoint.errors import ConfigurationError
+from cachepoint.sinks import JsonLines
 from cachepoint.store import MemoryStore
 
 CALLS = 4
@@ -58,6 +68,55 @@ def _clock(readings: Any) -> Callable[[], Mapping[str, Any]]:
     return lambda: {"clock": _raises if readings is Broken else lambda: readings}
 
 
+class _FullDisk(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@cache
+def _profile() -> str:
+    """A profile as a deployment has it."""
+    service, store = Service(), MemoryStore()
+    client = cachepoint.wrap(service.client, store=store, clock=lambda: service.now)
+    for number in range(3):
+        client.converse(**question(number))
+    with TemporaryDirectory() as folder:
+        store.save(Path(folder, "profile.json"))
+        return Path(folder, "profile.json").read_text(encoding="utf-8")
+
+
+def _leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in pairs:
+        yield from _leaves(each, (*at, key))
+
+
+_ODD: tuple[Any, ...] = (None, True, -1, 1e308, 10**30, "", "zz", [], {}, [[]], {"a": 1})
+
+
+def _damaged(place: int, value: Any) -> Callable[[], Mapping[str, Any]]:
+    """A store of a profile with one value changed, a new one where that is refused."""
+
+    def options() -> Mapping[str, Any]:
+        content = json.loads(_profile())
+        places = [*_leaves(content)][1:]
+        *above, last = places[place % len(places)]
+        inner = content
+        for key in above:
+            inner = inner[key]
+        inner[last] = value
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "profile.json")
+            path.write_text(json.dumps(content), encoding="utf-8")
+            try:
+                return {"store": MemoryStore.load(path)}
+            except ConfigurationError:
+                return {}
+
+    return options
+
+
 SERVICE = (
     ("throttled", throttled()),
     ("500", failed()),
@@ -76,6 +135,8 @@ USERS = (
     ("clock gives NaN", _clock(math.nan)),
     ("clock gives infinity", _clock(math.inf)),
     ("clock gives None", _clock(None)),
+    ("sink raises", lambda: {"ledger": CacheLedger(on_call=_raises)}),
+    ("disk full", lambda: {"ledger": CacheLedger(on_call=JsonLines(_FullDisk()))}),
     ("prices raise", lambda: {"prices": _Prices(Broken)}),
     ("prices give a float", lambda: {"prices": _Prices(0.25)}),
     ("prices give a string", lambda: {"prices": _Prices("much")}),
@@ -85,7 +146,8 @@ USERS = (
 @st.composite
 def _troubles(draw: st.DrawFn, way: Way) -> Trouble:
     at = draw(st.integers(0, CALLS - 1))
-    kinds = ["nothing", "service", "service", "refused", "refused", "bad request", "denied", "evicted", "clock", "user"]
+    kinds = ["service", "service", "refused", "refused", "bad request", "denied", "evicted", "clock", "user"]
+    kinds += ["user", "profile", "nothing"]
     kinds += ["cut", "left"] * way.streams + ["cancelled"] * (way.awaits and not way.framework)
     match draw(st.sampled_from(kinds)):
         case "service":
@@ -109,6 +171,9 @@ def _troubles(draw: st.DrawFn, way: Way) -> Trouble:
         case "user":
             name, options = draw(st.sampled_from(USERS))
             return Trouble(name, options=options)
+        case "profile":
+            place, value = draw(st.integers(0, 10_000)), draw(st.sampled_from(_ODD))
+            return Trouble("hostile profile", options=_damaged(place, value))
         case "cut":
             return _cut(draw, at)
         case "left":

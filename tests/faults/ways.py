@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_aws import ChatBedrockConverse
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from llama_index.core.llms import ChatMessage
 
@@ -25,6 +28,8 @@ Json = dict[str, Any]
 
 TO_THE_END = 10_000
 """More events than an answer has."""
+BURST = 5
+"""Calls at once, where there are several."""
 
 
 class AsyncLocal:
@@ -77,13 +82,14 @@ class _AsyncEvents:
 
 @dataclass(frozen=True)
 class Way:
-    """How a call is made; `streams` has events to leave early, `awaits` has awaits to cancel at."""
+    """How a call is made, or `calls` at once; `streams` has events to leave early, `awaits` has awaits to cancel at."""
 
     name: str
     make: Callable[[Any, Json, int], Any]
     streams: bool = False
     awaits: bool = False
     framework: str = ""
+    calls: int = 1
 
 
 def _arguments(request: Json) -> Json:
@@ -93,6 +99,14 @@ def _arguments(request: Json) -> Json:
 
 def _converse(client: Any, request: Json, _: int) -> None:
     client.converse(**request)
+
+
+def _burst(client: Any, request: Json, _: int) -> None:
+    """Five calls at once, of which one goes first."""
+    with cachepoint.fan_out(), ThreadPoolExecutor(BURST) as threads:
+        calls = [threads.submit(copy_context().run, lambda: client.converse(**request)) for _ in range(BURST)]
+    if errors := [error for call in calls if (error := call.exception()) is not None]:
+        raise BaseExceptionGroup("calls of a burst", errors)
 
 
 def _converse_stream(client: Any, request: Json, events: int) -> None:
@@ -164,6 +178,32 @@ def _langchain(client: Any, request: Json) -> tuple[Any, list[Any]]:
     return model, messages
 
 
+class _Raising(BaseCallbackHandler):
+    """A callback of the user's that is broken."""
+
+    def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("start")
+
+    def on_llm_new_token(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("token")
+
+    def on_llm_end(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("end")
+
+    def on_llm_error(self, *_: Any, **__: Any) -> None:
+        raise RuntimeError("error")
+
+
+def _langchain_broken(client: Any, request: Json, _: int) -> None:
+    model, messages = _langchain(client, request)
+    model.invoke(messages, config={"callbacks": [_Raising()]})
+
+
+def _langchain_stream_broken(client: Any, request: Json, events: int) -> None:
+    model, messages = _langchain(client, request)
+    _read(model.stream(messages, config={"callbacks": [_Raising()]}), events)
+
+
 def _langchain_invoke(client: Any, request: Json, _: int) -> None:
     model, messages = _langchain(client, request)
     model.invoke(messages)
@@ -206,6 +246,7 @@ def _llama_stream(client: Any, request: Json, events: int) -> None:
 CONVERSE = (
     Way("converse", _converse),
     Way("converse_stream", _converse_stream, streams=True),
+    Way("converse, five at once", _burst, calls=BURST),
     Way("converse, async", _converse_async, awaits=True),
     Way("converse_stream, async", _converse_stream_async, streams=True, awaits=True),
 )
@@ -220,7 +261,8 @@ FRAMEWORKS = (
     Way("LangChain stream", _langchain_stream, streams=True, framework="langchain"),
     Way("LangChain ainvoke", _langchain_invoke_async, awaits=True, framework="langchain"),
     Way("LangChain astream", _langchain_stream_async, streams=True, awaits=True, framework="langchain"),
+    Way("LangChain invoke, callback raises", _langchain_broken, framework="langchain"),
+    Way("LangChain stream, callback raises", _langchain_stream_broken, streams=True, framework="langchain"),
     Way("LlamaIndex chat", _llama_chat, framework="llama_index"),
     Way("LlamaIndex stream_chat", _llama_stream, streams=True, framework="llama_index"),
 )
-WAYS = (*CONVERSE, *INVOKE, *FRAMEWORKS)

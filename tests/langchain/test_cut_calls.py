@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langchain_kit import LONG, MakeModel, sent
 
 from cachepoint.emulator import BedrockEmulator, Reply, Text, ToolCall
 from cachepoint.langchain import CacheAwareChatBedrockConverse
+from cachepoint.langchain._request.cut_calls import CutCalls
 
 METHODS = ("invoke", "stream", "ainvoke", "astream")
 ARGUMENTS = {"path": "a.txt", "content": LONG}
@@ -110,6 +113,19 @@ def test_a_streamed_call_is_whole_or_invalid_wherever_it_breaks_off(
             assert [call["args"] for call in answer.tool_calls] == [arguments]
         else:
             assert (answer.tool_calls, len(answer.invalid_tool_calls)) == ([], 1), whole[:cut]
+
+
+def test_a_streamed_call_that_opens_brackets_without_end_is_invalid() -> None:
+    """Too deep for Python's JSON, which raises no ValueError then; for the parent it is an invalid call."""
+    part = tool_call_chunk(name="write_file", args='{"path": ' + "[" * 100_000, id="t1", index=0)
+    parts = [
+        AIMessageChunk(content=[], tool_call_chunks=[part]),
+        AIMessageChunk(content=[], response_metadata={"stopReason": "max_tokens"}),
+    ]
+    chunks = CutCalls(None).passing(ChatGenerationChunk(message=part) for part in parts)
+    answer = reduce(add, [chunk.message for chunk in chunks])
+    assert isinstance(answer, AIMessageChunk)
+    assert (answer.tool_calls, [call["name"] for call in answer.invalid_tool_calls]) == ([], ["write_file"])
 
 
 def test_a_streamed_call_without_any_arguments_is_whole_unless_the_answer_broke_off(

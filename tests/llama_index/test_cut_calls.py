@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from cachepoint.emulator import BedrockEmulator, Reply, Text, ToolCall
 from cachepoint.errors import InvalidToolCall
 from cachepoint.llama_index import CacheAwareBedrockConverse
+from cachepoint.llama_index._request.responses import StreamedResponse
 
 written: list[Any] = []
 
@@ -152,6 +153,18 @@ def test_a_streamed_call_that_is_no_whole_json_is_invalid_whatever_the_reason(
     else:
         with pytest.raises(InvalidToolCall, match=stop):
             llm.get_tool_calls_from_response(last, error_on_no_tool_call=False)
+
+
+def test_a_streamed_call_that_opens_brackets_without_end_is_invalid() -> None:
+    """Too deep for Python's JSON, which raises no ValueError then."""
+    call = {"toolUse": {"toolUseId": "t1", "name": "write_file"}}
+    stream = StreamedResponse()
+    stream.add({"contentBlockStart": {"start": call, "contentBlockIndex": 0}})
+    stream.add({"contentBlockDelta": {"delta": {"toolUse": {"input": "[" * 100_000}}, "contentBlockIndex": 0}})
+    stream.add({"messageStop": {"stopReason": "max_tokens"}})
+    last = stream.add({"metadata": {"usage": {}}})
+    assert last is not None
+    assert [each["name"] for each in last.message.additional_kwargs["invalid_tool_calls"]] == ["write_file"]
 
 
 def test_a_streamed_call_whose_arguments_have_all_come_is_whole(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -139,3 +141,40 @@ def test_a_view_in_the_middle_of_another_call_is_refused_and_the_call_goes_on() 
     interrupted(lambda: store.visit(of("scope"), steps("x"), None, NOW), 12, ask)
     assert refused
     assert len(store.peek(of("scope"), steps("x"), NOW).seen) == 1
+
+
+class SoftTimeLimitError(Exception):
+    """What a signal handler raises, as Ctrl-C does and a job queue that gives a task up."""
+
+
+def raised_at(call: Callable[[], object], at: int) -> bool:
+    """Raise in the middle of a call, where a handler may: as the `at`-th function of this package begins or ends."""
+    left = at
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal left
+        if event in ("call", "return", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
+            left -= 1
+            if left == 0:
+                raise SoftTimeLimitError
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        call()
+    except SoftTimeLimitError:
+        return True
+    finally:
+        sys.setprofile(before)
+    return False
+
+
+def test_a_signal_handler_may_raise_anywhere_and_the_store_stays_open_to_others() -> None:
+    places, came = 0, True
+    with ThreadPoolExecutor(1) as other:
+        while came:
+            places += 1
+            store = filled()
+            came = raised_at(partial(store.visit, of("another"), steps(*range(5)), None, NOW + 9), places)
+            assert other.submit(store.peek, of("busy"), (), NOW + 9).result(timeout=5)
+    assert places > 20

@@ -136,9 +136,10 @@ class Call:
         exchange, now = self.exchange, self._settings.now()
         self._target = self._safely("looking the model up", self._look_up) or self._target
         key, hints = self._settings.store.key, self._settings.hints
-        refusals = NOTHING_REFUSED
-        if self._target.rule is not None and self._dialect.has_system_turns(exchange.original):
-            refusals = self._settings.store.peek(self._target.scope, (), now).refusals
+        refusals = None
+        if self._dialect.has_system_turns(exchange.original):
+            known = self._target.rule is not None
+            refusals = self._settings.store.peek(self._target.scope, (), now).refusals if known else NOTHING_REFUSED
         try:
             effects = exchange.read(self._target, key, now, hints, self._expected, refusals)
         except ConfigurationError as error:

@@ -23,6 +23,7 @@ from typing import Any
 
 from cachepoint._forks import Lock
 from cachepoint.bedrock.blocks import in_block
+from cachepoint.bedrock.wire.dialect import mapping
 from cachepoint.errors import ConfigurationError
 
 TIMEOUT_SECONDS = 60.0
@@ -171,8 +172,7 @@ class FanOut:
 
 def is_trouble(error: BaseException) -> bool:
     """Whether a failed call tells of the service, not of the request or of a caller who no longer wants the answer."""
-    answer = getattr(error, "response", None)
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    status = mapping(mapping(getattr(error, "response", None)).get("ResponseMetadata")).get("HTTPStatusCode")
     return isinstance(error, Exception) and _is_trouble(status)
 
 

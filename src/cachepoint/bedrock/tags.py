@@ -6,7 +6,6 @@ characters, letters, digits, white space and `:_@$#=/+,-.`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.warn import warn_once
+from cachepoint.bedrock.wire.json_text import JsonText, Raw, parsed
 from cachepoint.core.planning.policy import TAG_NAME
 from cachepoint.errors import ConfigurationError
 
@@ -62,17 +62,25 @@ def with_request_metadata(
     own = _pairs(request.get("requestMetadata"))
     if not pairs or own is None:
         return request
-    merged = dict(own)
+    more: dict[str, str] = {}
     for name, value in pairs.items():
-        if name in merged:
+        if name in own:
             continue
-        if len(merged) >= MOST_PAIRS:
+        if len(own) + len(more) >= MOST_PAIRS:
             _leave_out(name, f"Bedrock takes {MOST_PAIRS} pairs, the caller's own among them; choose fewer")
             continue
-        merged[name] = value
-    if len(merged) == len(own):  # the caller's own stays as it is written
+        more[name] = value
+    if not more:
         return request
-    return {**request, "requestMetadata": json.dumps(merged) if "body" in request else merged}
+    given = request.get("requestMetadata") or ("{}" if "body" in request else {})
+    return {**request, "requestMetadata": _added(given, more) if isinstance(given, str) else {**given, **more}}
+
+
+def _added(header: str, pairs: Mapping[str, str]) -> Raw:
+    """A header with more pairs, in which the caller's own stay as they are written."""
+    document = JsonText(header, [()])
+    document.add((), dict(pairs))
+    return document.edited()
 
 
 def _fits(name: str, value: str) -> bool:
@@ -98,7 +106,7 @@ def _pairs(given: Any) -> Mapping[str, Any] | None:
     if given is None or given == "":
         return {}
     try:
-        pairs = json.loads(given) if isinstance(given, str) else given
-    except (ValueError, RecursionError):
+        pairs = parsed(given) if isinstance(given, str) else given
+    except ValueError:
         return None
     return pairs if isinstance(pairs, Mapping) else None

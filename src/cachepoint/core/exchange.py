@@ -281,17 +281,17 @@ class Exchange:
         now: float,
         hints: Hints = NO_HINTS,
         expected: Expectation = NOTHING_SAID,
-        refusals: Refusals = NOTHING_REFUSED,
+        refusals: Refusals | None = NOTHING_REFUSED,
     ) -> Effects:
         """Read the request; `question` then says what to ask the store, None where nothing is to be planned.
 
-        `key` keys the digests, `expected` is what the user said of requests to come. `refusals` are asked for where
-        the request has late system messages, whose place they decide. Raises ConfigurationError for a mark of the
-        user's that the service would refuse.
+        `key` keys the digests, `expected` is what the user said of requests to come. `refusals` decide the place
+        of late system messages; None where the request is known to have none. Raises ConfigurationError for a mark of
+        the user's that the service would refuse.
         """
         self._step("read")
         self.target, self.started, self.expected = target, now, expected
-        if self.policy.mode in ("auto", "explicit"):
+        if refusals is not None and self.policy.mode in ("auto", "explicit"):
             hints = self._try("placing system messages", partial(self._place, hints, refusals)) or hints
         if self.policy.mode != "off" and target.rule is not None:
             mistake = self._try("reading", partial(self._read, target.rule, key, hints))
@@ -483,7 +483,8 @@ class Exchange:
         if self.policy.split_text and not self.view.splits_trusted:
             self._warn(
                 f"splits:{scope}",
-                f"cachepoint stopped splitting text for {model!r}: what it reads or counts does not bear it out",
+                f"cachepoint stopped splitting text for {model!r}: what it reads or counts does not bear it out. "
+                "Calls go on with their texts whole",
             )
         for warning in self.plan.warnings:
             # Once for each kind of repair, not for each message of a growing conversation.

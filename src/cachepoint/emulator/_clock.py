@@ -34,7 +34,9 @@ class Clock:
     def advance(self, seconds: float) -> float:
         """Move forward by `seconds` and return the new time; raises EmulatorError when negative."""
         if seconds < 0:
-            raise EmulatorError(f"the clock was told to advance by {seconds} seconds; it only goes forward")
+            raise EmulatorError(
+                f"the clock was told to advance by {seconds} seconds; it only goes forward, so give 0 or more"
+            )
         with self._lock.held:
             self._ahead += seconds
         return self()

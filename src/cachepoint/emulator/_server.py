@@ -111,7 +111,9 @@ class BedrockEmulator:
         while not server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 self.stop()
-                raise EmulatorError(f"the emulator did not start on {self.url} within {_START_SECONDS:g} seconds")
+                raise EmulatorError(
+                    f"the emulator did not start on {self.url} within {_START_SECONDS:g} seconds; try again"
+                )
             time.sleep(0.002)
         return self
 

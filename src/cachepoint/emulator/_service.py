@@ -103,7 +103,7 @@ class Delivery:
         frames = self.written.frames[: self.fault.after_events]
         sent = (b"".join(frames),) if whole else frames
         for number, piece in enumerate(sent, 1):
-            if number == len(sent) and self.fault.after_events is None:
+            if number == len(sent) and len(frames) == len(self.written.frames):  # a later fault takes nothing back
                 self.arrived()
             yield piece
         if self.fault.error is not None:
@@ -228,7 +228,10 @@ class Service:
             if self.log is not None:
                 self.log.write(entry)
         except OSError as problem:
-            logger.warning("a call is missing in the invocation log: %s", problem.strerror)
+            logger.warning(
+                "a call is missing in the invocation log (%s); make room for it, or name another folder",
+                problem.strerror,
+            )
 
     def _note_failed(self, target: Target | None, error: str, status: int) -> None:
         """Keep a request that was not served; status 0 says that not even the error was answered."""

@@ -121,7 +121,7 @@ class FaultPlan:
     def add(self, fault: Fault, times: int, operation: Operation | None, model_id: str | None) -> None:
         """Plan a fault for so many calls, of one operation or model if given."""
         if times < 1:
-            raise EmulatorError(f"times is {times}; a fault is played once or more")
+            raise EmulatorError(f"times is {times}; give 1 or more")
         self._planned.append(_Planned(fault, operation, model_id, times))
 
     def take(self, target: Target) -> Fault:

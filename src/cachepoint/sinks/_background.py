@@ -47,7 +47,11 @@ class InBackground:
         """Have a call written soon."""
         if self._closed or self._waiting.qsize() >= self._most:
             if not self.dropped:
-                logger.warning("cachepoint: %s does not keep up; calls are left out", type(self._sink).__name__)
+                logger.warning(
+                    "cachepoint: the sink %s does not keep up; calls are left out. Give a larger `most`, "
+                    "or a faster sink",
+                    type(self._sink).__name__,
+                )
             self.dropped += 1
         else:
             self._waiting.put((copy_context(), record))  # for a sink that puts attributes on the current span
@@ -79,7 +83,11 @@ class InBackground:
             try:
                 context.run(self._sink, record)
             except Exception as error:  # noqa: BLE001 - the next call may be written
-                logger.warning("cachepoint: %s raised %s", type(self._sink).__name__, type(error).__name__)
+                logger.warning(
+                    "cachepoint: the sink %s raised %s; the call is in the ledger, but not where the sink keeps it",
+                    type(self._sink).__name__,
+                    type(error).__name__,
+                )
 
 
 _open: WeakSet[InBackground] = WeakSet()

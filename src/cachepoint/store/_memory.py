@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import add, gt, sub
+from typing import TypeVar
 
 from cachepoint._forks import Lock
 from cachepoint._later import catch_up
@@ -49,6 +50,8 @@ SCOPES_KEPT = 1024
 REFUSALS_KEPT = 4096
 """… and scopes no longer kept of which is known what the service refused; of more, it holds for every new scope."""
 
+_R = TypeVar("_R")
+
 
 class MemoryStore:
     """Learned traffic in memory; safe to share between threads, and between models and clients.
@@ -86,19 +89,15 @@ class MemoryStore:
         self, scope: Scope, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None
     ) -> View:
         """Remember a request's boundaries and return what was known before it."""
-        with self._alone(), self._grown(scope, now) as traffic:
-            view = traffic.visit(steps, history, now, habit)
-            return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
+        return self._alone(lambda: self._visit(scope, steps, history, now, habit))
 
     def peek(self, scope: Scope, steps: Sequence[Step], now: float) -> View:
         """What is known, without remembering."""
-        with self._alone():
-            return self._traffic(scope).view(steps, now)
+        return self._alone(lambda: self._traffic(scope).view(steps, now))
 
     def sent(self, scope: Scope, sent: Sent, now: float) -> Waste | None:
         """A planned request goes out; where what may be risked does not cover it, the accounts as they stand by now."""
-        with self._alone():
-            return self._sent(scope, sent, now)
+        return self._alone(lambda: self._sent(scope, sent, now))
 
     def began(self, scope: Scope, sent: Sent) -> None:
         """Its response began."""
@@ -118,8 +117,7 @@ class MemoryStore:
 
     def tries(self, scope: Scope, now: float) -> Refusals | None:
         """A request goes out that finds out more of what the service refuses; where another does, what is known."""
-        with self._alone():
-            return self._traffic(scope).tries(now)
+        return self._alone(lambda: self._traffic(scope).tries(now))
 
     def refuse(self, scope: Scope, outcome: Outcome) -> None:
         """What became of a request tells more of what the service refuses."""
@@ -136,8 +134,7 @@ class MemoryStore:
     def evidence(self, scope: Scope, now: float) -> Delta:
         """All that is known of how boundaries of this base model come back, what is under way as far as it has come."""
         catch_up()
-        with self._alone():
-            return self._pool(scope.model).habits.evidence(now)
+        return self._alone(lambda: self._pool(scope.model).habits.evidence(now))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key.
@@ -146,8 +143,7 @@ class MemoryStore:
         `path` is replaced, not followed.
         """
         catch_up()
-        with self._alone():
-            taken = profile.snapshot(self.key, self._pools, self._scopes)
+        taken = self._alone(lambda: profile.snapshot(self.key, self._pools, self._scopes))
         profile.write(path, taken)
 
     @classmethod
@@ -167,9 +163,23 @@ class MemoryStore:
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _alone(self) -> _Alone:
-        """No other thread is in the store meanwhile; what a signal handler changes in this one waits for the end."""
-        return _Alone(self)
+    def _alone(self, do: Callable[[], _R]) -> _R:
+        """Do it with no other thread in the store; what a signal handler changes in this one waits for the end.
+
+        The interpreter itself takes and leaves the lock: a handler may raise between any two calls in here (Ctrl-C,
+        Celery's soft time limit), and in an `__exit__` of ours that would be before it is left.
+        """
+        with self._lock.held:
+            if self._inside:
+                raise RuntimeError("the store is asked in the middle of another of its calls, by a signal handler")
+            try:
+                self._inside = True
+                self._catch_up()
+                done = do()
+                self._catch_up()
+                return done
+            finally:
+                self._inside = False
 
     def _in_child(self) -> None:
         """A child process keeps what was learned; the calls under way are its parent's."""
@@ -183,8 +193,14 @@ class MemoryStore:
         with self._lock.held:
             self._waiting.append(change)
             if not self._inside:
-                with self._alone():
-                    pass
+                self._alone(lambda: None)
+
+    def _visit(
+        self, scope: Scope, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None
+    ) -> View:
+        with self._grown(scope, now) as traffic:
+            view = traffic.visit(steps, history, now, habit)
+            return view if view.entries else replace(view, other_scope=self._other_scope(scope, steps, now))
 
     def _catch_up(self) -> None:
         while self._waiting:
@@ -308,39 +324,6 @@ class MemoryStore:
                 if other is not None and other.holds((step.digest,), now):
                     return True
         return False
-
-
-class _Alone:
-    """A thread's stay in a store. Not a generator, which takes three times as long: each call stays four times."""
-
-    __slots__ = ("_store",)
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        store = self._store
-        store._lock.held.acquire()
-        if store._inside:
-            store._lock.held.release()
-            raise RuntimeError("the store is asked in the middle of another of its calls, by a signal handler")
-        store._inside = True
-        try:
-            store._catch_up()
-        except BaseException:
-            self._leave()
-            raise
-
-    def __exit__(self, error: object, *_: object) -> None:
-        try:
-            if error is None:
-                self._store._catch_up()
-        finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._store._inside = False
-        self._store._lock.held.release()
 
 
 def _level(parts: Sequence[int], most: int) -> int:

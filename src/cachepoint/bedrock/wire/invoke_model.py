@@ -19,7 +19,6 @@ from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire import system_turns
 from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
 from cachepoint.bedrock.wire.json_text import parsed
-from cachepoint.bedrock.wire.moved_messages import moved
 from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.prompt.prompt import Hints, Prompt
@@ -59,7 +58,7 @@ def has_system_turns(request: Mapping[str, Any]) -> bool:
 def place_system_turns(request: Mapping[str, Any], hints: Hints, *, taken: bool) -> tuple[Mapping[str, Any], Hints]:
     """The request with its system messages where the service takes them, itself where nothing moves; and the hints.
 
-    Itself too where nobody knows what its body says. What does not move keeps its bytes.
+    Itself too where its body is none that can be read.
     """
     body = _body(request) if has_system_turns(request) else None
     if body is None or not system_turns.has_system_turns(body["messages"]):
@@ -67,7 +66,7 @@ def place_system_turns(request: Mapping[str, Any], hints: Hints, *, taken: bool)
     placed = system_turns.placed(body["messages"], taken=taken)
     if placed is None or placed.messages == body["messages"]:
         return request, hints
-    return {**request, "body": moved(request["body"], body["messages"], placed)}, placed.hints(hints)
+    return {**request, "body": placed.in_text(request["body"])}, placed.hints(hints)
 
 
 def read(request: Mapping[str, Any], key: bytes, rule: ModelRule, hints: Hints) -> Prompt | None:

@@ -105,9 +105,16 @@ class JsonText:
             else:
                 self._take_out(here, key, value.end)
         elif text is not None:
-            last = max((value.end for _, value in here.members.values()), default=None)
-            member = f"{json.dumps(name)}:{text}"
-            self.insert(here.start + 1 if last is None else last, member if last is None else f",{member}")
+            self._add(here, f"{json.dumps(name)}:{text}")
+
+    def add(self, path: Path, members: Object) -> None:
+        """Give the object at a path, which was looked into, members that it does not have."""
+        if members:
+            self._add(self.values[path], json.dumps(members)[1:-1])
+
+    def _add(self, here: Value, members: str) -> None:
+        last = max((value.end for _, value in here.members.values()), default=None)
+        self.insert(here.start + 1 if last is None else last, members if last is None else f",{members}")
 
     def _take_out(self, here: Value, key: int, end: int) -> None:
         before = [value.end for _, value in here.members.values() if value.end < key]

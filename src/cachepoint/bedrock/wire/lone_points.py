@@ -33,18 +33,19 @@ def without_lone_points(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], 
     if _only_points(request.get("system")):
         del sent["system"]
         warnings.append(_warning("system", "the request was sent without it"))
-    if any(_only_points(message.get("content")) for message in messages):
+    if any(map(_only_points, [message.get("content") for message in messages])):
         sent["messages"] = _without_empty_turns(messages)
         warnings.append(_warning("a turn of messages", "it was left out"))
     return (sent, tuple(warnings)) if warnings else (request, ())
 
 
 def _list(value: Any) -> Sequence[Mapping[str, Any]]:
-    return value if isinstance(value, list) and all(isinstance(each, Mapping) for each in value) else ()
+    return value if isinstance(value, list) and all(isinstance(each, dict) for each in value) else ()
 
 
 def _only_points(blocks: Any) -> bool:
-    return isinstance(blocks, list) and bool(blocks) and all(map(is_cache_point, blocks))
+    # The first block says it of nearly all.
+    return isinstance(blocks, list) and bool(blocks) and is_cache_point(blocks[0]) and all(map(is_cache_point, blocks))
 
 
 def _check_needless(config: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> None:

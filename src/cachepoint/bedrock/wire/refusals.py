@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from cachepoint.bedrock.wire.dialect import mapping
 from cachepoint.core.exchange import Refusal
 from cachepoint.core.traffic.refusals import LONG_TTL, SYSTEM_TURNS, Feature
 
@@ -35,6 +36,10 @@ _POINTS_AT: tuple[tuple[Feature, re.Pattern[str]], ...] = (
     ("messages", re.compile(r"\bmessages?\b")),
 )
 
+_OF_ONE_CALL = re.compile(r"\b\d{4}-\d\d-\d\d[t ][\d:.,+z]+|\b(?=[a-z_-]*\d)[\w-]{12,}\b", re.IGNORECASE)
+"""Times and ids of requests, which gateways put into a refusal: it is in the same words without them. Places in a
+request (`messages.3.content`) have none so long, and tell refusals apart."""
+
 
 def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
     """The refusal that an error of boto3's says; None when it is about something else.
@@ -47,13 +52,15 @@ def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
         code, message = name, str(error)
     elif isinstance(answer, dict) and isinstance(answer.get("Error"), dict):
         code, message = str(answer["Error"].get("Code", "")), str(answer["Error"].get("Message", ""))
-        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        code = code[:1].upper() + code[1:]  # an exception in a stream has the same name, its first letter small
+        status = mapping(answer.get("ResponseMetadata")).get("HTTPStatusCode")
         if code not in _REFUSED and (status not in _STATUSES or _OTHERWISE.search(code.lower())):
             return None
     else:
         return None
-    words = hashlib.blake2b(f"{code}\0{message}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
-    return Refusal(words, _pointed_at(message.lower()))
+    words = _OF_ONE_CALL.sub("", message)
+    digest = hashlib.blake2b(f"{code}\0{words}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
+    return Refusal(digest, _pointed_at(message.lower()))
 
 
 def _pointed_at(message: str) -> Feature | None:

@@ -163,5 +163,5 @@ def _progress(side: str, requests: int, then: Callable[[], None] = lambda: None)
 def _at_least_two(text: str) -> int:
     number = int(text)
     if number < 2:
-        raise argparse.ArgumentTypeError(f"{number} is too few: caching needs a second request to pay")
+        raise argparse.ArgumentTypeError(f"{number} is too few: caching needs a second request to pay; give 2 or more")
     return number

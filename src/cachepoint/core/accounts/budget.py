@@ -60,7 +60,9 @@ class Budget:
             taken = f"{plain(spent)} USD are spent"
             if under_way:
                 taken += f", and {plain(under_way)} USD are kept for calls under way,"
-            raise BudgetExceeded(f"{taken} of a budget of {plain(self.usd)} USD; the next call was not sent")
+            raise BudgetExceeded(
+                f"{taken} of a budget of {plain(self.usd)} USD; the next call was not sent. Raise budget_usd to go on"
+            )
 
 
 class Spending:

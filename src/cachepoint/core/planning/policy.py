@@ -104,7 +104,7 @@ class CachePolicy:
             return self
         if not isinstance(cache_control, Mapping):
             raise ConfigurationError(
-                f'cache_control={cache_control!r:.80}: pass {{"type": "ephemeral"}}, a "ttl" with it'
+                f'cache_control={cache_control!r:.80}: pass {{"type": "ephemeral"}}, with a "ttl" or not'
             )
         mode: Mode = "auto" if self.mode == "explicit" else self.mode
         return replace(self, mode=mode, ttl=cache_control.get("ttl") or self.ttl)

@@ -184,7 +184,7 @@ class ModelRule:
             ("lookback", self.lookback, 1),
         ):
             if number < least:
-                raise RulesError(f"model rule {self.name!r}: {what} is {number}, below {least}")
+                raise RulesError(f"model rule {self.name!r}: {what} is {number}; give {least} or more")
 
 
 @dataclass(frozen=True)

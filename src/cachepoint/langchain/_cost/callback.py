@@ -46,7 +46,8 @@ RUNS_KEPT = 10_000
 """Runs and calls under way at once; LangChain does not tell the end of every run that is cancelled."""
 _TOO_MANY = (
     f"cachepoint: more than {RUNS_KEPT:,} calls of one callback handler are under way, or were cancelled without "
-    "LangChain telling so; the oldest are recorded as 'lost', and once more should they be answered"
+    "LangChain telling so; the oldest are recorded as 'lost', and once more should they be answered. Give each request "
+    "a handler of its own"
 )
 _TTL_UNREPORTED = "anthropic-bedrock-chat"
 """LangChain's name of the class whose streams do not tell the TTL of a write."""

@@ -21,6 +21,8 @@ from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
 
 _SPOILERS = ("]", "}", '"]', '"}', '""]', '""}')
 """What makes JSON that broke off no beginning of JSON: outside of a string, in one, and in one behind a backslash."""
+_UNREADABLE = (ValueError, RecursionError)
+"""Also what a model writes that opens brackets until its answer breaks off."""
 
 
 def without_cut_call(message: BaseMessage) -> None:
@@ -91,12 +93,12 @@ class CutCalls:
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text, strict=False), dict)
-    except ValueError:
+    except _UNREADABLE:
         return False
 
 
 def _lenient(text: str) -> Any:
     try:
         return parse_partial_json(text) if text else {}
-    except ValueError:
+    except _UNREADABLE:
         return None

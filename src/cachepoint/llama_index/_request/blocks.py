@@ -67,16 +67,20 @@ def cache_mark(control: Any) -> ConversePart | None:
     return cache_point_for(control.model_dump(exclude_unset=True) if isinstance(control, CacheControl) else control)
 
 
+UNREADABLE = (ValueError, RecursionError)
+"""What reading JSON raises, also of a model that opens brackets until its answer breaks off."""
+
+
 def parse_arguments(arguments: str | dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call, of which a part may be missing at the end."""
     if isinstance(arguments, dict):
         return arguments
     try:
         parsed = json.loads(arguments) if arguments else {}
-    except json.JSONDecodeError:
+    except UNREADABLE:
         try:
             parsed = parse_partial_json(arguments)
-        except ValueError:
+        except UNREADABLE:
             parsed = {}
     return parsed if isinstance(parsed, dict) else {}
 
@@ -107,7 +111,7 @@ class BlockTranslator:
         kinds = (self._by_type.get(kind) for kind in type(block).__mro__)
         translation = next(filter(None, kinds), None)
         if translation is None:
-            warn(f"Converse takes no {type(block).__name__}; it was left out of the request")
+            warn(f"Converse takes no {type(block).__name__}; it was left out of the request. Give what it says as text")
             return []
         return translation(block)
 

@@ -28,7 +28,7 @@ from llama_index.core.base.llms.types import (
 
 from cachepoint.bedrock.wire.converse import whole_numbers
 from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
-from cachepoint.llama_index._request.blocks import ORIGIN, REDACTED, ConversePart, parse_arguments
+from cachepoint.llama_index._request.blocks import ORIGIN, REDACTED, UNREADABLE, ConversePart, parse_arguments
 from cachepoint.llama_index._request.tools import INVALID_CALLS, STREAMED_CALLS
 
 _NO_END = "the stream broke off"
@@ -170,7 +170,7 @@ def _complete(piece: ConversePart, stop: str, last: bool) -> bool:  # noqa: FBT0
         return True
     try:
         arguments = json.loads(text) if text else {}
-    except ValueError:
+    except UNREADABLE:
         return False
     if not isinstance(arguments, dict) or (not text and last and stop in _CUT):
         return False
