@@ -270,3 +270,17 @@ def test_as_many_clients_as_come_are_all_answered_and_billed_once(clients: int) 
         assert len(emulator.requests) == 20
     assert totals.calls == len(bill.lines) + bill.earlier.calls == 4 * clients
     assert (totals.usage, totals.cost.usd) == (bill.usage, bill.total)
+
+
+def test_a_server_that_stops_says_nothing_of_what_it_drops(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn logs whatever its application raises, the end of a cancelled task too."""
+    monkeypatch.setattr(_uvicorn_server, "_GRACE_SECONDS", 0.05)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode()
+    with BedrockEmulator() as emulator, socket.create_connection(address(emulator)) as caller:
+        caller.sendall(head)
+        assert asked(emulator)[0] == 200  # the server has seen the half one by now
+        emulator.stop()
+        assert is_closed(caller)
+    assert caplog.messages == []

@@ -252,6 +252,16 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
             MemoryStore.load(tmp_path / name)
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """As root, `save("/dev/null")` left a file there, in which everybody's output was kept."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        MemoryStore().save(pipe)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_what_a_later_release_adds_within_the_version_is_not_looked_at(good: Json, tmp_path: Path) -> None:
     more = copy.deepcopy(good)
     for part in (more, more["models"]["model"], more["scopes"][SCOPE.name]):

@@ -303,10 +303,7 @@ def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Optio
     never wrapped twice: what is given here replaces its settings, the others stay. Raises
     ConfigurationError when the client has no `converse` or a setting is wrong.
     """
-    bare = _bare(client, "wrap")
-    if iscoroutinefunction(getattr(bare, "_make_api_call", None)):
-        raise ConfigurationError(f"wrap({type(bare).__name__}): an aiobotocore client; use wrap_async")
-    return CacheClient(bare, _settings(client, policy, options))
+    return CacheClient(check_client(client), _settings(client, policy, options))
 
 
 def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
@@ -317,10 +314,29 @@ def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack
     """
     if hasattr(client, "__aenter__") and not hasattr(client, "converse"):
         return AsyncCacheClient(client, settings(policy, options))
-    bare = _bare(client, "wrap_async")
+    return AsyncCacheClient(check_async_client(client), _settings(client, policy, options))
+
+
+def check_client(client: Any, function: str = "wrap") -> Any:
+    """The client underneath; raises ConfigurationError where it is none that answers without being awaited."""
+    bare = _bare(client, function)
+    if iscoroutinefunction(getattr(bare, "_make_api_call", None)):
+        raise ConfigurationError(f"{function}({type(bare).__name__}): an aiobotocore client; use {_OTHER[function]}")
+    return bare
+
+
+def check_async_client(client: Any, function: str = "wrap_async") -> Any:
+    """The same for one that is awaited."""
+    bare = _bare(client, function)
     if not iscoroutinefunction(getattr(bare, "_make_api_call", bare.converse)):
-        raise ConfigurationError(f"wrap_async({type(bare).__name__}): a client that does not await; use wrap")
-    return AsyncCacheClient(bare, _settings(client, policy, options))
+        raise ConfigurationError(
+            f"{function}({type(bare).__name__}): a client that does not await; use {_OTHER[function]}"
+        )
+    return bare
+
+
+_OTHER = {"wrap": "wrap_async", "wrap_async": "wrap", "client": "async_client", "async_client": "client"}
+"""Where a client belongs that was given to a function, or as a setting of a model, for the other kind."""
 
 
 def for_a_call(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> CacheClient:
@@ -351,7 +367,7 @@ def _settings(
 
 def _bare(client: Any, function: str) -> Any:
     bare = client.wrapped if isinstance(client, _Wrapped) else client
-    if not callable(getattr(bare, "converse", None)):
+    if isinstance(bare, type) or not callable(getattr(bare, "converse", None)):
         raise ConfigurationError(
             f"{function}({type(client).__name__}): no `converse` method; pass a boto3 client for 'bedrock-runtime' "
             "of boto3 1.42.35 or later"

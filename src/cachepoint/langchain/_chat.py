@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from cachepoint.bedrock.bounded import Bounded
-from cachepoint.bedrock.client import CacheClient, for_a_call
+from cachepoint.bedrock.client import CacheClient, check_client, for_a_call
 from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_table, table_in_force
 from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.mending import mended
@@ -121,6 +121,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     @model_validator(mode="after")
     def _check_ours(self) -> Self:
         check_model(self.prompt_cache, ledger=self.ledger, store=self.store, clock=self.clock)
+        check_client(self.client, "client")
         return self
 
     @model_validator(mode="after")

@@ -320,6 +320,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             # The wrapped client puts system messages where the service takes them, where it may change requests.
             system_role=self._requests_are_changed,
             replay=facts.replays_reasoning,
+            calls_tools=facts.calls_tools,
         )
 
     def _facts(self, model: str) -> ModelFacts:

@@ -22,6 +22,8 @@ Message = dict[str, Any]
 
 UNANSWERED = "No result: this call was cut off or never answered, and nothing is known of what it did."
 ORPHANED = "Result of an earlier tool call that is no longer in this conversation:"
+CALLED = "Tool call:"
+RESULT = "Result of a tool call:"
 
 # botocore's model of the service: ToolUseId.
 _ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")
@@ -90,6 +92,40 @@ def _taken_back(block: Block, replay: Replay) -> bool:
         return False
     signed = "redactedContent" in reasoning or bool((reasoning.get("reasoningText") or {}).get("signature"))
     return signed or (replay == "unsigned" and bool((reasoning.get("reasoningText") or {}).get("text")))
+
+
+# -- tools in words -------------------------------------------------------------------------------
+
+
+def in_words(messages: list[Message]) -> list[Message]:
+    """The messages with tool calls and results as text, for a model that takes neither; themselves without any."""
+    kept = [{**message, "content": list(_blocks_in_words(message["content"]))} for message in messages]
+    return messages if kept == messages else kept
+
+
+def _blocks_in_words(content: Sequence[Block]) -> Iterator[Block]:
+    for block in content:
+        if "toolUse" in block:
+            arguments = json.dumps(block["toolUse"].get("input"), ensure_ascii=False)
+            yield {"text": f"{CALLED} {block['toolUse']['name']} {arguments}"}
+        elif "toolResult" in block:
+            yield from _result_in_words(block, RESULT)
+        else:
+            yield block
+
+
+def _result_in_words(block: Block, heading: str) -> Iterator[Block]:
+    said: list[str] = []
+    others: list[Block] = []
+    for part in block["toolResult"].get("content") or ():
+        if "text" in part:
+            said.append(part["text"])
+        elif "json" in part:
+            said.append(json.dumps(part["json"], ensure_ascii=False))
+        elif not is_cache_point(part):
+            others.append(part)
+    yield {"text": "\n".join([heading, *said])}
+    yield from others
 
 
 # -- pairs of tool calls and results --------------------------------------------------------------
@@ -198,17 +234,7 @@ class _Pairing:
 
     def _orphaned(self, orphan: _Result) -> Iterator[Block]:
         self._found["orphaned"] += 1
-        said: list[str] = []
-        others: list[Block] = []
-        for part in orphan.block["toolResult"].get("content") or ():
-            if "text" in part:
-                said.append(part["text"])
-            elif "json" in part:
-                said.append(json.dumps(part["json"], ensure_ascii=False))
-            elif not is_cache_point(part):
-                others.append(part)
-        yield {"text": "\n".join([ORPHANED, *said])}
-        yield from others
+        yield from _result_in_words(orphan.block, ORPHANED)
         yield from orphan.points
 
     def _warnings(self) -> Iterator[Warn]:

@@ -24,6 +24,7 @@ from cachepoint.bedrock.expectations import PARAMETER, said_by
 from cachepoint.bedrock.mending import mended
 from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
+from cachepoint.bedrock.wire.history import in_words
 from cachepoint.bedrock.wire.system_turns import labelled
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
@@ -58,12 +59,14 @@ class Recipient:
     """What of the model a chat goes to says how it is translated.
 
     `base_model` is its id without ARN and geography, None where nobody can tell. `system_role` says that it takes
-    `role: "system"` in mid-conversation, `replay` what it takes back of earlier reasoning.
+    `role: "system"` in mid-conversation, `replay` what it takes back of earlier reasoning, `calls_tools` that it takes
+    calls and results of tools.
     """
 
     base_model: str | None = None
     system_role: bool = False
     replay: Replay = "signed"
+    calls_tools: bool = True
 
     @property
     def provider(self) -> str:
@@ -106,6 +109,8 @@ def to_conversation(messages: Sequence[ChatMessage], recipient: Recipient) -> Co
         _append(turns, "system" if seated else "assistant" if role == "assistant" else "user", content)
         if role != "tool":  # whose blocks went into a result
             hinted += [(content[item], hint) for item, hint in _hints(message.blocks, by_block)]
+    if not recipient.calls_tools:
+        turns = in_words(turns)
     turns = mended(turns, recipient.base_model, recipient.replay)
     for number, turn in enumerate(turns):
         _check_documents(number, turn["content"])
