@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
 from converse_kit import (
     DOCUMENT,
@@ -331,13 +332,13 @@ def test_so_does_one_that_names_its_request(bedrock: Bedrock) -> None:
 
 def test_of_a_refusal_without_a_name_nothing_is_learned(bedrock: Bedrock) -> None:
     """A proxy's 400 is repeated, for it may mean a checkpoint, but says nothing of the model."""
-    plain, refused = bedrock.client(), []
+    plain, refused = bedrock.client(), list[bool]()
 
     def once(**_: Any) -> AWSResponse | None:
         if refused:
             return None
         refused.append(True)
-        return AWSResponse("", 400, {}, SimpleNamespace(stream=lambda **_: [b"upstream connection reset"]))
+        return AWSResponse("", 400, HTTPHeaders(), SimpleNamespace(stream=lambda **_: [b"upstream connection reset"]))
 
     plain.meta.events.register("before-send.bedrock-runtime.Converse", once)
     client = cachepoint.wrap(plain, clock=bedrock.clock)
