@@ -43,6 +43,8 @@ ELSEWHERE = {
     # A message says so of a call in it: LlamaIndex raises it from there, in LangChain it is in `invalid_tool_calls`.
     "the call of the tool … is not whole (stop reason: …), so it was not run; raise max_tokens, or ask for less in one "
     "call": "bedrock/wire/stop_reasons.py",
+    # The warning of one room of core, which gives no warnings itself.
+    "cachepoint: … reports a usage in which …; it is …": "core/provider/usage.py",
     # A ValueError, as upstream's.
     "the response has no tool call; pass tool_required=True, or error_on_no_tool_call=False. A model that thinks "
     "cannot be forced to call: ask for the call in the prompt, or set thinking=None": "llama_index/_llm.py",
