@@ -52,8 +52,8 @@ class Options(TypedDict, total=False):
       Default: new ones for this client.
     - `clock`: wall time in seconds; default `time.time`.
     - `base_models`: opaque ARNs (application inference profiles, provisioned models) to model ids.
-    - `control_client`: a `bedrock` client of boto3 or aiobotocore, asked once for an opaque ARN not named, beside the
-      calls, which do not wait for it; never in mode "off".
+    - `control_client`: a `bedrock` client of boto3 or aiobotocore, asked about an opaque ARN not named until it
+      answers, after a failure again two minutes later. Calls do not wait for it; never asked in mode "off".
     - `prices`: in place of the shipped `PriceBook`; `rules`: in place of the shipped model table.
     - `hints`: what is known of blocks, by their place in the request.
     """

@@ -106,8 +106,8 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
 
     - `on_call`: a function, or several, called with each `CallRecord`.
     - `budget_usd`: once so much is spent, or kept for calls under way, the next call raises BudgetExceeded before it
-      is sent. A call under way counts at an estimate, its answer at `max_tokens`; so does one that was cancelled, cut
-      or lost. Calls of unknown price do not count.
+      is sent. A call under way counts at an estimate, its answer at `max_tokens`; so does one that was cut or lost, and
+      one that was cancelled until its answer comes, if it does. Calls of unknown price do not count.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ class CachePolicy:
     """How cachepoint treats requests.
 
     - `mode`: "auto" places checkpoints; "explicit" sends only the user's own, made legal; "observe"
-      plans and records but sends the request unchanged; "off" does neither. Default "auto".
+      plans and records but sends the request unchanged; "off" plans nothing and sends it unchanged too. Default
+      "auto". The environment's CACHEPOINT_MODE overrules it, at each call.
     - `ttl`: "auto" chooses by the gaps seen; "5m" and "1h" fix it where the model has it.
     - `learn`: remember traffic (keyed digests, never text) and plan by it.
     - `split_text`: a long text may be sent as two blocks where requests part. Text is never changed.
