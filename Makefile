@@ -47,7 +47,7 @@ unit: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	$(VENV)/bin/python $(PYTEST) -n $(WORKERS) -m long
 
-# The fault campaign of docs/reliability.md with so many cases; `make test` plays 150.
+# The fault campaign of docs/reliability.md with so many cases; `make test` plays 100.
 FAULTS ?= 5000
 faults: $(VENV)/dev.stamp
 	CACHEPOINT_FAULTS=$(FAULTS) $(VENV)/bin/python -m pytest --timeout 0 tests/faults

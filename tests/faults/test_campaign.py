@@ -10,7 +10,7 @@ from faults.campaign import COUNTS, Case, play
 from faults.troubles import cases
 from hypothesis import HealthCheck, given, settings
 
-CASES = int(os.environ.get("CACHEPOINT_FAULTS", "150"))
+CASES = int(os.environ.get("CACHEPOINT_FAULTS", "100"))
 """How many cases; `make faults` plays more."""
 
 
