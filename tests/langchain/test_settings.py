@@ -14,7 +14,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_kit import CONNECTION, LATE_SYSTEM_MODEL, MODEL, MakeModel, question, sent, told
 
-from cachepoint import CacheLedger, CachePolicy, MemoryStore
+from cachepoint import CacheLedger, CachePolicy, MemoryStore, wrap
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheCallbackHandler, PromptCacheMiddleware
@@ -84,6 +84,16 @@ async def every_way(model: Model) -> None:
     assert len(model.batch([question(), question()])) == 2
 
 
+def test_a_client_wrapped_under_the_kill_switch_gives_the_model_its_own_mode(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHEPOINT_MODE", "off")
+    model = make_model(client=wrap(make_model().client, CachePolicy(ttl="1h")))
+    monkeypatch.delenv("CACHEPOINT_MODE")
+    assert model.prompt_cache == CachePolicy(ttl="1h")
+    assert told(model.invoke(question()))["mode"] == "auto"
+
+
 async def test_a_wrong_environment_fails_no_call_of_a_model_that_is_made(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -101,7 +111,8 @@ async def test_a_wrong_environment_fails_no_call_of_a_model_that_is_made(
     assert len(said) == 2
     assert "rules.toml: no TOML" in said[0]
     assert "CACHEPOINT_MODE='disabled'" in said[1]
-    assert all("What was right before stays in force" in each for each in said)
+    assert f"Until then CACHEPOINT_RULES='{rules}' stays in force"[:100] in said[0]
+    assert "Until then it counts as unset" in said[1]
     assert told(model.invoke(question()))["status"] == "hit"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
@@ -26,7 +26,8 @@ from cachepoint.store._memory import MemoryStore
 class Settings:
     """Policy, where calls are recorded, where traffic is learned, and what names and prices models.
 
-    The policy's mode is overruled by CACHEPOINT_MODE. `table` is the model table as CACHEPOINT_RULES has it.
+    `policy` is as it was given; of a call, its mode is what CACHEPOINT_MODE says then. `table` is the model table as
+    CACHEPOINT_RULES has it.
     """
 
     policy: CachePolicy
@@ -39,6 +40,11 @@ class Settings:
     rules: Rules
     table: ModelTable
     hints: Hints = field(default_factory=dict)
+
+    def in_force(self) -> Settings:
+        """The settings of a call that is made now: CACHEPOINT_MODE switches a client that runs, too."""
+        policy = mode_in_force(self.policy)
+        return self if policy is self.policy else replace(self, policy=policy)
 
     def now(self) -> float:
         """Wall time by `clock`, or in its place where that fails."""
@@ -71,12 +77,14 @@ class Options(TypedDict, total=False):
 def settings(policy: CachePolicy | None, options: Options) -> Settings:
     """Settings with what was left out filled in; raises ConfigurationError for a wrong one, also of the environment."""
     check(policy, options)
-    return _filled(stated_mode(policy or CachePolicy()), stated_table(), options)
+    policy = policy or CachePolicy()
+    stated_mode(policy)
+    return _filled(policy, stated_table(), options)
 
 
 def settings_of_a_call(policy: CachePolicy | None, options: Options) -> Settings:
     """The same for one call of a model that checked its own when it was made: nothing that is wrong by now fails it."""
-    return _filled(mode_in_force(policy or CachePolicy()), table_in_force(), options)
+    return _filled(policy or CachePolicy(), table_in_force(), options)
 
 
 def check(policy: Any, options: Mapping[str, Any]) -> None:

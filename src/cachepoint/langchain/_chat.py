@@ -60,7 +60,7 @@ from cachepoint.store._memory import MemoryStore
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import _ChatModelBinding
 
-_WRAPPED = {"prompt_cache": "policy", "ledger": "ledger", "store": "store", "clock": "clock"}
+_WRAPPED = {"prompt_cache": "policy_given", "ledger": "ledger", "store": "store", "clock": "clock"}
 _SHARED = ("client", "bedrock_client", "ledger", "store", "clock")
 """Fields that belong to this process: copies share them, pickles leave them out."""
 _TRANSPORT = frozenset({"config", "timeout", "max_retries", "endpoint_url", "default_headers"})
