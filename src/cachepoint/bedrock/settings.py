@@ -129,28 +129,44 @@ def check_model(policy: CachePolicy, **live: Any) -> None:
     prices_by(stated_table())
 
 
-def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str]) -> None:
+def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str], *, others: bool = False) -> None:
     """Raise ConfigurationError for a name that an adapter's model does not know and that seems to mean one of `ours`.
 
-    Others are the framework's affair: LangChain sends them to the model, LlamaIndex drops them.
+    With `others`, names that mean none of them are the framework's affair: LangChain sends them to the model.
     """
     known = set(known)
     for name in given:
         if name in known:
             continue
-        meant = next(iter(get_close_matches(name, ours, 1, _NEAR)), None)
+        if name in Options.__annotations__:
+            raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
+        if name in {each.name for each in fields(CachePolicy)}:
+            raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
+        if name == "budget_usd":
+            raise ConfigurationError(f"{name!r} is no model's; write PromptCacheCallbackHandler(budget_usd=…)")
+        meant = next(iter(get_close_matches(name, ours, 1, _NEAR if others else _FAR)), None)
         if meant is None and ("cache" in name.lower() or "caching" in name.lower() or "policy" in name.lower()):
             meant = "prompt_cache"
-        if meant is None and name in Options.__annotations__:
-            raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
-        if meant is None and name in {each.name for each in fields(CachePolicy)}:
-            raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
         if meant is not None:
             raise ConfigurationError(f"no setting {name!r} here; did you mean {meant!r}?")
+        if not others:
+            raise ConfigurationError(f"no setting {name!r} here; leave it out")
 
 
-_NEAR = 0.8
-"""How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not."""
+def check_own_names(made: object, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigurationError for a name that a class of an adapter's own does not know, which pydantic would drop."""
+    known = set(known)
+    for name in given:
+        if name not in known:
+            kind = type(made).__name__
+            raise ConfigurationError(
+                f"{kind} has no setting {name!r}{did_you_mean(name, known)}; it has {sorted(known)}"
+            )
+
+
+_NEAR, _FAR = 0.8, 0.6
+"""How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not; and where every name
+that is not known is wrong, so that `region` may mean `region_name`."""
 _ON_A_MODEL = {
     "prices": "give them to the PromptCacheCallbackHandler, or pass client=wrap(…, prices=…)",
     "rules": "name a file in CACHEPOINT_RULES, or pass client=wrap(…, rules=…)",

@@ -116,7 +116,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         if "cache_control" in values:
             policy = CachePolicy.of(values.get("prompt_cache"))
             values["prompt_cache"] = policy.asked(values.pop("cache_control"))
-        check_names(values, get_pydantic_field_names(cls), _WRAPPED)
+        check_names(values, get_pydantic_field_names(cls), _WRAPPED, others=True)
         return values
 
     @model_validator(mode="after")
