@@ -111,6 +111,7 @@ def test_the_control_plane_is_asked_once_and_off_the_path(bedrock: Bedrock, prof
     assert later[0] == "written"
     assert later[1] in ("hit", "extended")
     assert control.asked == [profile]
+    assert client.ledger.records[-1].base_model == SONNET.removeprefix("us.")  # an id, as `base_models` has them
 
 
 def test_a_control_plane_that_hangs_holds_a_few_threads_only(bedrock: Bedrock, profile: str) -> None:

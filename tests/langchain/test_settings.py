@@ -30,6 +30,7 @@ Model = CacheAwareChatBedrockConverse
         ({"ledger": []}, r"ledger=\[\]: pass a CacheLedger"),
         ({"clock": 1_700_000_000}, "clock=1700000000: pass a function"),
         ({"prompt_cache": {"tll": "1h"}}, r"no setting 'tll' \(did you mean 'ttl'\?\)"),
+        ({"base_model_id": 3}, "base_model_id=3: give a model's id, as text"),
         ({"cache_control": "ephemeral"}, "cache_control='ephemeral': pass"),
         ({"cache_policy": CachePolicy()}, "no setting 'cache_policy' here; did you mean 'prompt_cache'"),
         ({"policy": "off"}, "did you mean 'prompt_cache'"),

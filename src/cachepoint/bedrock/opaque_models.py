@@ -185,4 +185,6 @@ def _model_in(answer: Mapping[str, Any] | None) -> str | None:
     if answer is None:
         return None
     model = answer["models"][0]["modelArn"] if "models" in answer else None
-    return str(model or answer.get("foundationModelArn") or answer["modelArn"])
+    arn = str(model or answer.get("foundationModelArn") or answer["modelArn"])
+    ref = parse_model_id(arn)  # a model has one name, whoever names it; only GovCloud's ARNs tell their prices
+    return arn if ref.base is None or ref.geo else ref.base

@@ -113,6 +113,9 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         if not isinstance(values, dict):
             return values
         values = {name: value for name, value in values.items() if value is not None or name not in _WRAPPED}
+        for name in ("model", "model_id", "base_model", "base_model_id"):
+            if not isinstance(values.get(name), str | None):
+                raise ConfigurationError(f"{name}={values[name]!r:.80}: give a model's id, as text")
         if "cache_control" in values:
             policy = CachePolicy.of(values.get("prompt_cache"))
             values["prompt_cache"] = policy.asked(values.pop("cache_control"))
