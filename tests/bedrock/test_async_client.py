@@ -98,6 +98,15 @@ async def test_an_error_in_a_stream_is_recorded(bedrock: Bedrock, raw: Any) -> N
     assert [record.error for record in client.ledger.records] == ["EventStreamError"]
 
 
+async def test_a_refusal_in_the_first_event_of_a_stream_is_repeated(bedrock: Bedrock, raw: Any) -> None:
+    client = cachepoint.wrap_async(raw, clock=bedrock.clock)
+    bedrock.emulator.fail_next(stream_error("ValidationException", 0, "Nein."))
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):
+        events = [event async for event in (await client.converse_stream(**question()))["stream"]]
+    assert "messageStop" in str(events)
+    assert [(record.error, record.status) for record in client.ledger.records] == [(None, "uncached")]
+
+
 async def test_a_refused_request_is_repeated_as_the_user_wrote_it(bedrock: Bedrock, raw: Any) -> None:
     client = cachepoint.wrap_async(raw, clock=bedrock.clock)
     bedrock.emulator.refuse_checkpoints("tools", SONNET)

@@ -48,6 +48,8 @@ def test_it_is_asked_for_in_words_that_say_something() -> None:
         pass
     with pytest.raises(ConfigurationError, match="times=0"), cachepoint.expect(times=0):
         pass
+    with pytest.raises(ConfigurationError, match="back_in=1000"), cachepoint.expect(back_in=10**400):
+        pass  # which no float has, so that planning failed
 
 
 def test_inner_blocks_go_before_outer_ones_and_end_with_them(bedrock: Bedrock) -> None:

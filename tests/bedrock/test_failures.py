@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, ConnectionClosedError, ParamValidationError
 from converse_kit import (
     DOCUMENT,
@@ -93,6 +96,23 @@ def test_a_request_that_boto3_refuses_is_recorded_too(bedrock: Bedrock) -> None:
     with pytest.raises(Exception, match="Unknown parameter"):
         client.converse(**QUESTION, colour="red")
     assert [record.error for record in client.ledger.records] == ["ParamValidationError"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"messages": 5}, {"messages": [5]}, {"messages": [{"role": "user", "content": [{"document": None}]}]},
+        {"messages": [{"role": 5, "content": [{"text": "a"}]}]}, {"system": [None]}, {"toolConfig": 5},
+        {"toolConfig": {"tools": [5]}}, {"outputConfig": 5},
+        {"messages": [{"role": "user", "content": [{"toolResult": 5}]}]},
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_what_boto3_cannot_read_either_is_no_fault_of_ours(bedrock: Bedrock, wrong: dict[str, Any]) -> None:
+    """The test fails where one is swallowed."""
+    with pytest.raises(ParamValidationError):
+        bedrock.wrapped().converse(**{**QUESTION, **wrong})
+    assert bedrock.statuses == []
 
 
 def test_a_lost_connection_is_recorded(bedrock: Bedrock) -> None:
@@ -203,7 +223,7 @@ def test_a_model_that_refuses_two_sections_is_found_out_too(bedrock: Bedrock) ->
             ask(client, number)
     assert bedrock.statuses.count(400) == 4  # the working is at test_two_refused_sections_are_found_by_four_refusals
     (traffic,) = store._scopes.values()
-    assert (set(map(str, traffic.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
+    assert (set(map(str, traffic.refusals.refused)), traffic.refusals.suspects) == ({"tools", "system"}, ())
     assert client.ledger.totals().calls == 9
 
 
@@ -298,6 +318,32 @@ def test_a_lasting_denial_costs_one_request_more_in_each_minute(bedrock: Bedrock
         ask(client)
     assert len(bedrock.calls) == 13
     assert ask(client)["status"] == "written"
+
+
+def test_so_does_one_that_names_its_request(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(6):
+        words = f"No access (request 7f{number}e41b{number}-4c9d, 2026-11-27T10:0{number}:00Z)"
+        bedrock.emulator.fail_next(failed("AccessDeniedException", words), times=2 if number == 0 else 1)
+        with pytest.raises(ClientError):
+            ask(client, number)
+    assert len(bedrock.calls) == 7
+
+
+def test_of_a_refusal_without_a_name_nothing_is_learned(bedrock: Bedrock) -> None:
+    """A proxy's 400 is repeated, for it may mean a checkpoint, but says nothing of the model."""
+    plain, refused = bedrock.client(), list[bool]()
+
+    def once(**_: Any) -> AWSResponse | None:
+        if refused:
+            return None
+        refused.append(True)
+        return AWSResponse("", 400, HTTPHeaders(), SimpleNamespace(stream=lambda **_: [b"upstream connection reset"]))
+
+    plain.meta.events.register("before-send.bedrock-runtime.Converse", once)
+    client = cachepoint.wrap(plain, clock=bedrock.clock)
+    assert [ask(client, number)["status"] for number in range(3)] == ["uncached", "written", "extended"]
+    assert (refused, bedrock.statuses) == ([True], [200] * 3)
 
 
 def test_a_repeat_that_fails_otherwise_raises_what_the_plain_request_would_have(bedrock: Bedrock) -> None:
@@ -559,3 +605,27 @@ def test_a_failure_is_told_once(bedrock: Bedrock) -> None:
             client.converse(**QUESTION)
     assert len(told) == 1
     assert text(SYSTEM) in bedrock.bodies[0]["system"]
+
+
+def test_words_are_the_same_whatever_request_they_name() -> None:
+    def words(message: str) -> bytes:
+        answer: Any = {"Error": {"Code": "AccessDeniedException", "Message": message}}
+        refusal = refusal_in(ClientError(answer, "Converse"), KEY)
+        assert refusal is not None
+        return refusal.words
+
+    named = "No access (request {}), {}"
+    assert words(named.format("8f14e45f-ceea-4a5b-9c3d-1234567890ab", "2026-11-27T20:42:45.1Z")) == words(
+        named.format("1679091c-5a88-4faf-afb5-e6087eb1b2dc", "2026-11-27T20:42:46.9Z")
+    )
+    assert words("messages.3.content.1: no") != words("messages.5.content.1: no")
+
+
+def test_a_denial_with_an_id_in_its_words_does_not_double_the_traffic(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(5):
+        denied = failed("AccessDeniedException", f"Denied, request {number}f14e45f-ceea-4a5b-9c3d-1234567890ab.")
+        bedrock.emulator.fail_next(denied, times=2 if number == 0 else 1)
+        with pytest.raises(ClientError, match="Denied"):
+            client.converse(**question())
+    assert bedrock.statuses == [403] * 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from botocore.exceptions import ParamValidationError
 from converse_kit import Bedrock
 
 from cachepoint import CachePolicy
@@ -75,3 +76,25 @@ def test_what_cannot_be_sent_without_them_is_named(case: str, bedrock: Bedrock) 
 def test_a_client_that_changes_nothing_leaves_them(mode: Any, bedrock: Bedrock) -> None:
     with pytest.raises(Exception, match="nothing available to cache"):
         bedrock.wrapped(CachePolicy(mode=mode)).converse(modelId=CLAUDE, messages=[HI], toolConfig={"tools": [POINT]})
+
+
+BOTH = {"text": "Be brief.", **POINT}
+
+
+@pytest.mark.parametrize("mode", ["auto", "explicit"])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"messages": [HI], "system": [BOTH]},
+        {"messages": [HI], "toolConfig": {"tools": [{**LAMP, **POINT}]}},
+        {"messages": [HI, {"role": "assistant", "content": [BOTH]}, HI]},
+        {"messages": [{"role": "user", "content": [BOTH]}]},
+        {"messages": [HI, USE, {"role": "user", "content": [{"toolResult": {"toolUseId": "t1", "content": [BOTH]}}]}]},
+    ],
+)
+def test_content_beside_a_checkpoint_in_one_block_is_never_left_out(
+    request_: dict[str, Any], mode: Any, bedrock: Bedrock
+) -> None:
+    """botocore refuses a block of two members; the prompt went out without its system text or its tools."""
+    with pytest.raises(ParamValidationError, match="cachePoint"):
+        bedrock.wrapped(CachePolicy(mode=mode)).converse(modelId=CLAUDE, **request_)

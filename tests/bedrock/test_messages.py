@@ -31,7 +31,7 @@ from messages_kit import (
 
 import cachepoint
 from cachepoint import CachePolicy
-from cachepoint.emulator import cut_stream, throttled
+from cachepoint.emulator import cut_stream, stream_error, throttled
 from cachepoint.errors import CachepointWarning, ConfigurationError
 
 EXPLICIT = CachePolicy(mode="explicit")
@@ -326,6 +326,15 @@ def test_events_pass_before_the_answer_is_whole(bedrock: Bedrock) -> None:
     assert json.loads(next(passing)["chunk"]["bytes"])["type"] == "message_start"
     assert not wrapped.ledger.records
     stream.close()
+
+
+def test_a_refusal_in_the_first_event_of_a_stream_is_repeated(bedrock: Bedrock) -> None:
+    given, wrapped = request(body(user("Why?"), system=SYSTEM)), bedrock.wrapped()
+    bedrock.emulator.fail_next(stream_error("ValidationException", 0, "Nein."))
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):
+        passed = events(wrapped.invoke_model_with_response_stream(**given))
+    assert chunks(passed)[0]["type"] == "message_start"
+    assert [(record.error, record.status) for record in wrapped.ledger.records] == [(None, "uncached")]
 
 
 def test_an_abandoned_stream_is_recorded_as_such(bedrock: Bedrock) -> None:

@@ -7,9 +7,10 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from converse_kit import SONNET, SYSTEM, Bedrock, text, user
@@ -17,7 +18,7 @@ from converse_kit import SONNET, SYSTEM, Bedrock, text, user
 import cachepoint
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.provider.prices import plain
-from cachepoint.errors import CachepointWarning
+from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.sinks import InBackground, JsonLines
 
 SECRET = "The launch is on the ninth of May."
@@ -84,6 +85,19 @@ def test_a_sink_that_fails_spoils_neither_the_call_nor_the_other_sinks(bedrock: 
     with pytest.warns(CachepointWarning, match="on_call raised OSError"):
         assert ask(bedrock, ledger)["promptCache"]["status"] == "written"
     assert len(seen) == len(ledger.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: JsonLines(cast(Any, 5)), r"JsonLines\(5\): give a path"),
+        (lambda: InBackground(cast(Any, "calls.jsonl")), r"InBackground\('calls.jsonl'\): give a function"),
+        (lambda: InBackground(print, most=0), r"most=0\): use a whole number"),
+    ],
+)
+def test_what_is_no_sink_is_said_at_once(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        make()
 
 
 def test_a_file_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from converse_kit import Bedrock, question
 
 from cachepoint import CachePolicy, wrap
 from cachepoint.bedrock.client import CacheClient
-from cachepoint.emulator import cut_stream, reset_after_serving, slow, stream_error, throttled
+from cachepoint.emulator import Fault, cut_stream, failed, reset_after_serving, slow, stream_error, throttled
+from cachepoint.errors import CachepointWarning
 
 QUESTION = question()
 # What botocore leaves open when a stream is dropped unread, with or without cachepoint.
@@ -96,6 +97,41 @@ def test_an_error_in_a_stream_is_recorded_under_its_name(bedrock: Bedrock) -> No
         list(stream)
     (record,) = client.ledger.records
     assert (record.usage, record.error) == (None, "EventStreamError")
+
+
+def test_a_refusal_in_the_first_event_of_a_stream_is_repeated(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    bedrock.emulator.fail_next(stream_error("ValidationException", 0, "Nein."))
+    with pytest.warns(CachepointWarning, match="refused a checkpoint in system"):
+        events = list(client.converse_stream(**QUESTION)["stream"])
+    assert "messageStop" in str(events)
+    (record,) = client.ledger.records
+    assert (record.error, record.status, record.checkpoints) == (None, "uncached", ())
+    assert len(bedrock.statuses) == 2
+
+
+def test_one_whose_repeat_is_refused_too_raises_the_first_error(bedrock: Bedrock) -> None:
+    client = bedrock.wrapped()
+    for number in range(3):
+        bedrock.emulator.fail_next(stream_error("ValidationException", 0, "Nein."), times=2 if number == 0 else 1)
+        with (
+            closing(client.converse_stream(**QUESTION)["stream"]) as stream,
+            pytest.raises(EventStreamError, match=r"Nein\."),
+        ):
+            list(stream)
+    assert [record.error for record in client.ledger.records] == ["EventStreamError"] * 3
+    assert len(bedrock.statuses) == 4
+
+
+@pytest.mark.parametrize(("fault", "code"), [(throttled(), "Throttling"), (failed(), "InternalServer")])
+def test_a_repeat_of_a_stream_that_fails_otherwise_raises_that(bedrock: Bedrock, fault: Fault, code: str) -> None:
+    client = wrap(bedrock.client(config=Config(retries={"total_max_attempts": 1})), clock=bedrock.clock)
+    bedrock.emulator.fail_next(stream_error("ValidationException", 0, "Nein."))
+    stream = client.converse_stream(**QUESTION)["stream"]
+    bedrock.emulator.fail_next(fault)
+    with pytest.raises(ClientError, match=code):
+        list(stream)
+    assert [record.error for record in client.ledger.records] == [f"{code}Exception"]
 
 
 @drops_a_socket

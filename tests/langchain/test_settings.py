@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain.agents import create_agent
@@ -17,7 +18,15 @@ from langchain_kit import CONNECTION, LATE_SYSTEM_MODEL, MODEL, MakeModel, quest
 from cachepoint import CacheLedger, CachePolicy, MemoryStore, wrap
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning, ConfigurationError
-from cachepoint.langchain import CacheAwareChatBedrockConverse, PromptCacheCallbackHandler, PromptCacheMiddleware
+from cachepoint.langchain import (
+    CacheAwareChatBedrockConverse,
+    PromptCacheCallbackHandler,
+    PromptCacheMiddleware,
+    StableOrderTransformer,
+    context_blocks,
+    stable_order,
+    with_exact_cost,
+)
 
 Model = CacheAwareChatBedrockConverse
 
@@ -27,6 +36,7 @@ Model = CacheAwareChatBedrockConverse
     [
         ({"store": {}}, "it lacks key; pass a store"),
         ({"store": MemoryStore}, "it lacks an instance"),
+        ({"client": "bedrock-runtime"}, r"client\(str\): no `converse` method"),
         ({"ledger": []}, r"ledger=\[\]: pass a CacheLedger"),
         ({"clock": 1_700_000_000}, "clock=1700000000: pass a function"),
         ({"prompt_cache": {"tll": "1h"}}, r"no setting 'tll' \(did you mean 'ttl'\?\)"),
@@ -190,8 +200,28 @@ def test_a_function_of_the_users_that_fails_in_the_middleware_fails_no_agent(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", [{"clear_at": "10"}, {"keep": "half"}, {"count": 5}, {"volatile": "the time"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"clear_at": "10"}, {"trim_at": True}, {"summarise_at": float("inf")}, {"keep": "half"}, {"count": 5},
+     {"volatile": "the time"}, {"keep_results_of": "search"}, {"keep_results_of": 5}, {"keep_results_of": [None]}],
+)  # fmt: skip
 def test_the_middleware_is_checked_when_it_is_made(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
-    with pytest.raises(ConfigurationError, match=f"PromptCacheMiddleware\\({name}={value!r}"):
+    with pytest.raises(ConfigurationError, match=re.escape(f"PromptCacheMiddleware({name}={value!r}")):
         PromptCacheMiddleware(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: StableOrderTransformer(k=cast(Any, "5")), r"k='5': give a number of documents"),
+        (lambda: StableOrderTransformer(k=True), r"k=True: give a number of documents"),
+        (lambda: StableOrderTransformer(key=cast(Any, "source")), r"key='source': give a function"),
+        (lambda: stable_order([], order=cast(Any, "sort")), r"order='sort': use one of"),
+        (lambda: context_blocks([], ttl=cast(Any, "2h")), r"ttl='2h'\): use one of"),
+        (lambda: with_exact_cost(prices=cast(Any, 5)), r"prices=5: it lacks price"),
+    ],
+)
+def test_so_is_what_orders_documents_or_tells_costs(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        make()

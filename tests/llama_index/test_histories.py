@@ -186,6 +186,21 @@ def test_a_chat_goes_on_with_another_model(model: str, emulator: BedrockEmulator
         assert ("reasoningContent" in kinds(replayed(emulator)[1])) is same
 
 
+def test_a_model_that_calls_no_tools_is_told_of_calls_in_words(emulator: BedrockEmulator) -> None:
+    """DeepSeek R1: "This model doesn't support tool use", of a history with a call and its result too."""
+    call = ToolCallBlock(tool_call_id="t1", tool_name="find", tool_kwargs={"town": "Köln"})
+    told = ChatMessage(role="tool", content="On the Rhine.", additional_kwargs={"tool_call_id": "t1"})
+    history = [QUESTION, ChatMessage(role="assistant", blocks=[TextBlock(text="I look."), call]), told]
+    assert llm_for(emulator, DEEPSEEK).chat(history).message.content
+    (request,) = sent(emulator)
+    assert "toolConfig" not in request
+    assert [block for message in request["messages"][1:] for block in message["content"]] == [
+        {"text": "I look."},
+        {"text": 'Tool call: find {"town": "Köln"}'},
+        {"text": "Result of a tool call:\nOn the Rhine."},
+    ]
+
+
 def test_an_engine_goes_on_after_an_answer_of_thoughts_alone(emulator: BedrockEmulator) -> None:
     emulator.script(Reply((Reasoning("Hm."),), "max_tokens"))
     index = SummaryIndex.from_documents([Document(text="Tea is a drink.", doc_id="tea")])

@@ -204,3 +204,21 @@ def test_a_botocore_config_changes_what_it_names_alone(emulator: BedrockEmulator
     )
     made = llm._connection().client().meta.config
     assert (made.read_timeout, made.connect_timeout, made.retries["total_max_attempts"]) == (7, 60, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"client": "bedrock-runtime"}, r"client\(str\): no `converse` method"),
+        ({"async_client": object()}, r"async_client\(object\): no `converse` method"),
+        ({"client": CacheAwareBedrockConverse}, r"client\(.*\): no `converse` method"),
+    ],
+)
+def test_what_is_no_client_is_refused_when_an_llm_is_made(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        CacheAwareBedrockConverse(model=MODEL, **settings)
+
+
+def test_a_client_is_given_as_what_it_is(emulator: BedrockEmulator) -> None:
+    with pytest.raises(ConfigurationError, match="a client that does not await; use client"):
+        CacheAwareBedrockConverse(model=MODEL, async_client=emulator.client())

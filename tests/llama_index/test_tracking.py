@@ -279,6 +279,18 @@ def test_twenty_threads_overspend_by_one_call_at_most(emulator: BedrockEmulator)
     assert handler.cost.usd < Decimal("0.05") + Decimal("0.0301")
 
 
+def test_a_clock_that_fails_is_no_reason_to_overspend(emulator: BedrockEmulator) -> None:
+    """What is kept for a call is priced by the time of day then."""
+    llm = with_budget(emulator, "0.01", max_tokens=1000)
+    llm.clock = lambda: 1 // 0
+    with pytest.warns(CachepointWarning, match="the clock raised ZeroDivisionError"):
+        chunks = llm.stream_chat(chat("What does it say?"))
+        next(chunks)
+    with pytest.raises(BudgetExceeded, match="kept for calls under way"):
+        llm.chat(chat("And then?"))
+    chunks.close()
+
+
 async def test_a_stream_that_is_left_counts_at_its_estimate(emulator: BedrockEmulator) -> None:
     """Each at some 0.045 USD, as no more than 1,000 tokens were asked for; Converse had told nothing by then."""
     llm = with_budget(emulator, "0.05", max_tokens=1000)

@@ -253,10 +253,20 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for name, said in (
         ("absent", "No such file"), ("", "no regular file"), ("pipe", "no regular file"), ("bytes", "no JSON"),
-        ("a\0b", "null"),
+        ("a\0b", "give that of a file"),
     ):  # fmt: skip
         with pytest.raises(ConfigurationError, match=said):
             MemoryStore.load(tmp_path / name)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """As root, `save("/dev/null")` left a file there, in which everybody's output was kept."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no regular file"):
+        MemoryStore().save(pipe)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_what_a_later_release_adds_within_the_version_is_not_looked_at(good: Json, tmp_path: Path) -> None:

@@ -176,5 +176,5 @@ def test_a_signal_handler_may_raise_anywhere_and_the_store_stays_open_to_others(
             places += 1
             store = filled()
             came = raised_at(partial(store.visit, of("another"), steps(*range(5)), None, NOW + 9), places)
-            assert other.submit(store.peek, of("busy"), (), NOW + 9).result(timeout=5)
+            other.submit(store.peek, of("busy"), (), NOW + 9).result(timeout=5)
     assert places > 20

@@ -31,7 +31,7 @@ from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter, mapping
 from cachepoint.bedrock.wire.refusals import refusal_in
-from cachepoint.core.exchange import Effects, Ending, Exchange, Question, Target
+from cachepoint.core.exchange import READING, Effects, Ending, Exchange, Fault, Question, Target
 from cachepoint.core.provider.prices import Cost
 from cachepoint.core.provider.usage import Usage, count
 from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Refusals
@@ -78,6 +78,7 @@ class Call:
         self._dialect = dialect
         tags, policy = dict(current_tags()), settings.policy
         self._expected, self._keeping = current_expectation(), current_keeping()
+        self._unread: list[Fault] = []
         if policy.mode in ("auto", "explicit"):
             request = self._sendable(request)
         tagged = self._safely("the tags", partial(with_request_metadata, request, policy.request_metadata, tags))
@@ -105,7 +106,7 @@ class Call:
         except ConfigurationError:
             raise
         except Exception as problem:  # noqa: BLE001 - what is in a form of its own is for the service to refuse
-            swallow(problem, "what is sendable")
+            self._unread.append(Fault(problem, "what is sendable"))
             return request
         for warning in warnings:
             warn_once(*warning)
@@ -226,7 +227,7 @@ class Call:
 
     def _heal(self, error: BaseException) -> bool:
         exchange = self.exchange
-        if exchange.state != "sent":
+        if exchange.state not in ("sent", "began"):
             return False
         refusal = refusal_in(error, self._settings.store.key)
         if refusal is None:
@@ -254,6 +255,9 @@ class Call:
     def failed(self, error: BaseException) -> None:
         """The call failed before its response began."""
         self._refused = None
+        if type(error).__name__ == "ParamValidationError":
+            self._unread.clear()  # boto3 cannot read the request either, and says why
+        self._tell_unread()
         try:
             with self._own() as is_open:
                 if is_open:
@@ -274,6 +278,7 @@ class Call:
 
     def began(self) -> None:
         """The response began: what was written can be read, and those who wait for it go on after that."""
+        self._tell_unread()
         try:
             with self._own() as is_open:
                 if is_open and self.exchange.state == "sent":
@@ -307,9 +312,30 @@ class Call:
             if is_open:
                 self._take(partial(self.exchange.ended, how, error, taken, self._price))
 
-    def broke(self, error: BaseException) -> None:
-        """Reading the response raised this."""
+    def broke(self, error: BaseException) -> BaseException:
+        """Reading the response raised this; gives what to raise, as `failure` does."""
+        if self.exchange.state == "refused":
+            raised = self.failure(error) if isinstance(error, Exception) else error
+            self.failed(raised)
+            return raised
+        self._refused = None
         self.ended("cut" if isinstance(error, Exception) else "cancelled", type(error).__name__)
+        return error
+
+    @contextmanager
+    def repeated(self) -> Iterator[None]:
+        """While a request is repeated that was refused by the first event of its stream."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
+            self.refused(error)  # which it can be, but is not repeated twice
+            raised = self.failure(error)
+            self.failed(raised)
+            raise raised  # noqa: B904 - the error itself, or that of before
+        except BaseException as error:
+            self.failed(error)
+            raise
+        self.began()
 
     def abandoned(self) -> None:
         """The response was left before its end. A finaliser may say so, so this is settled later, in its context."""
@@ -377,7 +403,10 @@ class Call:
     def _done(self, effects: Effects) -> bool:
         """Do what a step leaves to do; whether the store learned all of it."""
         for fault in effects.faults:
-            swallow(fault.problem, fault.where)
+            if fault.where == READING:
+                self._unread.append(fault)
+            else:
+                swallow(fault.problem, fault.where)
         for warning in effects.warnings:
             warn_once(*warning)
         learned = True
@@ -394,6 +423,11 @@ class Call:
             for listener in self._listeners:
                 listener.tell(self.exchange.record)
         return learned
+
+    def _tell_unread(self) -> None:
+        """Tell of faults in reading the request, once it is known that they are not the request's."""
+        while self._unread:
+            swallow(*self._unread.pop())
 
     def _safely(self, name: str, part: Callable[[], _R]) -> _R | None:
         try:

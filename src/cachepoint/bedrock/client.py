@@ -91,9 +91,7 @@ class CacheClient(_Wrapped):
         Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
         """
         call = self._call(converse, request)
-        response = self._send(call, self._client.converse_stream)
-        call.began()
-        return {**response, "stream": RecordedStream(response["stream"], call)}
+        return self._stream(call, self._client.converse_stream, "stream")
 
     def invoke_model(self, **request: Any) -> dict[str, Any]:
         """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`.
@@ -115,9 +113,17 @@ class CacheClient(_Wrapped):
         Events are passed on as they arrive. A stream not read to its end is recorded as abandoned.
         """
         call = self._call(invoke_model, request)
-        response = self._send(call, self._client.invoke_model_with_response_stream)
+        return self._stream(call, self._client.invoke_model_with_response_stream, "body")
+
+    def _stream(self, call: Call, operation: Callable[..., dict[str, Any]], key: str) -> dict[str, Any]:
+        response = self._send(call, operation)
         call.began()
-        return {**response, "body": RecordedStream(response["body"], call)}
+
+        def again() -> Any:
+            with call.repeated():
+                return call.received(operation(**call.request))[key]
+
+        return {**response, key: RecordedStream(response[key], call, again)}
 
     def _send(self, call: Call, operation: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         try:
@@ -157,9 +163,7 @@ class AsyncCacheClient(_Wrapped):
     async def converse_stream(self, **request: Any) -> dict[str, Any]:
         """ConverseStream with checkpoints placed; the `metadata` event has `promptCache`."""
         call = self._call(converse, request)
-        response = await self._send(call, self._client.converse_stream)
-        call.began()
-        return {**response, "stream": AsyncRecordedStream(response["stream"], call)}
+        return await self._stream(call, self._client.converse_stream, "stream")
 
     async def invoke_model(self, **request: Any) -> dict[str, Any]:
         """InvokeModel with checkpoints placed in a body of Anthropic Messages; the response has `promptCache`."""
@@ -176,9 +180,17 @@ class AsyncCacheClient(_Wrapped):
     async def invoke_model_with_response_stream(self, **request: Any) -> dict[str, Any]:
         """InvokeModel streamed; the event that ends the answer has `promptCache` beside its `chunk`."""
         call = self._call(invoke_model, request)
-        response = await self._send(call, self._client.invoke_model_with_response_stream)
+        return await self._stream(call, self._client.invoke_model_with_response_stream, "body")
+
+    async def _stream(self, call: Call, operation: Callable[..., Any], key: str) -> dict[str, Any]:
+        response = await self._send(call, operation)
         call.began()
-        return {**response, "body": AsyncRecordedStream(response["body"], call)}
+
+        async def again() -> Any:
+            with call.repeated():
+                return call.received(dict(await operation(**call.request)))[key]
+
+        return {**response, key: AsyncRecordedStream(response[key], call, again)}
 
     async def _send(self, call: Call, operation: Callable[..., Any]) -> dict[str, Any]:
         try:
@@ -213,14 +225,18 @@ class AsyncCacheClient(_Wrapped):
 class _Recorded:
     """What both streams share: the events in passing, and an end that is noticed."""
 
-    def __init__(self, stream: Any, call: Call) -> None:
+    def __init__(self, stream: Any, call: Call, again: Callable[[], Any]) -> None:
         self._stream = stream
         self._call = call
+        self._again = again
         self._passed = call.reporter()
 
     def close(self) -> Any:
         """Close the stream; recorded as abandoned if its usage has not come."""
         self._call.abandoned()
+        return self._close()
+
+    def _close(self) -> Any:
         close = getattr(self._stream, "close", None)
         return close() if close is not None else None
 
@@ -239,14 +255,24 @@ class RecordedStream(_Recorded):
     """A stream of events passed on as they arrive."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            for event in self._stream:
-                yield self._passed(event)
-        except GeneratorExit:  # the loop ended, not the stream: another may go on where it stopped
-            raise
-        except BaseException as error:
-            self._call.broke(error)
-            raise
+        begun = False
+        while True:
+            try:
+                for event in self._stream:
+                    begun = True
+                    yield self._passed(event)
+                break
+            except GeneratorExit:  # the loop ended, not the stream: another may go on where it stopped
+                raise
+            except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
+                if begun or not self._call.refused(error):
+                    raise self._call.broke(error)  # noqa: B904 - the error itself, or that of before
+            except BaseException as error:
+                self._call.broke(error)
+                raise
+            with suppress(Exception):  # its end, which nobody waits for
+                self._close()
+            self._stream = self._again()
         self._call.answered(None)
 
 
@@ -254,14 +280,24 @@ class AsyncRecordedStream(_Recorded):
     """The same, asynchronously."""
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        try:
-            async for event in self._stream:
-                yield self._passed(event)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._call.broke(error)
-            raise
+        begun = False
+        while True:
+            try:
+                async for event in self._stream:
+                    begun = True
+                    yield self._passed(event)
+                break
+            except GeneratorExit:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is raised, or what came before it
+                if begun or not self._call.refused(error):
+                    raise self._call.broke(error)  # noqa: B904 - the error itself, or that of before
+            except BaseException as error:
+                self._call.broke(error)
+                raise
+            with suppress(Exception):  # its end, which nobody waits for
+                self._close()
+            self._stream = await self._again()
         self._call.answered(None)
 
 
@@ -272,10 +308,7 @@ def wrap(client: Any, policy: CachePolicy | None = None, **options: Unpack[Optio
     never wrapped twice: what is given here replaces its settings, the others stay. Raises
     ConfigurationError when the client has no `converse` or a setting is wrong.
     """
-    bare = _bare(client, "wrap")
-    if iscoroutinefunction(getattr(bare, "_make_api_call", None)):
-        raise ConfigurationError(f"wrap({type(bare).__name__}): an aiobotocore client; use wrap_async")
-    return CacheClient(bare, _settings(client, policy, options))
+    return CacheClient(check_client(client), _settings(client, policy, options))
 
 
 def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> AsyncCacheClient:
@@ -286,10 +319,29 @@ def wrap_async(client: Any, policy: CachePolicy | None = None, **options: Unpack
     """
     if hasattr(client, "__aenter__") and not hasattr(client, "converse"):
         return AsyncCacheClient(client, settings(policy, options))
-    bare = _bare(client, "wrap_async")
+    return AsyncCacheClient(check_async_client(client), _settings(client, policy, options))
+
+
+def check_client(client: Any, function: str = "wrap") -> Any:
+    """The client underneath; raises ConfigurationError where it is none that answers without being awaited."""
+    bare = _bare(client, function)
+    if iscoroutinefunction(getattr(bare, "_make_api_call", None)):
+        raise ConfigurationError(f"{function}({type(bare).__name__}): an aiobotocore client; use {_OTHER[function]}")
+    return bare
+
+
+def check_async_client(client: Any, function: str = "wrap_async") -> Any:
+    """The same for one that is awaited."""
+    bare = _bare(client, function)
     if not iscoroutinefunction(getattr(bare, "_make_api_call", bare.converse)):
-        raise ConfigurationError(f"wrap_async({type(bare).__name__}): a client that does not await; use wrap")
-    return AsyncCacheClient(bare, _settings(client, policy, options))
+        raise ConfigurationError(
+            f"{function}({type(bare).__name__}): a client that does not await; use {_OTHER[function]}"
+        )
+    return bare
+
+
+_OTHER = {"wrap": "wrap_async", "wrap_async": "wrap", "client": "async_client", "async_client": "client"}
+"""Where a client belongs that was given to a function, or as a setting of a model, for the other kind."""
 
 
 def for_a_call(client: Any, policy: CachePolicy | None = None, **options: Unpack[Options]) -> CacheClient:
@@ -320,7 +372,7 @@ def _settings(
 
 def _bare(client: Any, function: str) -> Any:
     bare = client.wrapped if isinstance(client, _Wrapped) else client
-    if not callable(getattr(bare, "converse", None)):
+    if isinstance(bare, type) or not callable(getattr(bare, "converse", None)):
         raise ConfigurationError(
             f"{function}({type(client).__name__}): no `converse` method; pass a boto3 client for 'bedrock-runtime' "
             "of boto3 1.42.35 or later"

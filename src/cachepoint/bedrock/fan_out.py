@@ -172,8 +172,8 @@ class FanOut:
 
 def is_trouble(error: BaseException) -> bool:
     """Whether a failed call tells of the service, not of the request or of a caller who no longer wants the answer."""
-    status = mapping(mapping(getattr(error, "response", None)).get("ResponseMetadata")).get("HTTPStatusCode")
-    return isinstance(error, Exception) and _is_trouble(status)
+    metadata = mapping(mapping(getattr(error, "response", None)).get("ResponseMetadata"))
+    return isinstance(error, Exception) and _is_trouble(metadata.get("HTTPStatusCode"))
 
 
 def _is_trouble(status: Any) -> bool:

@@ -29,6 +29,7 @@ from cachepoint.bedrock.settings import Settings
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
 from cachepoint.bedrock.wire import invoke_model
 from cachepoint.bedrock.wire.dialect import Dialect
+from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.bedrock.wire.renewal import Renewal, renewal
 from cachepoint.core.accounts.record import CallRecord, status_of
 from cachepoint.core.exchange import Exchange
@@ -303,7 +304,7 @@ class Keeping:
             try:
                 response, raw = yield request
             except Exception as error:  # noqa: BLE001 - the service's, or the connection's
-                if request is found.cheaper and _is_refusal(error):
+                if request is found.cheaper and refusal_in(error, kept.settings.store.key) is not None:
                     self._output_needed = True
                     continue
                 self._record(kept, None, now, time.monotonic() - began, type(error).__name__)
@@ -371,11 +372,6 @@ def keep_alive(*, budget_usd: float | Decimal | str, at_most: int = 1) -> Iterat
 def current_keeping() -> Keeping | None:
     """The block in force here."""
     return _KEEPING.get()
-
-
-def _is_refusal(error: Exception) -> bool:
-    response = getattr(error, "response", None)
-    return isinstance(response, Mapping) and response.get("Error", {}).get("Code") == "ValidationException"
 
 
 # -- sending, either way --------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from cachepoint.core.prompt.prompt import NO_HINTS, Hints, Prompt
 from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import TTL, ModelRule, parse_model_id
-from cachepoint.core.provider.usage import Usage, oddities
+from cachepoint.core.provider.usage import Usage, oddities, told_oddly
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
@@ -68,7 +68,7 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
     "wait": (frozenset({"planned"}), "waiting"),
     "send": (frozenset({"read", "planned"}), "sent"),
     "deny": (frozenset({"sent"}), "planned"),
-    "refuse": (frozenset({"sent"}), "refused"),
+    "refuse": (frozenset({"sent", "began"}), "refused"),
     "repeat": (frozenset({"refused"}), "sent"),
     "begin": (frozenset({"sent"}), "began"),
     "hear": (frozenset({"began"}), "began"),
@@ -82,6 +82,8 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
 """Every step: the states it may be taken in, and the state it leads to."""
 
 _R = TypeVar("_R")
+READING = "reading"
+"""Where a fault comes from that may be the request's own."""
 _NAMES: Mapping[Feature, str] = {
     LONG_TTL: "a TTL of 1h", SPLIT: "a text in two blocks", SYSTEM_TURNS: "a system message in the conversation",
 }  # fmt: skip
@@ -138,10 +140,14 @@ class Target:
 
 
 class Refusal(NamedTuple):
-    """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any."""
+    """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any.
+
+    `named` says that the error has a name; of one that is only an HTTP status, as a proxy answers, nothing is learned.
+    """
 
     words: bytes
     first: Feature | None = None
+    named: bool = True
 
 
 # -- what comes out -------------------------------------------------------------------------------
@@ -294,7 +300,7 @@ class Exchange:
         if refusals is not None and self.policy.mode in ("auto", "explicit"):
             hints = self._try("placing system messages", partial(self._place, hints, refusals)) or hints
         if self.policy.mode != "off" and target.rule is not None:
-            mistake = self._try("reading", partial(self._read, target.rule, key, hints))
+            mistake = self._try(READING, partial(self._read, target.rule, key, hints))
             if mistake is not None and self.policy.mode != "observe":
                 raise mistake
         return self._effects()
@@ -492,17 +498,18 @@ class Exchange:
 
     # -- what happened ----------------------------------------------------------------------------
 
-    def refused(self, refusal: Refusal | None) -> Effects:
-        """The service refused the request; `refusal` is None where an error is about something else than the request.
+    def refused(self, refusal: Refusal) -> Effects:
+        """The service refused the request.
 
         Whether what was added to it is the reason is known only once it was repeated as the user wrote it.
         """
         self._step("refuse")
         self._forget()
-        if self._refusal is not None and refusal is not None:  # the repeat was refused too
+        if self._refusal is not None:  # the repeat was refused too
             self._repeat = None
-            self._told_of_refusals("failing", frozenset(), self._refusal)
-        elif self._refusal is None and refusal is not None:
+            if self._refusal.named:
+                self._told_of_refusals("failing", frozenset(), self._refusal)
+        else:
             self._refusal = refusal
             self._repeat = self._try("what to repeat", partial(self._as_written, refusal))
         return self._effects()
@@ -542,7 +549,8 @@ class Exchange:
         if self._in_flight:
             self._learn("began", self.sent)
         if self._refusal is not None:
-            self._remember(self._refusal)
+            if self._refusal.named:
+                self._remember(self._refusal)
         elif self.view.refusals.is_test(self._carried):
             self._told_of_refusals("taken", self._carried)
         return self._effects()
@@ -639,11 +647,7 @@ class Exchange:
         """A gateway or a model that reports its tokens in its own way is named once, with the types of what it told."""
         odd = self._try("what is odd in the usage", partial(oddities, reported))
         if odd:
-            counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
-            self._warn(
-                f"usage:{self.target.model}:{'; '.join(odd)}",
-                f"cachepoint: {self.target.model!r} reports a usage in which {'; '.join(odd)}; it is {counted}",
-            )
+            self._warn(*told_oddly(self.target.model, odd, usage))
 
     def _forget(self, *, lost: bool = False) -> None:
         if self._in_flight:

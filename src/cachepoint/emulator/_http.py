@@ -140,12 +140,11 @@ class Application:
             try:
                 async with asyncio.timeout(_READ_SECONDS):
                     raw = await _read_body(receive)
-            except TimeoutError:
+                await self._play(self._answer(scope, raw), peer, send)
+            except (TimeoutError, asyncio.CancelledError):  # too slow a caller, or the server stops
                 await self._connections.reset(peer)
             except ConnectionError:  # the caller has gone
                 pass
-            else:
-                await self._play(self._answer(scope, raw), peer, send)
 
     def _answer(self, scope: _Scope, raw: bytes | None) -> Delivery:
         headers = _headers(scope)

@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,20 +57,10 @@ _MOST_ENTRIES = 100_000
 
 
 def _tier_in(body: Mapping[str, Any]) -> str | None:
-    tier = (body.get("serviceTier") or {}).get("type")
-    if not isinstance(tier, str | None):
-        raise TypeError("the name of a service tier is no text")
-    return tier
-
-
-@contextmanager
-def _of_a_requests_shape() -> Iterator[None]:
-    """What is read here has no meaning where lists, objects and texts do not stand where they are looked for."""
-    try:
-        yield
-    except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as problem:
-        logger.debug("a request could not be read", exc_info=problem)
-        raise ServiceError("SerializationException", 400, "The request body has not the shape of a request.") from None
+    """The service tier that a Converse body names; what is of another type is refused with the rest of the body."""
+    given = body.get("serviceTier")
+    tier = given.get("type") if isinstance(given, Mapping) else None
+    return tier if isinstance(tier, str) else None
 
 
 @dataclass(slots=True)
@@ -168,13 +158,12 @@ class Service:
     def serve(self, target: Target, raw: bytes) -> Delivery:
         """Answer a request; raises ServiceError as the service would."""
         with self.lock:
-            with _of_a_requests_shape():
-                call = self._read(target, raw)
-                if target.operation == "CountTokens":
-                    return self._count(call)
-                shaped, points = self._checked(call)
-                prompt, question = render(shaped), read_question(call, shaped.body)
-                check_length(call, prompt.total)
+            call = self._read(target, raw)
+            if target.operation == "CountTokens":
+                return self._count(call)
+            shaped, points = self._checked(call)
+            prompt, question = render(shaped), read_question(call, shaped.body)
+            check_length(call, prompt.total)
             return self._answer(call, prompt.for_cache(target.scope), question, points)
 
     def begin(self, served: Served) -> None:

@@ -29,16 +29,15 @@ from pydantic import (
 )
 
 from cachepoint.bedrock.bounded import Bounded
-from cachepoint.bedrock.client import CacheClient, for_a_call
+from cachepoint.bedrock.client import CacheClient, check_client, for_a_call
 from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_table, table_in_force
 from cachepoint.bedrock.fan_out import fan_out
+from cachepoint.bedrock.mending import mended
 from cachepoint.bedrock.settings import check_model, check_names, configuration_errors
 from cachepoint.bedrock.swallowed import swallow
 from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
-from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn, warn_once
+from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
-from cachepoint.bedrock.wire.documents import mended as mended_documents
-from cachepoint.bedrock.wire.history import mended as mended_history
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.policy import CachePolicy
@@ -125,6 +124,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
     @model_validator(mode="after")
     def _check_ours(self) -> Self:
         check_model(self.prompt_cache, ledger=self.ledger, store=self.store, clock=self.clock)
+        check_client(self.client, "client")
         return self
 
     @model_validator(mode="after")
@@ -375,9 +375,8 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
             if kwargs.get("tools"):
                 kwargs["tools"] = mark_tools(kwargs["tools"])
                 free = kwargs.get("tool_choice") in (None, "auto", {"auto": {}})
-                if free and all(
-                    map(is_cache_point, kwargs["tools"])
-                ):  # then the parent makes text of a history's calls
+                if free and all(map(is_cache_point, kwargs["tools"])):
+                    # Without tools the parent makes text of the calls in a history, as the service wants it then.
                     kwargs = {name: value for name, value in kwargs.items() if name not in ("tools", "tool_choice")}
         call.client = call._connected(run_tags(run.metadata, run.tags) if run else self._run, pausing=pausing)
         return call, messages, kwargs
@@ -417,15 +416,12 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         rule = table_in_force().rules.resolve(base)
         replay = rule.facts.replays_reasoning if rule else ModelFacts().replays_reasoning
         try:
-            messages, warnings = mended_history(request["messages"], replay)
-            messages, more = mended_documents(messages, parse_model_id(base).base)
+            messages = mended(request["messages"], parse_model_id(base).base, replay)
         except ConfigurationError:
             raise
         except Exception as problem:  # noqa: BLE001 - what is in a form of its own is for the service to refuse
             swallow(problem, "mending the history")
             return request
-        for key, text in (*warnings, *more):
-            warn_once(key, text)
         return request if messages is request["messages"] else {**request, "messages": messages}
 
     @property

@@ -33,6 +33,7 @@ from cachepoint.bedrock.environment import mode_in_force, table_in_force
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.pricing import estimate_of
 from cachepoint.bedrock.threads import InThreads, in_thread
+from cachepoint.bedrock.wall_time import now_by
 from cachepoint.bedrock.warn import warn, warn_once
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hints
@@ -319,6 +320,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
             # The wrapped client puts system messages where the service takes them, where it may change requests.
             system_role=self._requests_are_changed,
             replay=facts.replays_reasoning,
+            calls_tools=facts.calls_tools,
         )
 
     def _facts(self, model: str) -> ModelFacts:
@@ -377,7 +379,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
         def price(usage: Usage) -> Cost | None:
             model = self._base_model(request["modelId"])
-            return list_prices().price(model, usage, at=self.clock(), region=self.region_name)
+            return list_prices().price(model, usage, at=now_by(self.clock), region=self.region_name)
 
         return within_budgets(self.callback_manager, lambda: estimate_of(price, request, request))
 

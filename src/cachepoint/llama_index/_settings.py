@@ -12,7 +12,7 @@ from llama_index.core.constants import DEFAULT_TEMPERATURE
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import BeforeValidator, SkipValidation
 
-from cachepoint.bedrock.client import AsyncCacheClient, CacheClient
+from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, check_async_client, check_client
 from cachepoint.bedrock.settings import check_model, check_names, configuration_errors
 from cachepoint.core.accounts.ledger import CacheLedger
 from cachepoint.core.planning.policy import CachePolicy
@@ -122,6 +122,10 @@ class BedrockSettings(FunctionCallingLLM):
     def _check_ours(self) -> Self:
         live = {name: getattr(self, name) for name in ("ledger", "store", "clock")}
         check_model(self.prompt_cache, base_models=self.base_models, **live)
+        if self.client is not None:
+            check_client(self.client, "client")
+        if self.async_client is not None:
+            check_async_client(self.async_client, "async_client")
         return self
 
     @model_validator(mode="after")

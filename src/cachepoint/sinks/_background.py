@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from queue import SimpleQueue
-from typing import Self
+from typing import Any, Self
 from weakref import WeakSet
 
 from cachepoint.core.accounts.record import CallRecord
+from cachepoint.errors import ConfigurationError
 
 logger = logging.getLogger("cachepoint")
 
@@ -31,6 +32,11 @@ class InBackground:
     """
 
     def __init__(self, sink: Callable[[CallRecord], object], most: int = 10_000) -> None:
+        given: tuple[Any, Any] = sink, most
+        if not callable(given[0]):
+            raise ConfigurationError(f"InBackground({sink!r:.80}): give a function that takes a record")
+        if type(given[1]) is not int or most < 1:
+            raise ConfigurationError(f"InBackground(most={most!r:.80}): use a whole number from 1")
         self._sink, self._most = sink, most
         self._closed = False
         self.dropped = 0

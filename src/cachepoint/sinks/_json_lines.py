@@ -10,6 +10,7 @@ from typing import IO, Self
 
 from cachepoint._forks import Lock
 from cachepoint.core.accounts.record import CallRecord
+from cachepoint.errors import ConfigurationError
 
 
 class JsonLines:
@@ -27,8 +28,10 @@ class JsonLines:
         self._file: IO[str] | None
         if isinstance(target, str | os.PathLike):
             self._file = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - as long as the sink
-        else:
+        elif target is None or callable(getattr(target, "write", None)):
             self._file = target
+        else:
+            raise ConfigurationError(f"JsonLines({target!r:.80}): give a path, or an open text file")
 
     def __call__(self, record: CallRecord) -> None:
         """Write a call."""

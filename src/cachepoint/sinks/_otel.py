@@ -6,8 +6,8 @@ backends still read: an attribute is cheap, a dashboard that shows no cache read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, get_args
 
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.provider.usage import Usage
@@ -50,6 +50,9 @@ class OpenTelemetry:
             raise ConfigurationError(f"OpenTelemetry(spans={spans!r}): use one of {get_args(Spans)}")
         if isinstance(tags, str):
             raise ConfigurationError(f"OpenTelemetry(tags={tags!r}): use tag names, such as ({tags!r},)")
+        given: Any = tags
+        if not isinstance(given, Collection) or not all(isinstance(name, str) for name in given):
+            raise ConfigurationError(f"OpenTelemetry(tags={given!r:.80}): use tag names, such as ('tenant',)")
         self._spans = spans
         self._tags = tuple(tags)
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)

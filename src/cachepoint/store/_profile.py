@@ -7,10 +7,13 @@ good, with nothing to tell it otherwise, is in none.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -130,9 +133,14 @@ def path_of(given: Any) -> Path:
 def write(path: str | os.PathLike[str], taken: Snapshot) -> None:
     """Write a profile, readable by its owner only; replaces the file in one step, and leaves it where that fails.
 
-    Nothing is written through a symbolic link: one at `path` is replaced itself. Raises OSError.
+    Nothing is written through a symbolic link: one at `path` is replaced itself. Raises OSError, also where something
+    stands there that is no file, such as a device, which only root could replace and the whole machine would miss.
     """
     target = Path(path)
+    with suppress(FileNotFoundError):
+        kind = target.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+            raise OSError(errno.EEXIST, "it is no regular file", os.fspath(path))
     # A name of its own, so that two who write at once leave one whole file, and nobody can have put a link there.
     partial = target.with_name(f".cachepoint-{secrets.token_hex(8)}")
     try:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachepoint._later import later
 from cachepoint.core.accounts import budget as room
 from cachepoint.core.accounts.budget import USUAL_OUTPUT, Budget, Spending, estimate, output_limit, prompt_tokens
 from cachepoint.core.accounts.ledger import CacheLedger
@@ -130,6 +131,21 @@ def test_an_answer_that_tells_no_usage_counts_at_its_estimate() -> None:
     account.spending.settle("untold", replace(record(None), error=None))
     with pytest.raises(BudgetExceeded, match=r"^0\.06 USD are spent of"):
         account.spending.check()
+
+
+def test_a_stream_that_was_left_counts_once_before_the_next_call_is_let_through() -> None:
+    ledger = CacheLedger()
+    spending = Spending(Budget.of("0.10"), lambda: ledger.spent)
+    spending.reserve("left", Decimal("0.06"))
+
+    def end() -> None:
+        ledger.add(record("0.05"))
+        spending.settle("left", record("0.05"))
+
+    later(end)
+    spending.reserve("next", Decimal("0.06"))  # 0.05 of 0.10 is spent; with its estimate it would be 0.11
+    with pytest.raises(BudgetExceeded, match=r"0\.05 USD are spent, and 0\.06 USD are kept"):
+        spending.reserve("third", Decimal("0.06"))
 
 
 def test_of_too_many_calls_under_way_the_oldest_count_as_spent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,6 @@ def cache_point_for(control: Any) -> dict[str, Any]:
 
 
 def is_cache_point(block: Any) -> bool:
-    """Whether a block has a checkpoint in it."""
+    """Whether a block is a checkpoint and nothing else: one with content beside it is the service's to refuse."""
     # Botocore takes no other mapping, and asking for a dict is six times as fast: every call asks of all its blocks.
-    return isinstance(block, dict) and CACHE_POINT in block
+    return isinstance(block, dict) and CACHE_POINT in block and len(block) == 1

@@ -260,7 +260,7 @@ def _result_parts(block: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _read_mark(builder: PromptBuilder, where: Where, block: Any) -> bool:
-    if not is_cache_point(block) or len(block) != 1:
+    if not is_cache_point(block):
         return False
     builder.mark(where, marked_ttl(where, block[CACHE_POINT]), block, leading=where.item == 0 and where.nested is None)
     return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cachepoint.bedrock.wire.cache_point import is_cache_point
@@ -22,6 +22,8 @@ Message = dict[str, Any]
 
 UNANSWERED = "No result: this call was cut off or never answered, and nothing is known of what it did."
 ORPHANED = "Result of an earlier tool call that is no longer in this conversation:"
+CALLED = "Tool call:"
+RESULT = "Result of a tool call:"
 
 # botocore's model of the service: ToolUseId.
 _ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")
@@ -49,23 +51,27 @@ def without_empty_turns(messages: list[Message]) -> list[Message]:
     Fable 5.1 and Sonnet 5 take a turn of thoughts alone for a prefill and refuse it wherever it stands
     (hermes-agent#105780, claude-code#13709).
     """
+    return without_turns(messages, lambda message: message["role"] == "assistant" and _says_nothing(message["content"]))
+
+
+def without_turns(messages: list[Message], left_out: Callable[[Message], bool]) -> list[Message]:
+    """The messages without those turns, themselves where there are none; two of one role that meet then become one."""
     kept: list[Message] = []
     gap = False
     for message in messages:
-        content = message["content"]
-        if message["role"] == "assistant" and all(_says_nothing(block) for block in content):
+        if left_out(message):
             gap = True
-        elif gap and kept and kept[-1]["role"] == message["role"]:
-            kept[-1] = {**kept[-1], "content": [*kept[-1]["content"], *content]}
-            gap = False
+            continue
+        if gap and kept and kept[-1].get("role") == message.get("role"):
+            kept[-1] = {**kept[-1], "content": [*kept[-1]["content"], *message["content"]]}
         else:
             kept.append(message)
-            gap = False
+        gap = False
     return messages if len(kept) == len(messages) else kept
 
 
-def _says_nothing(block: Block) -> bool:
-    return "reasoningContent" in block or is_cache_point(block)
+def _says_nothing(content: Sequence[Block]) -> bool:
+    return all("reasoningContent" in block or is_cache_point(block) for block in content)
 
 
 # -- reasoning ------------------------------------------------------------------------------------
@@ -86,6 +92,40 @@ def _taken_back(block: Block, replay: Replay) -> bool:
         return False
     signed = "redactedContent" in reasoning or bool((reasoning.get("reasoningText") or {}).get("signature"))
     return signed or (replay == "unsigned" and bool((reasoning.get("reasoningText") or {}).get("text")))
+
+
+# -- tools in words -------------------------------------------------------------------------------
+
+
+def in_words(messages: list[Message]) -> list[Message]:
+    """The messages with tool calls and results as text, for a model that takes neither; themselves without any."""
+    kept = [{**message, "content": list(_blocks_in_words(message["content"]))} for message in messages]
+    return messages if kept == messages else kept
+
+
+def _blocks_in_words(content: Sequence[Block]) -> Iterator[Block]:
+    for block in content:
+        if "toolUse" in block:
+            arguments = json.dumps(block["toolUse"].get("input"), ensure_ascii=False)
+            yield {"text": f"{CALLED} {block['toolUse']['name']} {arguments}"}
+        elif "toolResult" in block:
+            yield from _result_in_words(block, RESULT)
+        else:
+            yield block
+
+
+def _result_in_words(block: Block, heading: str) -> Iterator[Block]:
+    said: list[str] = []
+    others: list[Block] = []
+    for part in block["toolResult"].get("content") or ():
+        if "text" in part:
+            said.append(part["text"])
+        elif "json" in part:
+            said.append(json.dumps(part["json"], ensure_ascii=False))
+        elif not is_cache_point(part):
+            others.append(part)
+    yield {"text": "\n".join([heading, *said])}
+    yield from others
 
 
 # -- pairs of tool calls and results --------------------------------------------------------------
@@ -194,17 +234,7 @@ class _Pairing:
 
     def _orphaned(self, orphan: _Result) -> Iterator[Block]:
         self._found["orphaned"] += 1
-        said: list[str] = []
-        others: list[Block] = []
-        for part in orphan.block["toolResult"].get("content") or ():
-            if "text" in part:
-                said.append(part["text"])
-            elif "json" in part:
-                said.append(json.dumps(part["json"], ensure_ascii=False))
-            elif not is_cache_point(part):
-                others.append(part)
-        yield {"text": "\n".join([ORPHANED, *said])}
-        yield from others
+        yield from _result_in_words(orphan.block, ORPHANED)
         yield from orphan.points
 
     def _warnings(self) -> Iterator[Warn]:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from cachepoint.bedrock.wire import anthropic_messages as messages
 from cachepoint.bedrock.wire import system_turns
-from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, told
+from cachepoint.bedrock.wire.dialect import Answered, Heard, Reporter, mapping, told
 from cachepoint.bedrock.wire.json_text import parsed
 from cachepoint.core.exchange import Warn
 from cachepoint.core.planning.plan import Plan
@@ -146,7 +146,7 @@ def reporter(answered: Answered, heard: Heard) -> Reporter:
 
     def passed(event: dict[str, Any]) -> dict[str, Any]:
         """The event, with the call's report where it ends the answer; remembers what usage it reports."""
-        raw = event.get("chunk", {}).get("bytes", b"")
+        raw = mapping(event.get("chunk")).get("bytes", b"")
         if not any(word in raw for word in _TELLING):
             return event
         content = _json(raw)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cachepoint.bedrock.wire.cache_point import is_cache_point
 from cachepoint.bedrock.wire.dialect import mapping
+from cachepoint.bedrock.wire.history import without_turns
 from cachepoint.core.exchange import Warn
 from cachepoint.errors import ConfigurationError
 
@@ -59,24 +60,14 @@ def _check_needless(config: Mapping[str, Any], messages: Sequence[Mapping[str, A
         )
 
 
-def _without_empty_turns(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _without_empty_turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     last = len(messages) - 1
     if _only_points(messages[last].get("content")) and messages[last].get("role") == "user":
         raise ConfigurationError(
             f"messages[{last}] has nothing but checkpoints, so there is nothing to answer; give it content, or put the "
             "checkpoint at the end of the turn before"
         )
-    kept: list[Mapping[str, Any]] = []
-    gap = False
-    for message in messages:
-        if _only_points(message.get("content")):
-            gap = True
-            continue
-        if gap and kept and kept[-1].get("role") == message.get("role"):
-            kept[-1] = {**kept[-1], "content": [*kept[-1]["content"], *message["content"]]}
-        else:
-            kept.append(message)
-        gap = False
+    kept = without_turns(list(map(dict, messages)), lambda message: _only_points(message.get("content")))
     if not kept:
         raise ConfigurationError("messages have nothing but checkpoints; give them content")
     return kept

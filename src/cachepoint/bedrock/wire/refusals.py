@@ -44,23 +44,23 @@ request (`messages.3.content`) have none so long, and tell refusals apart."""
 def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
     """The refusal that an error of boto3's says; None when it is about something else.
 
-    `key` keys the digest of its words, which may quote a prompt.
+    `key` keys the digest of its words, which may quote a prompt. Without the times and ids in them they count as alike.
     """
     name = type(error).__name__
     answer = getattr(error, "response", None)
     if name == "ParamValidationError":  # an older botocore that knows no `ttl`, or no checkpoint there, sends nothing
         code, message = name, str(error)
-    elif isinstance(answer, dict) and isinstance(answer.get("Error"), dict):
-        code, message = str(answer["Error"].get("Code", "")), str(answer["Error"].get("Message", ""))
+    elif told := mapping(mapping(answer).get("Error")):
+        code, message = str(told.get("Code", "")), str(told.get("Message", ""))
         code = code[:1].upper() + code[1:]  # an exception in a stream has the same name, its first letter small
-        status = mapping(answer.get("ResponseMetadata")).get("HTTPStatusCode")
+        status = mapping(mapping(answer).get("ResponseMetadata")).get("HTTPStatusCode")
         if code not in _REFUSED and (status not in _STATUSES or _OTHERWISE.search(code.lower())):
             return None
     else:
         return None
     words = _OF_ONE_CALL.sub("", message)
     digest = hashlib.blake2b(f"{code}\0{words}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
-    return Refusal(digest, _pointed_at(message.lower()))
+    return Refusal(digest, _pointed_at(message.lower()), named=bool(code) and not code.isdigit())
 
 
 def _pointed_at(message: str) -> Feature | None:

@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from cachepoint._forks import Lock
+from cachepoint._later import catch_up
 from cachepoint.core.accounts.record import CallRecord
 from cachepoint.core.prompt.tokens import IMAGE_TOKENS, MEDIA_BYTES_PER_TOKEN, PROFILES
 from cachepoint.core.provider.prices import Cost, exactly, plain
@@ -90,12 +91,14 @@ class Spending:
     def check(self) -> None:
         """Raise BudgetExceeded if nothing is left for another call."""
         if self.limited:
+            catch_up()  # a stream that was left is under way until then, and would count twice with its record
             self._check(*self._taken())
 
     def reserve(self, call: Hashable, usd: Decimal) -> None:
         """Keep what a call may cost until it is settled; raises BudgetExceeded if nothing is left for it."""
         if not self.limited:
             return
+        catch_up()  # as above
         with self._lock.held:
             untold, under_way = self._taken()
             self._under_way[call] = usd

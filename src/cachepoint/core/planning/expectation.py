@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Any, Literal
 
 from cachepoint._cached import cached_property
@@ -25,6 +26,10 @@ _CONVERSATION: frozenset[Role] = frozenset({"history_end", "tail_single", "tail_
 _NEVER = Outlook(0.0, 0.0, 0.0)
 QUESTION_SHARE = 1 / 16
 """Of a string that has both a document and the question, at least this share is taken for the question."""
+
+
+_MOST = 1e15
+"""More seconds, or requests, than anybody waits for; the sums of the planner stay numbers up to there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,10 @@ class Expectation:
         if self.ends is not None and not isinstance(self.ends, bool):
             raise ConfigurationError(f"expect(ends={self.ends!r}): write True, or False where the conversation goes on")
         seconds = isinstance(self.back_in, int | float) and not isinstance(self.back_in, bool)
-        if self.back_in is not None and not (seconds and self.back_in >= 0):
-            raise ConfigurationError(f"expect(back_in={self.back_in!r}): give seconds from now, 0 or more")
-        if self.times is not None and not (type(self.times) is int and self.times >= 1):
-            raise ConfigurationError(f"expect(times={self.times!r}): give how often it comes in all, 1 or more")
+        if self.back_in is not None and not (seconds and (0 <= self.back_in <= _MOST or self.back_in == inf)):
+            raise ConfigurationError(f"expect(back_in={self.back_in!r:.80}): give seconds from now, 0 or more")
+        if self.times is not None and not (type(self.times) is int and 1 <= self.times <= _MOST):
+            raise ConfigurationError(f"expect(times={self.times!r:.80}): give how often it comes in all, 1 or more")
         if self.ends and self.back_in is not None and self.times is None:
             raise ConfigurationError(
                 f"expect(ends=True, back_in={self.back_in!r}): a conversation that ends is not back; leave one out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 MOST_TOKENS = 10**9
@@ -92,6 +92,13 @@ def oddities(reported: object, name: str = "usage") -> tuple[str, ...]:
             for part in value if isinstance(value, list | tuple) else [value]:
                 odd += oddities(part, "a part of cacheDetails")
     return tuple(dict.fromkeys(odd))
+
+
+def told_oddly(model: str, odd: Iterable[str], usage: Usage | None) -> tuple[str, str]:
+    """A warning of a usage with these oddities, of which `usage` was made, and its key."""
+    what = "; ".join(odd)
+    counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
+    return f"usage:{model}:{what}", f"cachepoint: {model!r} reports a usage in which {what}; it is {counted}"
 
 
 def _kind(value: object) -> str:

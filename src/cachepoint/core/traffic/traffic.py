@@ -28,7 +28,7 @@ from cachepoint.core.traffic.entries import (
 from cachepoint.core.traffic.kinds import AGAIN_KIND, NAMED, STATIC, CurveKey
 from cachepoint.core.traffic.latest import Latest, Room
 from cachepoint.core.traffic.pool import Pool
-from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Feature, Outcome, Refusals
+from cachepoint.core.traffic.refusals import NOTHING_REFUSED, Outcome, Refusals
 from cachepoint.core.traffic.return_curves import LONGEST_WAIT, SOON, Habits, Happened
 from cachepoint.core.traffic.shadows import Shadows
 from cachepoint.core.traffic.static_plans import Habit
@@ -71,11 +71,6 @@ class Traffic:
     def habits(self) -> Habits:
         """How boundaries come back, by kind: the base model's."""
         return self.pool.habits
-
-    @property
-    def refused(self) -> frozenset[Feature]:
-        """What the service is known to refuse here."""
-        return frozenset(self.refusals.refused)
 
     def visit(self, steps: Sequence[Step], history: bytes | None, now: float, habit: Habit | None = None) -> View:
         """Remember that a request with these boundaries came, and say what was known before.

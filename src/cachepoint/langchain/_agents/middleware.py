@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from math import inf
 from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from langchain.agents.middleware.types import (
@@ -97,8 +98,15 @@ class PromptCacheMiddleware(AgentMiddleware[PromptCacheState, Any, Any]):
         limits: dict[str, Any] = {"clear_at": clear_at, "summarise_at": summarise_at, "trim_at": trim_at}
         share: Any = keep
         for name, limit in limits.items():
-            if limit is not None and not (isinstance(limit, int | float) and limit >= 1):
+            if limit is not None and not (isinstance(limit, int | float) and 1 <= limit < inf and limit is not True):
                 raise ConfigurationError(f"PromptCacheMiddleware({name}={limit!r}): give a number of tokens, 1 or more")
+        spared: Any = keep_results_of
+        if isinstance(spared, str) or not (
+            isinstance(spared, Collection) and all(isinstance(each, str) for each in spared)
+        ):
+            raise ConfigurationError(
+                f"PromptCacheMiddleware(keep_results_of={spared!r:.80}): give names of tools, such as ('search',)"
+            )
         if not (isinstance(share, int | float) and 0 < share < 1):
             raise ConfigurationError(f"PromptCacheMiddleware(keep={keep!r}): give a share of the limits, such as 0.5")
         for name, function in (("count", count), ("volatile", volatile)):

@@ -15,6 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
+from cachepoint.bedrock.settings import check_options
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.usage import Usage
 from cachepoint.langchain._cost.reported import Answer, ChatPrices, answered_from_cache, usage_of
@@ -36,6 +37,7 @@ def with_exact_cost(client: Client | None = None, prices: Prices | None = None) 
 
     `langsmith.configure(client=with_exact_cost())` does so for a whole program.
     """
+    check_options({"prices": prices})
     if client is None:
         from langsmith.run_trees import get_cached_client
 

@@ -21,7 +21,7 @@ from cachepoint.catalogue.price_book import STANDARD_TIERS, PriceBook, Quote, pu
 from cachepoint.core.accounts.record import Told, read_contract, status_of
 from cachepoint.core.provider.prices import Cost, Prices
 from cachepoint.core.provider.rules import TTL
-from cachepoint.core.provider.usage import Usage, count, oddities
+from cachepoint.core.provider.usage import Usage, count, oddities, told_oddly
 
 _ANTHROPIC = "anthropic"
 _WRITES_AND_READS = ("cache_read", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "cache_creation")
@@ -62,9 +62,8 @@ def warn_of_oddities(model: str, reported: object, usage: Usage | None) -> None:
     """Name a model once that reports its tokens in its own way, with the types of what it told."""
     details = mapping(mapping(reported).get("input_token_details"))
     named = {name if name.endswith("tokens") else f"{name} tokens": value for name, value in details.items()}
-    if odd := "; ".join((*oddities(reported, "usage_metadata"), *oddities(named))):
-        counted = "counted as far as it can be" if usage else "not counted, nor is its cost"
-        warn_once(f"usage:{model}:{odd}", f"cachepoint: {model!r} reports a usage in which {odd}; it is {counted}")
+    if odd := (*oddities(reported, "usage_metadata"), *oddities(named)):
+        warn_once(*told_oddly(model, odd, usage))
 
 
 def asked_ttl(messages: Iterable[BaseMessage]) -> TTL:

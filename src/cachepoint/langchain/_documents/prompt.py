@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
 
 from langchain_core.documents import Document
@@ -16,6 +16,7 @@ from typing_extensions import override  # a dependency of langchain-core
 from cachepoint.bedrock.warn import warn
 from cachepoint.core.provider.rules import TTL
 from cachepoint.core.retrieval.ordering import content_digest
+from cachepoint.errors import ConfigurationError
 from cachepoint.langchain._documents.retriever import PLACE
 from cachepoint.langchain._request.cache_control import blocks_of, marked
 from cachepoint.langchain._request.carried import hinted
@@ -54,6 +55,9 @@ def context_blocks(
     label, its source and its content. Warns when a step after `StableOrderRetriever` changed the order, or put scores
     into the text.
     """
+    asked: Any = ttl
+    if asked not in (None, *get_args(TTL)):
+        raise ConfigurationError(f"context_blocks(ttl={asked!r:.80}): use one of {get_args(TTL)}, or leave it out")
     documents = list(documents)
     _check(documents)
     blocks = [_text((render or _rendered)(document)) for document in documents]

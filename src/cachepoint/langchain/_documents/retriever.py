@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentTransformer, Document
@@ -52,6 +52,7 @@ def stable_order(
     bytes; "session": those whose key is in `shown` first, in that order. Relevance goes into the metadata
     `relevance_rank`. The documents given stay as they are.
     """
+    _check(k, key, order)
     ranked = _ranked(documents, k)
     return _placed(ordering.stable_order(ranked, text=_text, key=key or document_key, order=order, shown=shown))
 
@@ -60,6 +61,7 @@ class StableOrderTransformer(BaseDocumentTransformer):
     """`stable_order` as a document transformer, for pipelines of them; goes last."""
 
     def __init__(self, *, k: int | None = None, key: Key | None = None) -> None:
+        _check(k, key)
         self.k = k
         self.key = key
 
@@ -129,9 +131,17 @@ def _document(found: Any) -> Document:
     return _with(document, {SCORE: score})
 
 
+def _check(k: Any, key: Any = None, order: Any = "sorted") -> None:
+    if k is not None and not (type(k) is int and k >= 1):
+        raise ConfigurationError(f"k={k!r:.80}: give a number of documents, 1 or more")
+    if key is not None and not callable(key):
+        raise ConfigurationError(f"key={key!r:.80}: give a function of a document, or leave it out")
+    if order not in get_args(Order):
+        raise ConfigurationError(f"order={order!r:.80}: use one of {get_args(Order)}")
+
+
 def _ranked(documents: Iterable[Document], k: int | None) -> list[Document]:
-    if k is not None and k < 1:
-        raise ConfigurationError(f"k={k!r}: give a number of documents, 1 or more")
+    _check(k)
     relevant = most_relevant(_by_relevance(list(documents)), text=_text, at_most=k)
     # Which of two with one key and content is shown must not depend on their relevance: their sources are shown too.
     relevant.sort(key=lambda ranked: str(ranked[1].metadata.get("source")))

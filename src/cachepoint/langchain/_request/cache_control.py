@@ -72,7 +72,7 @@ def marked(block: Mapping[str, Any], ttl: str | None = None) -> dict[str, Any]:
 
 def carries_mark(given: Mapping[str, Any]) -> bool:
     """Whether a block, or a tool, asks for a checkpoint after it."""
-    return is_cache_point(given) or bool(_mark_of(given))
+    return CACHE_POINT in given or bool(_mark_of(given))
 
 
 def blocks_of(content: str | Sequence[str | Mapping[str, Any]]) -> list[Any]:
@@ -100,7 +100,7 @@ def _mark_message(message: BaseMessage) -> BaseMessage:
 def _is_marked(block: Any) -> bool:
     if not isinstance(block, dict):
         return False
-    if _mark_of(block) or (is_cache_point(block) and len(block) > 1):
+    if _mark_of(block) or (CACHE_POINT in block and len(block) > 1):
         return True
     return any(_is_marked(inner) for inner in _results(block))
 

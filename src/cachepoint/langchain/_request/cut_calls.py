@@ -17,7 +17,7 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.json import parse_partial_json
 
-from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
+from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF, not_whole
 
 _SPOILERS = ("]", "}", '"]', '"}', '""]', '""}')
 """What makes JSON that broke off no beginning of JSON: outside of a string, in one, and in one behind a backslash."""
@@ -43,7 +43,7 @@ def without_cut_call(message: BaseMessage) -> None:
         name=cut[0]["name"],
         args=json.dumps(cut[0]["args"]),
         id=cut[0]["id"],
-        error=f"the call is not whole (stop reason: {stop}); raise max_tokens, or ask for less in one call",
+        error=not_whole(cut[0]["name"], stop),
     )
     message.tool_calls = [call for call in message.tool_calls if call not in cut]
     message.invalid_tool_calls.append(invalid)

@@ -21,10 +21,10 @@ from llama_index.core.base.llms.types import ChatMessage, ContentBlock, MessageR
 from llama_index.core.bridge.pydantic import BaseModel
 
 from cachepoint.bedrock.expectations import PARAMETER, said_by
-from cachepoint.bedrock.warn import warn, warn_once
+from cachepoint.bedrock.mending import mended
+from cachepoint.bedrock.warn import warn
 from cachepoint.bedrock.wire.cache_point import is_cache_point
-from cachepoint.bedrock.wire.documents import mended as mended_documents
-from cachepoint.bedrock.wire.history import mended as mended_history
+from cachepoint.bedrock.wire.history import in_words
 from cachepoint.bedrock.wire.system_turns import labelled
 from cachepoint.core.planning.expectation import Expectation
 from cachepoint.core.prompt.prompt import Hint, Where
@@ -59,12 +59,14 @@ class Recipient:
     """What of the model a chat goes to says how it is translated.
 
     `base_model` is its id without ARN and geography, None where nobody can tell. `system_role` says that it takes
-    `role: "system"` in mid-conversation, `replay` what it takes back of earlier reasoning.
+    `role: "system"` in mid-conversation, `replay` what it takes back of earlier reasoning, `calls_tools` that it takes
+    calls and results of tools.
     """
 
     base_model: str | None = None
     system_role: bool = False
     replay: Replay = "signed"
+    calls_tools: bool = True
 
     @property
     def provider(self) -> str:
@@ -107,10 +109,9 @@ def to_conversation(messages: Sequence[ChatMessage], recipient: Recipient) -> Co
         _append(turns, "system" if seated else "assistant" if role == "assistant" else "user", content)
         if role != "tool":  # whose blocks went into a result
             hinted += [(content[item], hint) for item, hint in _hints(message.blocks, by_block)]
-    turns, warnings = mended_history(turns, recipient.replay)
-    turns, more = mended_documents(turns, recipient.base_model)
-    for key, text in (*warnings, *more):
-        warn_once(key, text)
+    if not recipient.calls_tools:
+        turns = in_words(turns)
+    turns = mended(turns, recipient.base_model, recipient.replay)
     for number, turn in enumerate(turns):
         _check_documents(number, turn["content"])
     return Conversation(system, turns, _placed(turns, hinted))

@@ -27,7 +27,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from cachepoint.bedrock.wire.converse import whole_numbers
-from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF
+from cachepoint.bedrock.wire.stop_reasons import BROKE_OFF, not_whole
 from cachepoint.llama_index._request.blocks import ORIGIN, REDACTED, UNREADABLE, ConversePart, parse_arguments
 from cachepoint.llama_index._request.tools import INVALID_CALLS, STREAMED_CALLS
 
@@ -233,10 +233,7 @@ def _invalid_call(call: ConversePart, stop: str) -> dict[str, Any]:
         "id": call.get("toolUseId"),
         "name": name,
         "args": arguments if isinstance(arguments, str) else json.dumps(arguments),
-        "error": (
-            f"the call of the tool {name!r} is not whole (stop reason: {stop or 'unknown'}), so it was not run; raise "
-            "max_tokens, or ask for less in one call"
-        ),
+        "error": not_whole(name, stop),
     }
 
 
