@@ -57,6 +57,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hints", "tools", "pass a mapping from places"),
     ("control_client", object(), "pass a client for 'bedrock', not one for 'bedrock-runtime'"),
     ("cache_policy", CachePolicy(), r"unknown option 'cache_policy' \(did you mean 'policy'\?\)"),
+    ("mode", "off", r"'mode' is a setting of the policy; pass CachePolicy\(mode=…\)"),
     ("legder", CacheLedger(), r"unknown option 'legder' \(did you mean 'ledger'\?\)"),
 ]
 

@@ -60,6 +60,17 @@ def test_a_wrong_setting_is_refused_with_its_value_and_a_remedy(
     assert CONNECTION["aws_secret_access_key"] not in str(raised.value)
 
 
+async def test_a_setting_of_the_model_is_no_argument_of_a_call(
+    make_model: MakeModel, emulator: BedrockEmulator
+) -> None:
+    model = make_model()
+    with pytest.raises(ConfigurationError, match="'prompt_cache' is no argument of a call; make a model with prompt"):
+        model.invoke("x", prompt_cache="off")
+    with pytest.raises(ConfigurationError, match="'ledger' is no argument of a call"):
+        [chunk async for chunk in model.bind(ledger=CacheLedger()).astream("x")]
+    assert emulator.requests == []
+
+
 def test_what_is_left_at_none_is_the_default(make_model: MakeModel) -> None:
     model = make_model(store=None, ledger=None, clock=None, prompt_cache=None)
     model.invoke(question())

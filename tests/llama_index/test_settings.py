@@ -53,6 +53,17 @@ def test_a_name_that_upstream_does_not_know_is_refused(settings: dict[str, Any],
         CacheAwareBedrockConverse(model=MODEL, **settings)
 
 
+def test_a_setting_of_the_llm_is_no_argument_of_a_call(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    with pytest.raises(ConfigurationError, match="'prompt_cache' is no argument of a call; make a model with prompt"):
+        llm.chat([QUESTION], prompt_cache="off")
+    llm.additional_kwargs["store"] = MemoryStore()
+    with pytest.raises(ConfigurationError, match="'store' is no argument of a call"):
+        llm.stream_complete("x")
+    assert emulator.requests == []
+
+
 def test_a_pickle_of_another_version_is_read() -> None:
     state = CacheAwareBedrockConverse(model=MODEL, max_tokens=77, **CONNECTION).__getstate__()
     state["__dict__"]["a_setting_of_next_year"] = 5

@@ -97,6 +97,8 @@ def check(policy: Any, options: Mapping[str, Any]) -> None:
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for an option that is none; None stands for the default of each."""
     for name, value in options.items():
+        if name in _OF_THE_POLICY:
+            raise ConfigurationError(f"{name!r} is a setting of the policy; pass CachePolicy({name}=…)")
         if name not in Options.__annotations__:
             known = sorted({"policy", *Options.__annotations__})
             meant = " (did you mean 'policy'?)" if "policy" in name or "cach" in name else did_you_mean(name, known)
@@ -140,7 +142,7 @@ def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str],
             continue
         if name in Options.__annotations__:
             raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
-        if name in {each.name for each in fields(CachePolicy)}:
+        if name in _OF_THE_POLICY:
             raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
         if name == "budget_usd":
             raise ConfigurationError(f"{name!r} is no model's; write PromptCacheCallbackHandler(budget_usd=…)")
@@ -151,6 +153,14 @@ def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str],
             raise ConfigurationError(f"no setting {name!r} here; did you mean {meant!r}?")
         if not others:
             raise ConfigurationError(f"no setting {name!r} here; leave it out")
+
+
+def check_call(given: Iterable[str], ours: Iterable[str]) -> None:
+    """Raise ConfigurationError for a setting of an adapter's model that stands among the arguments of a call."""
+    ours = set(ours)
+    for name in given:
+        if name in ours:
+            raise ConfigurationError(f"{name!r} is no argument of a call; make a model with {name}=… and call that")
 
 
 def check_own_names(made: object, given: Iterable[str], known: Iterable[str]) -> None:
@@ -164,6 +174,7 @@ def check_own_names(made: object, given: Iterable[str], known: Iterable[str]) ->
             )
 
 
+_OF_THE_POLICY = frozenset(each.name for each in fields(CachePolicy))
 _NEAR, _FAR = 0.8, 0.6
 """How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not; and where every name
 that is not known is wrong, so that `region` may mean `region_name`."""

@@ -33,7 +33,7 @@ from cachepoint.bedrock.client import CacheClient, check_client, for_a_call
 from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_table, table_in_force
 from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.mending import mended
-from cachepoint.bedrock.settings import check_model, check_names, configuration_errors
+from cachepoint.bedrock.settings import check_call, check_model, check_names, configuration_errors
 from cachepoint.bedrock.swallowed import swallow
 from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
 from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
@@ -364,6 +364,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         pausing: bool = False,
     ) -> tuple[Self, list[BaseMessage], dict[str, Any]]:
         """This model as one call needs it, with a client that plans; and what to give to the parent."""
+        check_call(kwargs, _WRAPPED)
         call = self._called(_named_model(kwargs) or self.model_id)
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
         call._expected = said_on_messages(messages).inside(self._expected)

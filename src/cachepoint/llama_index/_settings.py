@@ -25,7 +25,7 @@ _LIVE = ("client", "async_client", "ledger", "store", "clock", "botocore_session
 Older releases of LlamaIndex have no `rate_limiter`.
 """
 
-_OURS = frozenset({"prompt_cache", "base_models", "ledger", "store", "clock"})
+OURS = frozenset({"prompt_cache", "base_models", "ledger", "store", "clock"})
 """What a BedrockConverse does not have."""
 
 _MAX_TOKENS = 512
@@ -116,7 +116,7 @@ class BedrockSettings(FunctionCallingLLM):
         if not isinstance(values, dict):
             return values
         check_names(values, {*cls.model_fields, "class_name"}, cls.model_fields)
-        return {name: value for name, value in values.items() if value is not None or name not in _OURS}
+        return {name: value for name, value in values.items() if value is not None or name not in OURS}
 
     @model_validator(mode="after")
     def _check_ours(self) -> Self:
