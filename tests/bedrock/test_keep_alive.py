@@ -76,6 +76,16 @@ class TestWhatIsRenewed:
         assert client.ledger.records[-1].miss is None
         assert client.ledger.records[-1].status == "extended"
 
+    def test_nothing_is_renewed_once_the_kill_switch_is_set(
+        self, bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = bedrock.wrapped()
+        with cachepoint.keep_alive(budget_usd=1) as kept, cachepoint.expect(ends=False):
+            client.converse(**chat("Why?"))
+            monkeypatch.setenv("CACHEPOINT_MODE", "off")
+            assert later(bedrock, DUE, kept) == 0
+        assert len(bedrock.calls) == 1
+
     def test_nothing_is_renewed_without_a_chance_that_pays(self, bedrock: Bedrock) -> None:
         client = bedrock.wrapped()
         with cachepoint.keep_alive(budget_usd=1) as kept:

@@ -111,6 +111,7 @@ def test_the_control_plane_is_asked_once_and_off_the_path(bedrock: Bedrock, prof
     assert later[0] == "written"
     assert later[1] in ("hit", "extended")
     assert control.asked == [profile]
+    assert client.ledger.records[-1].base_model == SONNET.removeprefix("us.")  # an id, as `base_models` has them
 
 
 def test_a_control_plane_that_hangs_holds_a_few_threads_only(bedrock: Bedrock, profile: str) -> None:
@@ -156,7 +157,7 @@ def test_a_control_plane_that_failed_is_asked_again_after_a_while(
 def test_a_control_plane_without_permission_is_asked_once_and_told(bedrock: Bedrock, profile: str) -> None:
     control = ControlPlane(DENIED)
     client = bedrock.wrapped(control_client=control)
-    with pytest.warns(CachepointWarning, match="base_models") as told:
+    with pytest.warns(CachepointWarning, match=r"GetInferenceProfile failed with AccessDeniedException\), so") as told:
         for _ in range(3):
             ask(client, profile)
             answered()
@@ -200,7 +201,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
 def test_a_control_plane_that_hangs_is_given_up_and_told(bedrock: Bedrock, profile: str, hanging: ControlPlane) -> None:
     client = bedrock.wrapped(control_client=hanging)
     ask(client, profile)
-    with pytest.warns(CachepointWarning, match="base_models"):
+    with pytest.warns(CachepointWarning, match=r"\(GetInferenceProfile is not answered\), so it places no"):
         assert ask(client, profile)["promptCache"]["status"] == "uncached"
     assert hanging.asked == [profile]
 

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from converse_kit import SONNET, Bedrock, checkpoints, question
 
 import cachepoint
 from cachepoint import CacheLedger, CachePolicy, MemoryStore
-from cachepoint.bedrock.client import CacheClient
+from cachepoint.bedrock.client import CacheClient, wrap
 from cachepoint.bedrock.environment import mode_in_force, table_in_force
 from cachepoint.catalogue.price_book import PriceBook
 from cachepoint.core.provider.rules import Rules
@@ -56,6 +57,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hints", "tools", "pass a mapping from places"),
     ("control_client", object(), "pass a client for 'bedrock', not one for 'bedrock-runtime'"),
     ("cache_policy", CachePolicy(), r"unknown option 'cache_policy' \(did you mean 'policy'\?\)"),
+    ("mode", "off", r"'mode' is a setting of the policy; pass CachePolicy\(mode=…\)"),
     ("legder", CacheLedger(), r"unknown option 'legder' \(did you mean 'ledger'\?\)"),
 ]
 
@@ -128,7 +130,7 @@ def test_of_the_mode_what_was_right_last_stays_in_force(monkeypatch: pytest.Monk
     monkeypatch.setenv("CACHEPOINT_MODE", "off")
     assert mode_in_force(policy).mode == "off"
     monkeypatch.setenv("CACHEPOINT_MODE", "of")
-    with pytest.warns(CachepointWarning, match=r"CACHEPOINT_MODE='of': use one of .* stays in force") as warned:
+    with pytest.warns(CachepointWarning, match=r"='of': .* CACHEPOINT_MODE='off' stays in force") as warned:
         assert [mode_in_force(policy).mode for _ in range(3)] == ["off"] * 3
     assert len(warned) == 1
     monkeypatch.delenv("CACHEPOINT_MODE")
@@ -160,12 +162,40 @@ def test_a_client_made_while_the_rules_were_right_goes_on_with_them(
     file.write_text(f"[[model]]\nname = 'mine'\npattern = 'claude-sonnet-4-5'\nminimum = 9000\n{price}\n")
     client = bedrock.wrapped()
     file.write_text("[[model]]\nnam")
-    monkeypatch.setenv("CACHEPOINT_MODE", "disabled")
     told = client.converse(**REQUEST)["promptCache"]
     assert {each["reason"] for each in told["held"]} == {"below_minimum"}
     # By hand: (tokens in × 7 + tokens out × 9) / 1,000,000 USD.
     usage = told["usage"]
     assert float(told["cost"]["usd"]) == pytest.approx((usage["input"] * 7 + usage["output"] * 9) / 1e6)
+
+
+def test_a_client_that_runs_obeys_the_kill_switch(bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, switched, modes = bedrock.wrapped(), [None, "off", "observe", None], []
+    for mode in switched:
+        monkeypatch.setenv("CACHEPOINT_MODE", mode or "")
+        modes.append(client.converse(**REQUEST)["promptCache"]["mode"])
+        assert client.policy.mode == modes[-1]
+        assert f"mode {modes[-1]}>" in repr(client)
+    assert modes == ["auto", "off", "observe", "auto"]
+    assert [bool(checkpoints(body)) for body in bedrock.bodies] == [True, False, False, True]
+
+
+def test_a_client_that_runs_keeps_its_mode_through_a_typo(bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = bedrock.wrapped()
+    monkeypatch.setenv("CACHEPOINT_MODE", "disabled")
+    with pytest.warns(CachepointWarning, match="CACHEPOINT_MODE='disabled': .* Until then it counts as unset"):
+        assert client.converse(**REQUEST)["promptCache"]["mode"] == "auto"
+
+
+def test_what_is_made_while_the_switch_is_off_is_not_off_for_good(
+    bedrock: Bedrock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHEPOINT_MODE", "off")
+    client = bedrock.wrapped()
+    clients = [client, wrap(client), wrap(client, CachePolicy(mode="observe")), copy(client)]
+    assert [each.policy.mode for each in clients] == ["off"] * 4
+    monkeypatch.delenv("CACHEPOINT_MODE")
+    assert [each.policy.mode for each in clients] == ["auto", "auto", "observe", "auto"]
 
 
 # -- a clock --------------------------------------------------------------------------------------

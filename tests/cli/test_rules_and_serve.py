@@ -155,10 +155,12 @@ def test_the_served_bedrock_answers_boto3_and_ends_with_its_bill(end: signal.Sig
         (["--port", "99999"], "port is 99999; give 0 to 65535, where 0 takes a free one"),
         (["--port", "-1"], "port is -1; give 0 to 65535, where 0 takes a free one"),
         (["--requests", "0"], "--requests is 0; give 1 or more"),
+        (["--allow-host", ""], "--allow-host is ''; give the name of a host"),
+        (["--allow-host", "http://x"], "'http://x' is no host; give its name"),
         (["--log", __file__], f"the invocation log cannot be written in {__file__!r} (File exists); name a folder"),
         (["--log", f"{__file__}/logs"], "(Not a directory); name a folder that can be written in"),
     ],
-    ids=["port", "negative port", "requests", "a file", "below a file"],
+    ids=["port", "negative port", "requests", "no host", "a URL", "a file", "below a file"],
 )
 def test_what_cannot_be_served_is_one_sentence_and_code_2(arguments: list[str], message: str, capsys: Capture) -> None:
     assert main(["serve", *arguments]) == 2

@@ -181,6 +181,27 @@ def test_an_unknown_error_names_the_known_ones() -> None:
         failed("Teapot")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda emulator: emulator.refuse_checkpoints("sytem"), "section is 'sytem'; use one of tools, system, mess"),
+        (lambda emulator: emulator.refuse_checkpoints("system", message=3), "the message of a refusal is 3; give text"),
+        (lambda emulator: emulator.fail_next("throttled"), r"the fault is 'throttled'; call .* throttled\(\)"),
+        (lambda emulator: emulator.fail_next(throttled), "the fault is <function throttled"),
+        (lambda emulator: emulator.fail_next(throttled(), "2"), "times is '2'; give 1 or more"),
+        (lambda emulator: emulator.fail_next(throttled(), operation="converse"), "operation is 'converse'; use one"),
+        (lambda emulator: emulator.fail_next(slow(-1)), "pause is -1; give seconds, 0 or more"),
+        (lambda emulator: emulator.fail_next(cut_stream(-1)), "after_events is -1; give how many"),
+        (lambda emulator: emulator.fail_next(throttled(b"No")), "message is b'No'; give text"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_a_fault_that_could_never_come_is_refused(
+    emulator: BedrockEmulator, wrong: Callable[[BedrockEmulator], None], said: str
+) -> None:
+    with pytest.raises(EmulatorError, match=said):
+        wrong(emulator)
+
+
 class TestPrices:
     """Amounts worked out by hand from the prices per million tokens in the model table."""
 

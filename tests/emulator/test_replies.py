@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from emulator.conftest import SONNET, ask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachepoint.emulator import BedrockEmulator, Question, Reasoning, Reply, Text
+from cachepoint.emulator import BedrockEmulator, Question, Reasoning, Reply, Text, ToolCall
 from cachepoint.emulator._answering.arguments import arguments_for
+from cachepoint.errors import EmulatorError
 
 WEATHER = {
     "toolSpec": {
@@ -53,6 +55,25 @@ def test_scripted_replies_come_in_their_order_then_the_default(emulator: Bedrock
     assert json.loads(content(answer(client))[0]["text"]) == {"two": 2}
     assert [next(iter(block)) for block in content(answer(client))] == ["reasoningContent", "text"]
     assert content(answer(client)) == [{"text": "Good morning. Four."}]
+    assert content(answer(client))[0]["text"].startswith("Answer ")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: 5, "a scripted reply is a int; give text, Text"),
+        (lambda: [Text("One."), "two"], "a scripted reply is a list; give text, Text"),
+        (lambda: ToolCall("t", "text"), r"ToolCall\(input='text'\): give a mapping"),  # type: ignore[arg-type]
+        (lambda: ToolCall("t", {}, cut=-1), r"ToolCall\(cut=-1\): give a number of characters"),
+        (lambda: Text(5), r"Text\(text=5\): give text"),  # type: ignore[arg-type]
+        (lambda: Reply("One."), r"Reply\(parts='One.'\): give a tuple of Text"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_reply_is_refused_where_it_is_given(
+    emulator: BedrockEmulator, client: Any, wrong: Callable[[], Any], said: str
+) -> None:
+    with pytest.raises(EmulatorError, match=said):
+        emulator.script("One.", wrong())
     assert content(answer(client))[0]["text"].startswith("Answer ")
 
 

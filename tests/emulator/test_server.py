@@ -90,6 +90,24 @@ def test_requests_tell_who_asked_what_and_keep_no_text(emulator: BedrockEmulator
         assert secret not in repr(keeping.requests)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"hosts": "tunnel"}, "hosts is 'tunnel'; give several names"),
+        ({"hosts": [""]}, "'' is no host; give its name"),
+        ({"hosts": ["https://tunnel.example"]}, "is no host; give its name, without scheme and port"),
+        ({"hosts": ["tunnel.example:80"]}, "is no host"),
+        ({"port": "80"}, "port is '80'; give 0 to 65535"),
+        ({"replies": "One."}, r"replies is 'One\.'; give a function"),
+        ({"profiles": ["arn"]}, "give a mapping from ARN to model id"),
+        ({"keep_calls": "all"}, "keep_calls is 'all'; give 1 or more"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(EmulatorError, match=said):
+        BedrockEmulator(**settings)
+
+
 class TestTime:
     def test_the_clock_runs_on_its_base_and_is_moved_forward(self) -> None:
         clock = Clock(lambda: 100.0)

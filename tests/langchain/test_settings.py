@@ -15,7 +15,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_kit import CONNECTION, LATE_SYSTEM_MODEL, MODEL, MakeModel, question, sent, told
 
-from cachepoint import CacheLedger, CachePolicy, MemoryStore
+from cachepoint import CacheLedger, CachePolicy, MemoryStore, wrap
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.errors import CachepointWarning, ConfigurationError
 from cachepoint.langchain import (
@@ -40,6 +40,7 @@ Model = CacheAwareChatBedrockConverse
         ({"ledger": []}, r"ledger=\[\]: pass a CacheLedger"),
         ({"clock": 1_700_000_000}, "clock=1700000000: pass a function"),
         ({"prompt_cache": {"tll": "1h"}}, r"no setting 'tll' \(did you mean 'ttl'\?\)"),
+        ({"base_model_id": 3}, "base_model_id=3: give a model's id, as text"),
         ({"cache_control": "ephemeral"}, "cache_control='ephemeral': pass"),
         ({"cache_policy": CachePolicy()}, "no setting 'cache_policy' here; did you mean 'prompt_cache'"),
         ({"policy": "off"}, "did you mean 'prompt_cache'"),
@@ -57,6 +58,17 @@ def test_a_wrong_setting_is_refused_with_its_value_and_a_remedy(
     with pytest.raises(ConfigurationError, match=said) as raised:
         make_model(**settings)
     assert CONNECTION["aws_secret_access_key"] not in str(raised.value)
+
+
+async def test_a_setting_of_the_model_is_no_argument_of_a_call(
+    make_model: MakeModel, emulator: BedrockEmulator
+) -> None:
+    model = make_model()
+    with pytest.raises(ConfigurationError, match="'prompt_cache' is no argument of a call; make a model with prompt"):
+        model.invoke("x", prompt_cache="off")
+    with pytest.raises(ConfigurationError, match="'ledger' is no argument of a call"):
+        [chunk async for chunk in model.bind(ledger=CacheLedger()).astream("x")]
+    assert emulator.requests == []
 
 
 def test_what_is_left_at_none_is_the_default(make_model: MakeModel) -> None:
@@ -94,6 +106,16 @@ async def every_way(model: Model) -> None:
     assert len(model.batch([question(), question()])) == 2
 
 
+def test_a_client_wrapped_under_the_kill_switch_gives_the_model_its_own_mode(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHEPOINT_MODE", "off")
+    model = make_model(client=wrap(make_model().client, CachePolicy(ttl="1h")))
+    monkeypatch.delenv("CACHEPOINT_MODE")
+    assert model.prompt_cache == CachePolicy(ttl="1h")
+    assert told(model.invoke(question()))["mode"] == "auto"
+
+
 async def test_a_wrong_environment_fails_no_call_of_a_model_that_is_made(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -111,7 +133,8 @@ async def test_a_wrong_environment_fails_no_call_of_a_model_that_is_made(
     assert len(said) == 2
     assert "rules.toml: no TOML" in said[0]
     assert "CACHEPOINT_MODE='disabled'" in said[1]
-    assert all("What was right before stays in force" in each for each in said)
+    assert f"Until then CACHEPOINT_RULES='{rules}' stays in force"[:100] in said[0]
+    assert "Until then it counts as unset" in said[1]
     assert told(model.invoke(question()))["status"] == "hit"
 
 

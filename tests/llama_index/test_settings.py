@@ -39,6 +39,40 @@ def llm(emulator: BedrockEmulator) -> CacheAwareBedrockConverse:
     return CacheAwareBedrockConverse(model=MODEL, client=emulator.client())
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"region": "us-east-1"}, "no setting 'region' here; did you mean 'region_name'"),
+        ({"mode": "off"}, "'mode' is a setting of the policy; write prompt_cache={'mode': …}"),
+        ({"budget_usd": 1}, r"'budget_usd' is no model's; write PromptCacheCallbackHandler\(budget_usd=…\)"),
+        ({"verbose": True}, "no setting 'verbose' here; leave it out"),
+    ],
+)
+def test_a_name_that_upstream_does_not_know_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        CacheAwareBedrockConverse(model=MODEL, **settings)
+
+
+def test_a_setting_of_the_llm_is_no_argument_of_a_call(
+    llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
+) -> None:
+    with pytest.raises(ConfigurationError, match="'prompt_cache' is no argument of a call; make a model with prompt"):
+        llm.chat([QUESTION], prompt_cache="off")
+    llm.additional_kwargs["store"] = MemoryStore()
+    with pytest.raises(ConfigurationError, match="'store' is no argument of a call"):
+        llm.stream_complete("x")
+    assert emulator.requests == []
+
+
+def test_a_pickle_of_another_version_is_read() -> None:
+    state = CacheAwareBedrockConverse(model=MODEL, max_tokens=77, **CONNECTION).__getstate__()
+    state["__dict__"]["a_setting_of_next_year"] = 5
+    again = CacheAwareBedrockConverse.__new__(CacheAwareBedrockConverse)
+    again.__setstate__(state)
+    assert again.max_tokens == 77
+    assert again.ledger.totals().calls == 0
+
+
 def test_temperature_is_left_out_for_the_model_that_a_call_names(
     llm: CacheAwareBedrockConverse, emulator: BedrockEmulator
 ) -> None:

@@ -19,7 +19,8 @@ from llama_index.core.schema import NodeRelationship, NodeWithScore, RelatedNode
 from nodes_kit import PASSAGES, Shuffled, contents, node, texts
 
 import cachepoint
-from cachepoint.llama_index import StableOrderPostprocessor
+from cachepoint.errors import ConfigurationError
+from cachepoint.llama_index import ChunkedChatMemory, StableOrderPostprocessor
 from cachepoint.llama_index._documents.stable_order import node_key
 
 
@@ -226,3 +227,19 @@ def test_both_frameworks_know_a_document_by_the_same_key() -> None:
         here = TextNode(text="text", metadata=said, start_char_idx=40)
         here.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=name)
         assert node_key(here) == retriever.document_key(there)
+
+
+def test_a_misspelt_setting_is_refused_by_the_name_it_means() -> None:
+    with pytest.raises(ConfigurationError, match=r"StableOrderPostprocessor has no setting 'topn' \(did you mean"):
+        StableOrderPostprocessor(topn=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match=r"no setting 'token_limt' \(did you mean 'token_limit'\?\); it has"):
+        ChunkedChatMemory(token_limt=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="no setting 'token_limt'"):
+        ChunkedChatMemory.from_defaults(token_limt=3)
+
+
+def test_what_llama_index_wrote_down_is_read_again() -> None:
+    order, memory = StableOrderPostprocessor(top_n=3), ChunkedChatMemory(token_limit=3)
+    assert StableOrderPostprocessor.from_dict(order.to_dict()).top_n == 3
+    assert StableOrderPostprocessor.model_validate(order.to_dict()).top_n == 3
+    assert pickle.loads(pickle.dumps(memory)).token_limit == 3

@@ -27,6 +27,13 @@ Json = Any
 KNOWN = prose(3_000, "known")
 
 
+@pytest.mark.parametrize("path", [".", "", "/", None, 3, "a\0b", Path()])
+def test_what_names_no_file_is_refused_as_a_path(path: Any) -> None:
+    for use in (MemoryStore().save, MemoryStore.load):
+        with pytest.raises(ConfigurationError, match=r"a profile's path is .*; give that of a file"):
+            use(path)
+
+
 def chat(number: int) -> Request:
     return asks(f"Question {number}? " * 20, system=[KNOWN])
 
@@ -246,7 +253,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for name, said in (
         ("absent", "No such file"), ("", "no regular file"), ("pipe", "no regular file"), ("bytes", "no JSON"),
-        ("a\0b", "null"),
+        ("a\0b", "give that of a file"),
     ):  # fmt: skip
         with pytest.raises(ConfigurationError, match=said):
             MemoryStore.load(tmp_path / name)

@@ -30,7 +30,12 @@ class _Wrapped:
 
     @property
     def policy(self) -> CachePolicy:
-        """How this client's calls are cached."""
+        """How this client's calls are cached: as it was made, in the mode that CACHEPOINT_MODE names now, if any."""
+        return self._settings.in_force().policy
+
+    @property
+    def policy_given(self) -> CachePolicy:
+        """The same, whatever CACHEPOINT_MODE says."""
         return self._settings.policy
 
     @property
@@ -65,10 +70,10 @@ class _Wrapped:
         return self
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} around {type(self._client).__name__}, mode {self._settings.policy.mode}>"
+        return f"<{type(self).__name__} around {type(self._client).__name__}, mode {self.policy.mode}>"
 
     def _call(self, dialect: Dialect, request: Mapping[str, Any]) -> Call:
-        return Call(self._settings, self._client, dialect, request)
+        return Call(self._settings.in_force(), self._client, dialect, request)
 
 
 class CacheClient(_Wrapped):

@@ -26,12 +26,12 @@ class _Setting(Generic[_T]):
 
     def __init__(self, variable: str, read: Callable[[], _T], otherwise: Callable[[], _T]) -> None:
         self._variable, self._read = variable, read
-        self._last: Callable[[], _T] = otherwise
+        self._last: tuple[str, Callable[[], _T]] = ("", otherwise)
 
     def stated(self) -> _T:
         """What the environment says now; raises ConfigurationError where that is wrong."""
         value = self._read()
-        self._last = lambda: value
+        self._last = os.environ.get(self._variable, "").strip(), lambda: value
         return value
 
     def in_force(self) -> _T:
@@ -39,12 +39,14 @@ class _Setting(Generic[_T]):
         try:
             return self.stated()
         except ConfigurationError as error:
+            said, value = self._last
+            stays = f"{self._variable}={said!r:.80} stays in force, as it was read" if said else "it counts as unset"
             # Once for each value: a file that is being written is wrong in more than one way.
             warn_once(
                 f"environment:{self._variable}={os.environ.get(self._variable)}",
-                f"cachepoint: {error}. What was right before stays in force",
+                f"cachepoint: {error}. Until then {stays}",
             )
-            return self._last()
+            return value()
 
 
 def _mode() -> Mode | None:

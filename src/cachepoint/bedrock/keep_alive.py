@@ -23,6 +23,7 @@ from typing import Any
 
 from cachepoint._forks import Lock
 from cachepoint.bedrock.blocks import in_block
+from cachepoint.bedrock.environment import mode_in_force
 from cachepoint.bedrock.pricing import price_of
 from cachepoint.bedrock.settings import Settings
 from cachepoint.bedrock.swallowed import deliver, forgive, swallow
@@ -232,6 +233,9 @@ class Keeping:
     # -- one renewal ------------------------------------------------------------------------------
 
     def _renew_if_it_pays(self, given: _Kept, now: float) -> bool:
+        policy = given.exchange.policy
+        if mode_in_force(policy).mode != policy.mode:  # CACHEPOINT_MODE was set since, as to stop what is not asked for
+            return self._done(given, None)
         kept, found = _as_known(given, now), renewal(given.dialect.API, given.exchange.request)
         if kept is None or found is None:
             return self._done(given, None)

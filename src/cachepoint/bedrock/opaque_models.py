@@ -14,6 +14,7 @@ from cachepoint._forks import Lock
 from cachepoint.bedrock.bounded import Bounded
 from cachepoint.bedrock.swallowed import forgive
 from cachepoint.bedrock.warn import warn_once
+from cachepoint.bedrock.wire.refusals import error_name
 from cachepoint.core.provider.rules import parse_model_id
 
 GIVE_UP_SECONDS = 2.0
@@ -25,6 +26,7 @@ MOST_ASKED_AT_ONCE = 8
 """Other ARNs are asked about later."""
 MOST_HELD = 4 * MOST_ASKED_AT_ONCE
 """Control planes that hang hold so many threads and no more, each until its client's own time-outs."""
+_PROVISIONED = ":provisioned-model/"
 ARNS_KEPT = 1_000
 """A gateway that makes a profile for each of its tenants sees ever more of them; one forgotten is asked for again."""
 
@@ -50,7 +52,8 @@ class _Asking:
 
 
 _asked: Bounded[str, str | None] = Bounded(ARNS_KEPT)
-_failed: Bounded[str, float] = Bounded(ARNS_KEPT)
+_failed: Bounded[str, tuple[float, str]] = Bounded(ARNS_KEPT)
+"""When the control plane failed on an ARN, and with what."""
 _asking: dict[str, _Asking] = {}
 _lock = Lock()
 
@@ -79,9 +82,10 @@ def base_model(
         return known
     if control_client is not None and (not may_ask or _ask(model_id, control_client)):
         return None
+    why = "" if control_client is None else _what_failed(model_id)
     warn_once(
         f"opaque:{model_id}",
-        f"cachepoint cannot tell which model answers behind {model_id!r}, so it places no checkpoint and knows no "
+        f"cachepoint cannot tell which model answers behind {model_id!r}{why}, so it places no checkpoint and knows no "
         "price: pass base_models={arn: model id} (base_model_id= on the LangChain class) or a control_client",
     )
     return None
@@ -93,12 +97,21 @@ def learned(arn: str) -> str | None:
         return _asked.get(arn)
 
 
+def _what_failed(arn: str) -> str:
+    """What became of the question to the control plane, as the part of a sentence; "" where none was asked."""
+    operation = "GetProvisionedModelThroughput" if _PROVISIONED in arn else "GetInferenceProfile"
+    with _lock.held:
+        if arn in _failed:
+            return f" ({operation} failed with {_failed[arn][1]})"
+        return "" if arn in _asked else f" ({operation} is not answered)"
+
+
 def _ask(arn: str, control_client: Any) -> bool:
     """Have the control plane asked, off the path of the call; False where it does not know, or does not answer now."""
     with _lock.held:
         for ended in [each for each, asking in _asking.items() if asking.ended]:
             del _asking[ended]
-        if arn in _asked or (arn in _failed and time.monotonic() - _failed[arn] < ASK_AGAIN_SECONDS):
+        if arn in _asked or (arn in _failed and time.monotonic() - _failed[arn][0] < ASK_AGAIN_SECONDS):
             return False
         if arn in _asking:
             return not _asking[arn].hangs
@@ -169,12 +182,12 @@ def _note_failure(arn: str, error: Exception) -> None:
     forgive(error, "control plane")
     with _lock.held:
         _asking.pop(arn, None)
-        _failed[arn] = time.monotonic()
+        _failed[arn] = time.monotonic(), error_name(error)
 
 
 def _question(arn: str, control_client: Any) -> Any:
     """What the control plane answers, or what has to be awaited for it; None for an ARN it is not asked about."""
-    if ":provisioned-model/" in arn:
+    if _PROVISIONED in arn:
         return control_client.get_provisioned_model_throughput(provisionedModelId=arn)
     if ":application-inference-profile/" in arn or ":inference-profile/" in arn:
         return control_client.get_inference_profile(inferenceProfileIdentifier=arn)
@@ -185,4 +198,6 @@ def _model_in(answer: Mapping[str, Any] | None) -> str | None:
     if answer is None:
         return None
     model = answer["models"][0]["modelArn"] if "models" in answer else None
-    return str(model or answer.get("foundationModelArn") or answer["modelArn"])
+    arn = str(model or answer.get("foundationModelArn") or answer["modelArn"])
+    ref = parse_model_id(arn)  # a model has one name, whoever names it; only GovCloud's ARNs tell their prices
+    return arn if ref.base is None or ref.geo else ref.base

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
@@ -26,7 +26,8 @@ from cachepoint.store._memory import MemoryStore
 class Settings:
     """Policy, where calls are recorded, where traffic is learned, and what names and prices models.
 
-    The policy's mode is overruled by CACHEPOINT_MODE. `table` is the model table as CACHEPOINT_RULES has it.
+    `policy` is as it was given; of a call, its mode is what CACHEPOINT_MODE says then. `table` is the model table as
+    CACHEPOINT_RULES has it.
     """
 
     policy: CachePolicy
@@ -39,6 +40,11 @@ class Settings:
     rules: Rules
     table: ModelTable
     hints: Hints = field(default_factory=dict)
+
+    def in_force(self) -> Settings:
+        """The settings of a call that is made now: CACHEPOINT_MODE switches a client that runs, too."""
+        policy = mode_in_force(self.policy)
+        return self if policy is self.policy else replace(self, policy=policy)
 
     def now(self) -> float:
         """Wall time by `clock`, or in its place where that fails."""
@@ -71,12 +77,14 @@ class Options(TypedDict, total=False):
 def settings(policy: CachePolicy | None, options: Options) -> Settings:
     """Settings with what was left out filled in; raises ConfigurationError for a wrong one, also of the environment."""
     check(policy, options)
-    return _filled(stated_mode(policy or CachePolicy()), stated_table(), options)
+    policy = policy or CachePolicy()
+    stated_mode(policy)
+    return _filled(policy, stated_table(), options)
 
 
 def settings_of_a_call(policy: CachePolicy | None, options: Options) -> Settings:
     """The same for one call of a model that checked its own when it was made: nothing that is wrong by now fails it."""
-    return _filled(mode_in_force(policy or CachePolicy()), table_in_force(), options)
+    return _filled(policy or CachePolicy(), table_in_force(), options)
 
 
 def check(policy: Any, options: Mapping[str, Any]) -> None:
@@ -89,6 +97,8 @@ def check(policy: Any, options: Mapping[str, Any]) -> None:
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise ConfigurationError for an option that is none; None stands for the default of each."""
     for name, value in options.items():
+        if name in _OF_THE_POLICY:
+            raise ConfigurationError(f"{name!r} is a setting of the policy; pass CachePolicy({name}=…)")
         if name not in Options.__annotations__:
             known = sorted({"policy", *Options.__annotations__})
             meant = " (did you mean 'policy'?)" if "policy" in name or "cach" in name else did_you_mean(name, known)
@@ -121,28 +131,53 @@ def check_model(policy: CachePolicy, **live: Any) -> None:
     prices_by(stated_table())
 
 
-def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str]) -> None:
+def check_names(given: Iterable[str], known: Iterable[str], ours: Iterable[str], *, others: bool = False) -> None:
     """Raise ConfigurationError for a name that an adapter's model does not know and that seems to mean one of `ours`.
 
-    Others are the framework's affair: LangChain sends them to the model, LlamaIndex drops them.
+    With `others`, names that mean none of them are the framework's affair: LangChain sends them to the model.
     """
     known = set(known)
     for name in given:
         if name in known:
             continue
-        meant = next(iter(get_close_matches(name, ours, 1, _NEAR)), None)
+        if name in Options.__annotations__:
+            raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
+        if name in _OF_THE_POLICY:
+            raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
+        if name == "budget_usd":
+            raise ConfigurationError(f"{name!r} is no model's; write PromptCacheCallbackHandler(budget_usd=…)")
+        meant = next(iter(get_close_matches(name, ours, 1, _NEAR if others else _FAR)), None)
         if meant is None and ("cache" in name.lower() or "caching" in name.lower() or "policy" in name.lower()):
             meant = "prompt_cache"
-        if meant is None and name in Options.__annotations__:
-            raise ConfigurationError(f"{name!r} is for cachepoint.wrap alone; {_ON_A_MODEL.get(name, 'leave it out')}")
-        if meant is None and name in {each.name for each in fields(CachePolicy)}:
-            raise ConfigurationError(f"{name!r} is a setting of the policy; write prompt_cache={{{name!r}: …}}")
         if meant is not None:
             raise ConfigurationError(f"no setting {name!r} here; did you mean {meant!r}?")
+        if not others:
+            raise ConfigurationError(f"no setting {name!r} here; leave it out")
 
 
-_NEAR = 0.8
-"""How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not."""
+def check_call(given: Iterable[str], ours: Iterable[str]) -> None:
+    """Raise ConfigurationError for a setting of an adapter's model that stands among the arguments of a call."""
+    ours = set(ours)
+    for name in given:
+        if name in ours:
+            raise ConfigurationError(f"{name!r} is no argument of a call; make a model with {name}=… and call that")
+
+
+def check_own_names(made: object, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigurationError for a name that a class of an adapter's own does not know, which pydantic would drop."""
+    known = set(known)
+    for name in given:
+        if name not in known:
+            kind = type(made).__name__
+            raise ConfigurationError(
+                f"{kind} has no setting {name!r}{did_you_mean(name, known)}; it has {sorted(known)}"
+            )
+
+
+_OF_THE_POLICY = frozenset(each.name for each in fields(CachePolicy))
+_NEAR, _FAR = 0.8, 0.6
+"""How much of two names has to agree: `legder` and `promptCache` do, `top_k` and `stop` do not; and where every name
+that is not known is wrong, so that `region` may mean `region_name`."""
 _ON_A_MODEL = {
     "prices": "give them to the PromptCacheCallbackHandler, or pass client=wrap(…, prices=…)",
     "rules": "name a file in CACHEPOINT_RULES, or pass client=wrap(…, rules=…)",

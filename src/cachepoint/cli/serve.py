@@ -54,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     announce = partial(print, flush=True)  # seen at once in a file or a pipe too
     if options.requests < 1:
         return _refused(f"--requests is {options.requests}; give 1 or more")
+    if "" in options.allow_host:
+        return _refused("--allow-host is ''; give the name of a host, such as tunnel.example")
     try:
         bill = serve(
             port=options.port,

@@ -142,12 +142,12 @@ class Target:
 class Refusal(NamedTuple):
     """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any.
 
-    `named` says that the error has a name; of one that is only an HTTP status, as a proxy answers, nothing is learned.
+    `error` is the error's name, "" of one that is only an HTTP status, as a proxy answers: of that nothing is learned.
     """
 
     words: bytes
     first: Feature | None = None
-    named: bool = True
+    error: str = ""
 
 
 # -- what comes out -------------------------------------------------------------------------------
@@ -507,7 +507,7 @@ class Exchange:
         self._forget()
         if self._refusal is not None:  # the repeat was refused too
             self._repeat = None
-            if self._refusal.named:
+            if self._refusal.error:
                 self._told_of_refusals("failing", frozenset(), self._refusal)
         else:
             self._refusal = refusal
@@ -549,7 +549,7 @@ class Exchange:
         if self._in_flight:
             self._learn("began", self.sent)
         if self._refusal is not None:
-            if self._refusal.named:
+            if self._refusal.error:
                 self._remember(self._refusal)
         elif self.view.refusals.is_test(self._carried):
             self._told_of_refusals("taken", self._carried)
@@ -569,8 +569,8 @@ class Exchange:
             later = "each later call goes without one of these until it is known which"
         self._warn(
             f"refused:{scope}:{','.join(sorted(features))}",
-            f"cachepoint: {self.target.model!r} refused {' or '.join(names)}; the call was repeated as you wrote it, "
-            f"{later}, and after a day it is tried again",
+            f"cachepoint: {self.target.model!r} refused {' or '.join(names)} ({refusal.error}); the call was repeated "
+            f"as you wrote it, {later}, and after a day it is tried again",
         )
 
     def _told_of_refusals(

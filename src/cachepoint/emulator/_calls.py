@@ -16,8 +16,8 @@ class Calls:
     """
 
     def __init__(self, keep: int | None = None) -> None:
-        if keep is not None and keep < 1:
-            raise EmulatorError(f"keep_calls is {keep}; give 1 or more, or None to keep every call")
+        if keep is not None and not (type(keep) is int and keep >= 1):
+            raise EmulatorError(f"keep_calls is {keep!r:.80}; give 1 or more, or None to keep every call")
         self._keep = keep
         self._kept: OrderedDict[int, ServedCall] = OrderedDict()
         self._came = 0

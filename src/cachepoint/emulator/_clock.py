@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from cachepoint._forks import Lock
 from cachepoint.core.provider.usage import Usage
@@ -33,9 +34,10 @@ class Clock:
 
     def advance(self, seconds: float) -> float:
         """Move forward by `seconds` and return the new time; raises EmulatorError when negative."""
-        if seconds < 0:
+        given: object = seconds
+        if not (isinstance(given, int | float) and 0 <= given < inf):
             raise EmulatorError(
-                f"the clock was told to advance by {seconds} seconds; it only goes forward, so give 0 or more"
+                f"the clock was told to advance by {seconds!r:.80} seconds; it only goes forward, so give 0 or more"
             )
         with self._lock.held:
             self._ahead += seconds

@@ -38,6 +38,16 @@ def is_loopback(name: str) -> bool:
         return False
 
 
+def is_host(name: object) -> bool:
+    """Whether this is the name or address of a host, without scheme and port."""
+    if not isinstance(name, str) or name.split() != [name]:
+        return False
+    try:
+        return urlsplit(f"//[{name}]" if name.count(":") > 1 else f"//{name}").hostname == name.lower()
+    except ValueError:
+        return False
+
+
 _FOREIGN_HOST = (
     "The emulator answers to localhost and loopback addresses only; name other hosts in `hosts` or --allow-host."
 )

@@ -12,7 +12,7 @@ from functools import cache
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from cachepoint._forks import Lock
 from cachepoint.catalogue.table import load_rules
@@ -21,7 +21,7 @@ from cachepoint.core.provider.rules import Rules, Section
 from cachepoint.emulator._bill import Bill, ServedCall
 from cachepoint.emulator._calls import Calls
 from cachepoint.emulator._clock import Clock, Latency
-from cachepoint.emulator._http import is_loopback
+from cachepoint.emulator._http import is_host, is_loopback
 from cachepoint.emulator._invocation_log import InvocationLog
 from cachepoint.emulator._reading.request import Operation, Options
 from cachepoint.emulator._service import Service
@@ -77,7 +77,7 @@ class BedrockEmulator:
         keep_calls: int | None = None,
     ) -> None:
         self._address = (_loopback(host), _valid_port(port))
-        self._hosts = frozenset(map(str.lower, hosts))
+        self._hosts = _named(hosts)
         self.clock = clock if isinstance(clock, Clock) else Clock(time.time if clock is None else clock)
         self._service = Service(
             rules=rules or load_rules(),
@@ -85,8 +85,8 @@ class BedrockEmulator:
             clock=self.clock,
             latency=latency or Latency(),
             options=options or Options(),
-            script=Script(replies),
-            profiles=dict(profiles or {}),
+            script=Script(_replier(replies)),
+            profiles=_profiles(profiles),
             keep_text=keep_text,
             log=None if log_folder is None else _checked_log(Path(log_folder), with_text=keep_text),
             calls=Calls(keep_calls),
@@ -182,7 +182,7 @@ class BedrockEmulator:
     # -- for tests ---------------------------------------------------------------------------------
 
     def script(self, *replies: Scripted) -> None:
-        """Answer the next calls with these, one each."""
+        """Answer the next calls with these, one each; EmulatorError where one of them is no reply."""
         with self._service.lock:
             self._service.script.add(replies)
 
@@ -203,8 +203,13 @@ class BedrockEmulator:
     ) -> None:
         """Refuse checkpoints in a section from now on, with Nova's text unless a message is given.
 
-        `denied`: with an AccessDeniedException in place of a ValidationException.
+        `denied`: with an AccessDeniedException in place of a ValidationException. Raises EmulatorError where
+        there is no such section.
         """
+        if section not in get_args(Section):
+            raise EmulatorError(f"section is {section!r:.80}; use one of {', '.join(get_args(Section))}")
+        if not isinstance(message, str | None):
+            raise EmulatorError(f"the message of a refusal is {message!r:.80}; give text, or None for Nova's")
         with self._service.lock:
             self._service.refused[section, model_id] = (message, denied)
 
@@ -259,9 +264,33 @@ def _loopback(host: str) -> str:
 
 
 def _valid_port(port: int) -> int:
-    if not 0 <= port <= _LAST_PORT:
-        raise EmulatorError(f"port is {port}; give 0 to {_LAST_PORT}, where 0 takes a free one")
+    if not (type(port) is int and 0 <= port <= _LAST_PORT):
+        raise EmulatorError(f"port is {port!r:.80}; give 0 to {_LAST_PORT}, where 0 takes a free one")
     return port
+
+
+def _named(hosts: Iterable[str]) -> frozenset[str]:
+    given: Any = hosts
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise EmulatorError(f"hosts is {given!r:.80}; give several names, such as ('tunnel.example',)")
+    names = list(given)
+    for name in names:
+        if not is_host(name):
+            raise EmulatorError(f"{name!r:.80} is no host; give its name, without scheme and port: tunnel.example")
+    return frozenset(map(str.lower, names))
+
+
+def _replier(replies: Callable[[Question], Any] | None) -> Callable[[Question], Any] | None:
+    if replies is not None and not callable(replies):
+        raise EmulatorError(f"replies is {replies!r:.80}; give a function of a Question, or call script() with replies")
+    return replies
+
+
+def _profiles(profiles: Mapping[str, str] | None) -> dict[str, str]:
+    given: Any = {} if profiles is None else profiles
+    if not isinstance(given, Mapping) or not all(isinstance(each, str) for pair in given.items() for each in pair):
+        raise EmulatorError(f"profiles is {given!r:.80}; give a mapping from ARN to model id, both of them text")
+    return dict(given)
 
 
 def _checked_log(folder: Path, *, with_text: bool) -> InvocationLog:
@@ -286,7 +315,8 @@ def _listen(address: tuple[str, int]) -> socket.socket:
         listening.bind(address)
     except OSError as problem:
         listening.close()
-        raise EmulatorError(f"port {port} on {host} cannot be bound ({problem.strerror}); use port=0") from None
+        why = f"port {port} on {host} cannot be bound ({problem.strerror})"
+        raise EmulatorError(f"{why}; use port=0, or --port 0 on the command line") from None
     return listening
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Any, Literal, get_args
 
 from cachepoint.emulator._reading.request import Operation, Target
 from cachepoint.errors import EmulatorError
@@ -47,6 +48,12 @@ class Fault:
     def __post_init__(self) -> None:
         if self.error is not None and self.error not in _ERRORS:
             raise EmulatorError(f"no error named {self.error!r}; use one of {', '.join(_ERRORS)}")
+        if not isinstance(self.message, str | None):
+            raise EmulatorError(f"a fault's message is {self.message!r:.80}; give text, or None for the usual one")
+        if not (self.after_events is None or (type(self.after_events) is int and self.after_events >= 0)):
+            raise EmulatorError(f"after_events is {self.after_events!r:.80}; give how many events arrive, 0 or more")
+        if not (type(self.pause) in (int, float) and 0 <= self.pause < inf):
+            raise EmulatorError(f"a fault's pause is {self.pause!r:.80}; give seconds, 0 or more")
 
     @property
     def status(self) -> int:
@@ -120,8 +127,13 @@ class FaultPlan:
 
     def add(self, fault: Fault, times: int, operation: Operation | None, model_id: str | None) -> None:
         """Plan a fault for so many calls, of one operation or model if given."""
-        if times < 1:
-            raise EmulatorError(f"times is {times}; give 1 or more")
+        given: Any = fault
+        if not isinstance(given, Fault):
+            raise EmulatorError(f"the fault is {given!r:.80}; call a function of cachepoint.emulator, as throttled()")
+        if not (type(times) is int and times >= 1):
+            raise EmulatorError(f"times is {times!r:.80}; give 1 or more")
+        if operation not in (None, *get_args(Operation)):
+            raise EmulatorError(f"operation is {operation!r:.80}; use one of {', '.join(get_args(Operation))}")
         self._planned.append(_Planned(fault, operation, model_id, times))
 
     def take(self, target: Target) -> Fault:

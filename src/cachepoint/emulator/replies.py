@@ -21,22 +21,35 @@ from cachepoint.errors import EmulatorError
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text block."""
+    """A text block; EmulatorError where it is something else."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        _check_text("Text", "text", self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A tool use; without `id` it gets one made from the request.
 
-    `cut` is how many characters of its arguments' JSON came before the answer broke off, None where all did.
+    `cut` is how many characters of its arguments' JSON came before the answer broke off, None where all did. Raises
+    EmulatorError for what is of another type.
     """
 
     name: str
     input: Mapping[str, Any]
     id: str = ""
     cut: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("ToolCall", "name", self.name)
+        _check_text("ToolCall", "id", self.id)
+        arguments: Any = self.input
+        if not isinstance(arguments, Mapping):
+            raise EmulatorError(f"ToolCall(input={arguments!r:.80}): give a mapping, arguments by their names")
+        if not (self.cut is None or (type(self.cut) is int and self.cut >= 0)):
+            raise EmulatorError(f"ToolCall(cut={self.cut!r:.80}): give a number of characters, 0 or more, or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,15 @@ class Reasoning:
 
     text: str
     signature: str = "c2lnbmVkIGJ5IHRoZSBlbXVsYXRvcg=="
+
+    def __post_init__(self) -> None:
+        _check_text("Reasoning", "text", self.text)
+        _check_text("Reasoning", "signature", self.signature)
+
+
+def _check_text(kind: str, name: str, given: Any) -> None:
+    if not isinstance(given, str):
+        raise EmulatorError(f"{kind}({name}={given!r:.80}): give text")
 
 
 Part = Text | ToolCall | Reasoning
@@ -56,6 +78,11 @@ class Reply:
 
     parts: tuple[Part, ...]
     stop_reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not _are_parts(self.parts):
+            raise EmulatorError(f"Reply(parts={self.parts!r:.80}): give a tuple of Text, ToolCall and Reasoning")
+        _check_text("Reply", "stop_reason", self.stop_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,11 @@ class Script:
         self._default = default or default_reply
 
     def add(self, replies: Iterable[Scripted]) -> None:
-        """Put replies at the end of the queue."""
+        """Put replies at the end of the queue; raises EmulatorError where one of them is none, and adds none then."""
+        replies = list(replies)
+        for each in replies:
+            if not callable(each):
+                _plain_reply(each)
         self._waiting.extend(replies)
 
     def next(self, question: Question) -> Reply:
@@ -108,6 +139,10 @@ class Script:
 
 
 def _as_reply(scripted: Any, question: Question) -> Reply:
+    return _as_reply(scripted(question), question) if callable(scripted) else _plain_reply(scripted)
+
+
+def _plain_reply(scripted: Any) -> Reply:
     if isinstance(scripted, Reply):
         return scripted
     if isinstance(scripted, str):
@@ -116,14 +151,16 @@ def _as_reply(scripted: Any, question: Question) -> Reply:
         return Reply((scripted,))
     if isinstance(scripted, Mapping):
         return Reply((Text(json.dumps(scripted, ensure_ascii=False)),))
-    if callable(scripted):
-        return _as_reply(scripted(question), question)
-    if isinstance(scripted, Sequence) and all(isinstance(part, Text | ToolCall | Reasoning) for part in scripted):
+    if _are_parts(scripted):
         return Reply(tuple(scripted))
     raise EmulatorError(
         f"a scripted reply is a {type(scripted).__name__}; give text, Text, ToolCall, Reasoning, several of them, "
         "a Reply, a mapping, or a callable that returns one"
     )
+
+
+def _are_parts(given: Any) -> bool:
+    return isinstance(given, Sequence) and all(isinstance(part, Text | ToolCall | Reasoning) for part in given)
 
 
 def read_question(call: Call, body: Json) -> Question:

@@ -33,7 +33,7 @@ from cachepoint.bedrock.client import CacheClient, check_client, for_a_call
 from cachepoint.bedrock.environment import mode_in_force, prices_by, stated_table, table_in_force
 from cachepoint.bedrock.fan_out import fan_out
 from cachepoint.bedrock.mending import mended
-from cachepoint.bedrock.settings import check_model, check_names, configuration_errors
+from cachepoint.bedrock.settings import check_call, check_model, check_names, configuration_errors
 from cachepoint.bedrock.swallowed import swallow
 from cachepoint.bedrock.threads import PausingClient, ThreadedStream, in_thread
 from cachepoint.bedrock.warn import KEYS_KEPT, on_behalf_of_caller, warn
@@ -59,7 +59,7 @@ from cachepoint.store._memory import MemoryStore
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import _ChatModelBinding
 
-_WRAPPED = {"prompt_cache": "policy", "ledger": "ledger", "store": "store", "clock": "clock"}
+_WRAPPED = {"prompt_cache": "policy_given", "ledger": "ledger", "store": "store", "clock": "clock"}
 _SHARED = ("client", "bedrock_client", "ledger", "store", "clock")
 """Fields that belong to this process: copies share them, pickles leave them out."""
 _TRANSPORT = frozenset({"config", "timeout", "max_retries", "endpoint_url", "default_headers"})
@@ -112,10 +112,13 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         if not isinstance(values, dict):
             return values
         values = {name: value for name, value in values.items() if value is not None or name not in _WRAPPED}
+        for name in ("model", "model_id", "base_model", "base_model_id"):
+            if not isinstance(values.get(name), str | None):
+                raise ConfigurationError(f"{name}={values[name]!r:.80}: give a model's id, as text")
         if "cache_control" in values:
             policy = CachePolicy.of(values.get("prompt_cache"))
             values["prompt_cache"] = policy.asked(values.pop("cache_control"))
-        check_names(values, get_pydantic_field_names(cls), _WRAPPED)
+        check_names(values, get_pydantic_field_names(cls), _WRAPPED, others=True)
         return values
 
     @model_validator(mode="after")
@@ -361,6 +364,7 @@ class CacheAwareChatBedrockConverse(ChatBedrockConverse):
         pausing: bool = False,
     ) -> tuple[Self, list[BaseMessage], dict[str, Any]]:
         """This model as one call needs it, with a client that plans; and what to give to the parent."""
+        check_call(kwargs, _WRAPPED)
         call = self._called(_named_model(kwargs) or self.model_id)
         kwargs = {name: value for name, value in kwargs.items() if name not in _MODEL_KWARGS}
         call._expected = said_on_messages(messages).inside(self._expected)

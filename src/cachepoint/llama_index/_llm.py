@@ -32,6 +32,7 @@ from cachepoint.bedrock.client import AsyncCacheClient, CacheClient, for_a_call,
 from cachepoint.bedrock.environment import mode_in_force, table_in_force
 from cachepoint.bedrock.expectations import PARAMETER, expecting, said_by
 from cachepoint.bedrock.pricing import estimate_of
+from cachepoint.bedrock.settings import check_call
 from cachepoint.bedrock.threads import InThreads, in_thread
 from cachepoint.bedrock.wall_time import now_by
 from cachepoint.bedrock.warn import warn, warn_once
@@ -58,7 +59,7 @@ from cachepoint.llama_index._request.tools import (
     tool_selections,
     with_whole_calls,
 )
-from cachepoint.llama_index._settings import BedrockSettings
+from cachepoint.llama_index._settings import OURS, BedrockSettings
 from cachepoint.llama_index._structured import StructuredBedrockConverse
 
 _CONTEXT_WINDOW = 128_000
@@ -285,6 +286,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
     def _request(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], *, stream: bool
     ) -> tuple[dict[str, Any], Hints]:
+        check_call([*self.additional_kwargs, *kwargs], OURS)
         model = self._called_model(kwargs)
         facts = self._facts(model)
         options = {
@@ -337,7 +339,7 @@ class CacheAwareBedrockConverse(BedrockSettings):
 
     def _places_asked_marks(self, *, asked: bool) -> bool:
         # In mode "auto" the planner puts a checkpoint there if it pays.
-        return asked and self.prompt_cache.mode != "auto"
+        return asked and mode_in_force(self.prompt_cache).mode != "auto"
 
     def _wrapped(self, hints: Hints) -> CacheClient:
         client = self.client or self._clients.client(self._connection())

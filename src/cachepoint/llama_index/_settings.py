@@ -25,7 +25,7 @@ _LIVE = ("client", "async_client", "ledger", "store", "clock", "botocore_session
 Older releases of LlamaIndex have no `rate_limiter`.
 """
 
-_OURS = frozenset({"prompt_cache", "base_models", "ledger", "store", "clock"})
+OURS = frozenset({"prompt_cache", "base_models", "ledger", "store", "clock"})
 """What a BedrockConverse does not have."""
 
 _MAX_TOKENS = 512
@@ -112,11 +112,11 @@ class BedrockSettings(FunctionCallingLLM):
     @model_validator(mode="before")
     @classmethod
     def _take_our_names(cls, values: Any) -> Any:
-        """A name that is nearly one of the fields' is an error, for LlamaIndex drops it; None stands for a default."""
+        """A name that is none of the fields' is an error, as upstream; None stands for a default."""
         if not isinstance(values, dict):
             return values
         check_names(values, {*cls.model_fields, "class_name"}, cls.model_fields)
-        return {name: value for name, value in values.items() if value is not None or name not in _OURS}
+        return {name: value for name, value in values.items() if value is not None or name not in OURS}
 
     @model_validator(mode="after")
     def _check_ours(self) -> Self:
@@ -152,6 +152,11 @@ class BedrockSettings(FunctionCallingLLM):
             twin.__dict__.pop(name, None)
         object.__setattr__(twin, "__pydantic_private__", None)
         return super(BedrockSettings, twin).__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A pickle of another version may have what this one does not know.
+        known = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
+        super().__setstate__({**state, "__dict__": known})
 
     def _base_models(self) -> Mapping[str, str]:
         arn = self.application_inference_profile_arn

@@ -140,11 +140,12 @@ class MemoryStore:
         """Write what was learned to a file, a profile to ship with a deployment. It holds the digest key.
 
         The file is replaced in one step, or, where that fails with an OSError, left as it was; a symbolic link at
-        `path` is replaced, not followed.
+        `path` is replaced, not followed. Raises ConfigurationError where `path` names no file.
         """
+        target = profile.path_of(path)
         catch_up()
         taken = self._alone(lambda: profile.snapshot(self.key, self._pools, self._scopes))
-        profile.write(path, taken)
+        profile.write(target, taken)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, boundaries_kept: int = BOUNDARIES_KEPT) -> MemoryStore:
@@ -154,7 +155,7 @@ class MemoryStore:
         believes no entry alive there. Raises ConfigurationError when the file is no profile, with what is wrong in it.
         """
         store = cls(boundaries_kept=boundaries_kept)
-        key, pools, scopes = profile.read(path, boundaries_kept)
+        key, pools, scopes = profile.read(profile.path_of(path), boundaries_kept)
         store.key = key
         store._pools, store._scopes = pools, scopes
         store._share_out_curves()

@@ -119,6 +119,17 @@ def snapshot(key: bytes, pools: Mapping[str, Pool], scopes: Mapping[str, Traffic
     )
 
 
+def path_of(given: Any) -> Path:
+    """The path that a profile is to have; raises ConfigurationError where what was given names no file."""
+    try:
+        path = Path(os.fsdecode(given))
+    except TypeError:
+        path = Path()
+    if not path.name or "\0" in path.name:
+        raise ConfigurationError(f"a profile's path is {given!r:.80}; give that of a file")
+    return path
+
+
 def write(path: str | os.PathLike[str], taken: Snapshot) -> None:
     """Write a profile, readable by its owner only; replaces the file in one step, and leaves it where that fails.
 

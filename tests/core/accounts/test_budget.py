@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -88,7 +89,8 @@ def test_the_first_call_goes_out_whatever_it_may_cost() -> None:
     account.spending.reserve("first", Decimal("0.98"))
     with pytest.raises(
         BudgetExceeded,
-        match=r"^0 USD are spent, and 0\.98 USD are kept for calls under way, of a budget of 0\.02 USD; the next",
+        match=r"^0 USD are spent, and 0\.98 USD are kept for calls under way, cut off or cancelled, "
+        r"of a budget of 0\.02 USD; the next",
     ):
         account.spending.reserve("second", Decimal("0.01"))
     account.end("first", "0.004")
@@ -110,18 +112,18 @@ def test_what_is_kept_for_a_call_is_free_again_once_it_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "spent"),
+    ("told", "said"),
     [
-        (None, "0.06"),  # nothing was told: the estimate
-        ("0.01", "0.06"),  # the prompt was: as much as the estimate, of which 0.01 is in the ledger
-        ("0.08", "0.08"),  # more than was estimated
+        (None, "0 USD are spent, and 0.06 USD are kept for calls under way, cut off"),  # nothing was told: the estimate
+        ("0.01", "0.01 USD are spent, and 0.05 USD are kept"),  # the prompt was: as much as the estimate in all
+        ("0.08", "0.08 USD are spent of a budget of 0.05 USD"),  # more than was estimated
     ],
 )
-def test_a_call_that_was_cut_counts_at_its_estimate(told: str | None, spent: str) -> None:
+def test_a_call_that_was_cut_counts_at_its_estimate(told: str | None, said: str) -> None:
     account = Account("0.05")
     account.spending.reserve("cut", Decimal("0.06"))
     account.end("cut", told, at_least=True)
-    with pytest.raises(BudgetExceeded, match=rf"^{spent} USD are spent of a budget of 0\.05 USD"):
+    with pytest.raises(BudgetExceeded, match=f"^{re.escape(said)}"):
         account.spending.check()
 
 
@@ -129,7 +131,7 @@ def test_an_answer_that_tells_no_usage_counts_at_its_estimate() -> None:
     account = Account("0.05")
     account.spending.reserve("untold", Decimal("0.06"))
     account.spending.settle("untold", replace(record(None), error=None))
-    with pytest.raises(BudgetExceeded, match=r"^0\.06 USD are spent of"):
+    with pytest.raises(BudgetExceeded, match=r"^0 USD are spent, and 0\.06 USD are kept"):
         account.spending.check()
 
 
@@ -157,8 +159,8 @@ def test_of_too_many_calls_under_way_the_oldest_count_as_spent(monkeypatch: pyte
         account.end(number, "0.01")
     account.spending.reserve("last", Decimal("0.1"))
     account.end("last", "0.9")
-    # Two at 0.1 that were let go, 0.01 that each of the five told, and 0.9.
-    with pytest.raises(BudgetExceeded, match=r"^1\.15 USD are spent of"):
+    # 0.01 that each of the five told, and 0.9; and two at 0.1 that were let go.
+    with pytest.raises(BudgetExceeded, match=r"^0\.95 USD are spent, and 0\.2 USD are kept"):
         account.spending.check()
 
 

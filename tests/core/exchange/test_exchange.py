@@ -34,7 +34,7 @@ RULE = ModelRule("Claude", "claude", ttls=("5m", "1h"), minimum=1024, tokenizer=
 TARGET = Target("us.model", "model", "us-east-1", Scope("scope", "model"), RULE, Rates())
 REQUEST = {"modelId": "us.model", "ask": "Why?"}
 SYSTEM = "rules " * 2000  # 12,000 bytes at 4.4 a token: 2,727 tokens
-REFUSAL = Refusal(b"words")
+REFUSAL = Refusal(b"words", error="ValidationException")
 REPORTED = {"input": 9, "read": 0, "written": 2727, "output": 5}
 
 
@@ -480,8 +480,8 @@ def test_only_a_repeat_that_is_taken_tells_that_it_was_a_checkpoint() -> None:
     assert told(effects) == [Outcome("refused", frozenset({"system"}), NOW, None, b"words")]
     assert [warning.key for warning in effects.warnings] == ["refused:scope:system"]
     assert effects.warnings[0].message == (
-        "cachepoint: 'us.model' refused a checkpoint in system; the call was repeated as you wrote it, later calls go "
-        "without it, and after a day it is tried again"
+        "cachepoint: 'us.model' refused a checkpoint in system (ValidationException); the call was repeated as "
+        "you wrote it, later calls go without it, and after a day it is tried again"
     )
     assert call.answered({**REPORTED, "written": 0}, 1.0, price) == Effects()
     assert call.record is not None
@@ -493,14 +493,14 @@ def test_a_refusal_of_several_says_that_it_is_to_be_found_out() -> None:
     effects = repeated(CachePolicy(ttl="1h")).began()
     assert told(effects)[0].features == {"system", "ttl:1h"}
     assert (
-        "refused a TTL of 1h or a checkpoint in system; the call was repeated as you wrote it, each later call goes "
-        "without one of these until it is known which, and"
+        "refused a TTL of 1h or a checkpoint in system (ValidationException); the call was repeated as "
+        "you wrote it, each later call goes without one of these until it is known which, and"
     ) in effects.warnings[0].message
 
 
 def test_a_repeat_that_is_refused_too_tells_only_that_plain_requests_fail() -> None:
     call = repeated()
-    effects = call.refused(Refusal(b"other words"))
+    effects = call.refused(Refusal(b"other words", error="ValidationException"))
     assert told(effects) == [Outcome("failing", frozenset(), NOW, None, b"words")]
     assert (call.can_repeat, effects.warnings) == (False, ())
     assert learned(call.failed("ValidationException", 1.0)) == []
@@ -520,7 +520,7 @@ def test_within_a_minute_the_same_words_are_not_repeated() -> None:
     assert not call.can_repeat
     other = planned(view=knowing(failing))
     other.send()
-    other.refused(Refusal(b"other words"))
+    other.refused(Refusal(b"other words", error="ValidationException"))
     assert other.can_repeat
 
 

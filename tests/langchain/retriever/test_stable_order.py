@@ -13,7 +13,7 @@ from langchain_core.documents import Document
 from retriever_kit import PAGES, contents, documents
 
 from cachepoint.errors import ConfigurationError
-from cachepoint.langchain import StableOrderTransformer, context_blocks, stable_order
+from cachepoint.langchain import StableOrderRetriever, StableOrderTransformer, context_blocks, stable_order
 
 lists = st.lists(documents, max_size=8)
 permuted = lists.flatmap(lambda found: st.tuples(st.just(found), st.permutations(found)))
@@ -115,3 +115,8 @@ def test_a_transformer_does_the_same() -> None:
 def test_a_number_of_documents_below_one_is_refused(k: int) -> None:
     with pytest.raises(ConfigurationError, match=f"k={k}"):
         stable_order(PAGES, k=k)
+
+
+def test_a_misspelt_setting_is_refused_by_the_name_it_means() -> None:
+    with pytest.raises(ConfigurationError, match=r"no setting 'kk' \(did you mean 'k'\?\); it has"):
+        StableOrderRetriever(retriever=lambda _: [], kk=1)  # type: ignore[call-arg]

@@ -36,6 +36,9 @@ _POINTS_AT: tuple[tuple[Feature, re.Pattern[str]], ...] = (
     ("messages", re.compile(r"\bmessages?\b")),
 )
 
+_LONGEST_NAME = 80
+"""Bedrock's own have thirty letters at most."""
+
 _OF_ONE_CALL = re.compile(r"\b\d{4}-\d\d-\d\d[t ][\d:.,+z]+|\b(?=[a-z_-]*\d)[\w-]{12,}\b", re.IGNORECASE)
 """Times and ids of requests, which gateways put into a refusal: it is in the same words without them. Places in a
 request (`messages.3.content`) have none so long, and tell refusals apart."""
@@ -60,7 +63,21 @@ def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
         return None
     words = _OF_ONE_CALL.sub("", message)
     digest = hashlib.blake2b(f"{code}\0{words}".encode(errors="replace"), key=key[:64], digest_size=16).digest()
-    return Refusal(digest, _pointed_at(message.lower()), named=bool(code) and not code.isdigit())
+    return Refusal(digest, _pointed_at(message.lower()), _shown(code, name))
+
+
+def error_name(error: BaseException) -> str:
+    """The name that the service gave an error, such as AccessDeniedException; that of its class where it gave none."""
+    answer = mapping(getattr(error, "response", None))
+    name = type(error).__name__
+    return _shown(str(mapping(answer.get("Error")).get("Code", "")), name) or name
+
+
+def _shown(code: str, name: str) -> str:
+    """An error's name for a message; that of its class where a gateway put words in its place, "" for a bare status."""
+    if not code or code.isdigit():
+        return ""
+    return code if code.isidentifier() and len(code) <= _LONGEST_NAME else name
 
 
 def _pointed_at(message: str) -> Feature | None:

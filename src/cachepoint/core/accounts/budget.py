@@ -55,12 +55,12 @@ class Budget:
             raise ConfigurationError(f"budget_usd={given!r}: give an amount in USD, 0 or more")
         return cls(amount)
 
-    def check(self, spent: Decimal, under_way: Decimal = Decimal(0)) -> None:
-        """Raise BudgetExceeded if nothing is left for another call, beside what calls under way may cost."""
-        if self.usd is not None and exactly(spent, under_way) >= self.usd:
+    def check(self, spent: Decimal, kept: Decimal = Decimal(0)) -> None:
+        """Raise BudgetExceeded if nothing is left for another call, beside what is kept for calls of unknown cost."""
+        if self.usd is not None and exactly(spent, kept) >= self.usd:
             taken = f"{plain(spent)} USD are spent"
-            if under_way:
-                taken += f", and {plain(under_way)} USD are kept for calls under way,"
+            if kept:
+                taken += f", and {plain(kept)} USD are kept for calls under way, cut off or cancelled,"
             raise BudgetExceeded(
                 f"{taken} of a budget of {plain(self.usd)} USD; the next call was not sent. Raise budget_usd to go on"
             )
@@ -116,7 +116,7 @@ class Spending:
 
     def _check(self, untold: Decimal, under_way: Decimal) -> None:
         # After those were looked up, and without the lock: what is no longer under way has been recorded by now.
-        self.budget.check(exactly(self._recorded(), untold), under_way)
+        self.budget.check(self._recorded(), exactly(untold, under_way))
 
     def settle(self, call: Hashable, record: CallRecord | None = None) -> None:
         """A call has ended, and its record has been counted; None where it was no call at all.

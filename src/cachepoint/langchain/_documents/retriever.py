@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import BaseDocumentTransformer, Document
@@ -13,6 +13,7 @@ from langchain_core.runnables.base import coerce_to_runnable
 from pydantic import Field, PrivateAttr
 from typing_extensions import override  # a dependency of langchain-core
 
+from cachepoint.bedrock.settings import check_own_names
 from cachepoint.bedrock.tags import current_tags
 from cachepoint.core.retrieval import ordering
 from cachepoint.core.retrieval.ordering import DocumentKey, Order, SessionOrders, content_digest, most_relevant
@@ -84,6 +85,12 @@ class StableOrderRetriever(BaseRetriever):
     key: Key | None = Field(default=None, exclude=True, description="What to sort by, in place of `document_key`.")
 
     _sessions: SessionOrders = PrivateAttr(default_factory=SessionOrders)
+
+    if not TYPE_CHECKING:  # a checker makes the signature of the fields
+
+        def __init__(self, **data: Any) -> None:
+            check_own_names(self, data, type(self).model_fields)
+            super().__init__(**data)
 
     @override
     def _get_relevant_documents(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import (
     CachePoint,
@@ -18,6 +18,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.memory.types import BaseChatStoreMemory
 from typing_extensions import override  # a dependency of llama-index-core
 
+from cachepoint.bedrock.settings import check_own_names
 from cachepoint.core.prompt.tokens import IMAGE_TOKENS, PROFILES
 from cachepoint.core.retrieval.trimming import start_in_chunks
 
@@ -34,6 +35,12 @@ class ChunkedChatMemory(BaseChatStoreMemory):
 
     token_limit: int = Field(default=_TOKEN_LIMIT, gt=0, description="Estimated tokens of history at most.")
     keep: float = Field(default=0.5, gt=0, lt=1, description="The share of the limit that is kept when it is passed.")
+
+    if not TYPE_CHECKING:  # a checker makes the signature of the fields
+
+        def __init__(self, **data: Any) -> None:
+            check_own_names(self, data, {*type(self).model_fields, "class_name"})
+            super().__init__(**data)
 
     @classmethod
     def class_name(cls) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from typing_extensions import override  # a dependency of llama-index-core
 
+from cachepoint.bedrock.settings import check_own_names
 from cachepoint.bedrock.tags import current_tags
 from cachepoint.core.retrieval.ordering import (
     DocumentKey,
@@ -54,6 +55,12 @@ class StableOrderPostprocessor(BaseNodePostprocessor):
     )
 
     _sessions: SessionOrders = PrivateAttr(default_factory=SessionOrders)
+
+    if not TYPE_CHECKING:  # a checker makes the signature of the fields
+
+        def __init__(self, **data: Any) -> None:
+            check_own_names(self, data, {*type(self).model_fields, "class_name"})
+            super().__init__(**data)
 
     @classmethod
     def class_name(cls) -> str:
