@@ -110,7 +110,7 @@ def test_where_requests_go_as_written_it_is_the_services_to_take(bedrock: Bedroc
 def test_a_refused_checkpoint_beside_it_is_healed(bedrock: Bedrock) -> None:
     """The repeat has the message as a user turn still: in its own role the model takes none."""
     bedrock.emulator.refuse_checkpoints("system", OPUS, "Unexpected field type.")
-    with pytest.warns(CachepointWarning, match="refused a checkpoint in system;"):
+    with pytest.warns(CachepointWarning, match=r"refused a checkpoint in system \(ValidationException\);"):
         bedrock.wrapped().converse(**talk(user("a"), late()))
     assert bedrock.statuses == [400, 200]
 

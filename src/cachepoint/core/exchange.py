@@ -33,19 +33,11 @@ from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import TTL, ModelRule, parse_model_id
 from cachepoint.core.provider.usage import Usage, oddities, told_oddly
+from cachepoint.core.repeat import Refusal, Repeat, Written, added, refused_warning
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope
-from cachepoint.core.traffic.refusals import (
-    LEFT_OUT_FIRST,
-    LONG_TTL,
-    NOTHING_REFUSED,
-    SPLIT,
-    SYSTEM_TURNS,
-    Feature,
-    Outcome,
-    Refusals,
-)
+from cachepoint.core.traffic.refusals import NOTHING_REFUSED, SYSTEM_TURNS, Feature, Outcome, Refusals
 from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.static_plans import Habit, habit_of
 from cachepoint.core.traffic.view import Step, View
@@ -84,9 +76,6 @@ STEPS: Mapping[str, tuple[frozenset[State], State]] = {
 _R = TypeVar("_R")
 READING = "reading"
 """Where a fault comes from that may be the request's own."""
-_NAMES: Mapping[Feature, str] = {
-    LONG_TTL: "a TTL of 1h", SPLIT: "a text in two blocks", SYSTEM_TURNS: "a system message in the conversation",
-}  # fmt: skip
 _DENIALS = 2
 """After so many, a call is sent with nothing of our own: threads that spend the same room are few."""
 Price = Callable[[Usage], Cost | None]
@@ -137,17 +126,6 @@ class Target:
     scope: Scope = Scope()
     rule: ModelRule | None = None
     rates: Rates = Rates()
-
-
-class Refusal(NamedTuple):
-    """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any.
-
-    `error` is the error's name, "" of one that is only an HTTP status, as a proxy answers: of that nothing is learned.
-    """
-
-    words: bytes
-    first: Feature | None = None
-    error: str = ""
 
 
 # -- what comes out -------------------------------------------------------------------------------
@@ -235,16 +213,14 @@ NO_EFFECTS = Effects()
 class Exchange:
     """One call; see the module for its life.
 
-    `request` is what to send, `record` what is left of the call once it is over. `base` is what is planned upon: the
-    `original`, with its late system messages where the service takes them. `started` is the wall time, in seconds,
-    from which the life of its cache entries counts: a wait for another call moves it.
+    `request` is what to send, `record` what is left of the call once it is over. `started` is the wall time, in
+    seconds, from which the life of its cache entries counts: a wait for another call moves it.
     """
 
     wire: Wire
     original: Mapping[str, Any]
     policy: CachePolicy = field(default_factory=CachePolicy)
     tags: Mapping[str, str] = field(default_factory=dict)
-    base: Mapping[str, Any] = field(init=False)
     state: State = field(default="new", init=False)
     target: Target = field(init=False, default=Target(""))
     expected: Expectation = field(default=NOTHING_SAID, init=False)
@@ -257,11 +233,9 @@ class Exchange:
     started: float = field(default=0.0, init=False)
     question: Question | None = field(default=None, init=False)
     _observed: Plan = field(init=False, default=Plan())
-    _plain: Mapping[str, Any] = field(init=False)
-    _by_row: bool = field(default=True, init=False)
+    _written: Written = field(init=False)
     _carried: frozenset[Feature] = field(default=frozenset(), init=False)
-    _refusal: Refusal | None = field(default=None, init=False)
-    _repeat: Mapping[str, Any] | None = field(default=None, init=False)
+    _repeat: Repeat | None = field(default=None, init=False)
     _in_flight: bool = field(default=False, init=False)
     _denials: int = field(default=0, init=False)
     _retries: int = field(default=0, init=False)
@@ -271,7 +245,7 @@ class Exchange:
     _faults: list[Fault] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        self.base = self._plain = self.original
+        self._written = Written.of(self.original)
 
     @property
     def over(self) -> bool:
@@ -310,17 +284,18 @@ class Exchange:
         rule = self.target.rule
         taken = rule is not None and self.wire.API in rule.facts.system_role
         place = partial(self.wire.place_system_turns, self.original, hints)
-        self._plain, as_user = place(taken=False)
-        if self._plain is self.original:
+        plain, as_user = place(taken=False)
+        if plain is self.original:
             return hints
-        self._by_row = SYSTEM_TURNS not in {*refusals.left_out(self.started), *refusals.suspects}
-        self.base, placed = place(taken=True) if taken == self._by_row else (self._plain, as_user)
+        by_row = SYSTEM_TURNS not in {*refusals.left_out(self.started), *refusals.suspects}
+        base, placed = place(taken=True) if taken == by_row else (plain, as_user)
+        self._written = Written(self.original, plain, base, by_row)
         return placed
 
     def _read(self, rule: ModelRule, key: bytes, hints: Hints) -> ConfigurationError | None:
         """Take the request apart; a mistake of the user's in it is given back."""
         try:
-            prompt = self.wire.read(self.base, key, rule, hints)
+            prompt = self.wire.read(self._written.base, key, rule, hints)
         except ConfigurationError as mistake:
             return mistake
         if prompt is None:
@@ -361,7 +336,7 @@ class Exchange:
         if not band.low < rule.minimum <= band.high:
             return None
         # Inference profiles do not count, only the model behind them.
-        return {"modelId": parse_model_id(base).base, "input": self.wire.count_input(self.base)}
+        return {"modelId": parse_model_id(base).base, "input": self.wire.count_input(self._written.base)}
 
     def counted(self, tokens: int) -> Effects:
         """Plan anew with what CountTokens answered."""
@@ -378,7 +353,7 @@ class Exchange:
             self.view = self.view.with_refusals(self.view.refusals, self.started)
         self.plan = self._planned(self.prompt, self.policy)
         if self.view.refusals.suspects:
-            wanted = carried(self.prompt, self.plan)
+            wanted = added(self.prompt, self.plan)
             if out := self.view.refusals.left_out_as_well(wanted, self.started):
                 self.view = self.view.leaving_out(out)
                 self.plan = self._planned(self.prompt, self.policy)
@@ -427,16 +402,16 @@ class Exchange:
     def send(self) -> Effects:
         """The planned request goes out; `request` is what to send."""
         self._step("send")
-        self.request = dict(self.base)
+        self.request = dict(self._written.base)
         if self.prompt is not None:
             self._try("applying the plan", partial(self._send, self.prompt))
         return self._effects()
 
     def _send(self, prompt: Prompt) -> None:
         if self.policy.mode != "observe":
-            self.request = self.wire.apply(self.base, self.plan)
+            self.request = self.wire.apply(self._written.base, self.plan)
             self._warn_of_the_plan()
-            self._carried = self._carries(prompt)
+            self._carried = self._written.carried(prompt, self.plan)
         rule, rates = self.target.rule, self.target.rates
         self.sent = sent_record(
             prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
@@ -449,11 +424,6 @@ class Exchange:
             self._learn("sent", self.sent, self.started)
         if self.view.refusals.is_test(self._carried):
             self._learn("tries", self.started)
-
-    def _carries(self, prompt: Prompt) -> frozenset[Feature]:
-        """What of ours goes out that the service may refuse."""
-        found, placed = carried(prompt, self.plan), self._plain is not self.original
-        return found | {SYSTEM_TURNS} if placed and self._by_row else found
 
     def _shadowed(self, prompt: Prompt, rule: ModelRule, habit: Habit) -> Shadowed:
         bill, plan = ShadowBill.of(prompt, rule, self.target.rates, self.view), self.plan
@@ -468,15 +438,14 @@ class Exchange:
         self._denials += 1
         if isinstance(by, Refusals):
             self._forget()
-        self._in_flight = False
+            self.view = self.view.with_refusals(by, self.started)
+        else:  # which remembers nothing of it
+            self._in_flight = False
+            self.view = self.view.with_waste(by if self._denials < _DENIALS else by.spent())
         if self._denials > _DENIALS:
             self._drop()
-            return self._effects()
-        if isinstance(by, Refusals):
-            self.view = self.view.with_refusals(by, self.started)
         else:
-            self.view = self.view.with_waste(by if self._denials < _DENIALS else by.spent())
-        self._try("planning", self._plan)
+            self._try("planning", self._plan)
         return self._effects()
 
     @property
@@ -505,38 +474,33 @@ class Exchange:
         """
         self._step("refuse")
         self._forget()
-        if self._refusal is not None:  # the repeat was refused too
-            self._repeat = None
-            if self._refusal.error:
-                self._told_of_refusals("failing", frozenset(), self._refusal)
-        else:
-            self._refusal = refusal
-            self._repeat = self._try("what to repeat", partial(self._as_written, refusal))
+        if self._repeat is None:
+            repeat = self._try("what to repeat", partial(self._to_repeat, refusal))
+            self._repeat = repeat or Repeat(refusal, self._carried)
+        else:  # the repeat was refused too
+            self._learn_of_refusals(*self._repeat.refused(self.started))
+            self._repeat = self._repeat.ended()
         return self._effects()
 
-    def _as_written(self, refusal: Refusal) -> Mapping[str, Any] | None:
-        """The request with nothing of ours, None where that would be the same again or is known to fail too."""
+    def _to_repeat(self, refusal: Refusal) -> Repeat:
         known = self.view.refusals
         if known.fail_plainly(refusal.words, self.started) and not known.is_test(self._carried):
-            return None
-        # With late system messages as user turns if that is news, for so it is most likely to be taken.
-        return next((plain for plain in (self._plain, self.original) if plain != self.request), None)
+            return Repeat(refusal, self._carried)
+        return Repeat.of(refusal, self._carried, self._written, self.request)
 
     @property
     def can_repeat(self) -> bool:
         """Whether the refused request is to be sent once more, as the user wrote it."""
-        return self.state == "refused" and self._repeat is not None
+        return self.state == "refused" and self._repeat is not None and self._repeat.request is not None
 
     def repeat(self) -> Effects:
         """The refused request goes out as the user wrote it; `request` is what to send."""
         self._step("repeat")
         held = [Rejected(point.where.path, "refused") for point in self.plan.checkpoints]
         rejected = (*self.plan.rejected, *held)
-        if self._repeat is self.base:  # system messages stand where they stood, so it was not they
-            self._carried -= {SYSTEM_TURNS}
         self._drop()
         self.plan = Plan(rejected=rejected)
-        self.request = dict(self._repeat or self.original)
+        self.request = dict((self._repeat and self._repeat.request) or self.original)
         return self._effects()
 
     def began(self, retries: int = 0) -> Effects:
@@ -548,37 +512,23 @@ class Exchange:
         self._retries = retries
         if self._in_flight:
             self._learn("began", self.sent)
-        if self._refusal is not None:
-            if self._refusal.error:
-                self._remember(self._refusal)
+        if self._repeat is not None:
+            self._blame(self._repeat)
         elif self.view.refusals.is_test(self._carried):
-            self._told_of_refusals("taken", self._carried)
+            self._learn_of_refusals(Outcome("taken", self._carried, self.started))
         return self._effects()
 
-    def _remember(self, refusal: Refusal) -> None:
+    def _blame(self, repeat: Repeat) -> None:
         """As the user wrote it the request was taken, so it was something of ours that was refused."""
-        features, scope = self._carried, self.target.scope.name
-        if self._repeat is not self.base and not self._by_row:
-            self._told_of_refusals("taken", frozenset({SYSTEM_TURNS}))
-        if not features:
-            return
-        self._told_of_refusals("refused", features, refusal)
-        names = [_NAMES.get(feature, f"a checkpoint in {feature}") for feature in LEFT_OUT_FIRST if feature in features]
-        later = "later calls go without it"
-        if len(names) > 1:
-            later = "each later call goes without one of these until it is known which"
-        self._warn(
-            f"refused:{scope}:{','.join(sorted(features))}",
-            f"cachepoint: {self.target.model!r} refused {' or '.join(names)} ({refusal.error}); the call was repeated "
-            f"as you wrote it, {later}, and after a day it is tried again",
-        )
+        self._learn_of_refusals(*repeat.answered(self.started))
+        if repeat.blamed:
+            key = f"refused:{self.target.scope.name}:{','.join(sorted(repeat.blamed))}"
+            self._warn(key, refused_warning(self.target.model, repeat))
 
-    def _told_of_refusals(
-        self, what: Literal["refused", "taken", "failing"], features: frozenset[Feature], refusal: Refusal | None = None
-    ) -> None:
+    def _learn_of_refusals(self, *outcomes: Outcome) -> None:
         if self.target.rule is not None:  # of a model that nobody knows there is no scope to remember it for
-            first, words = (refusal.first, refusal.words) if refusal else (None, b"")
-            self._learn("refuse", Outcome(what, features, self.started, first, words))
+            for outcome in outcomes:
+                self._learn("refuse", outcome)
 
     def heard(self, reported: Mapping[str, Any]) -> Effects:
         """A part of the usage came, which counts should the rest never come."""
@@ -731,7 +681,7 @@ class Exchange:
 
     def _drop(self) -> None:
         self.prompt, self.plan, self._observed, self.sent = None, Plan(), Plan(), Sent()
-        self.request = dict(self.base)
+        self.request = dict(self._written.base)
 
     def _learn(self, what: Taught, *about: Any) -> None:
         self._lessons.append(Lesson(what, self.target.scope, about))
@@ -753,18 +703,6 @@ def _unpriced(_: Usage) -> Cost | None:
 
 
 # -- from a plan to what goes out -----------------------------------------------------------------
-
-
-def carried(prompt: Prompt, plan: Plan) -> frozenset[Feature]:
-    """What a plan adds to its request that the service may refuse; what the user asked for in the same place is not."""
-    written = {(prompt.ends[mark.block], mark.ttl or "5m") for mark in plan.marks if mark.block is not None}
-    ours = [point for point in plan.checkpoints if (point.boundary, point.ttl) not in written]
-    found: set[Feature] = {point.where.section for point in ours}
-    if any(point.ttl == "1h" for point in ours):
-        found.add(LONG_TTL)
-    if plan.splits:
-        found.add(SPLIT)
-    return frozenset(found)
 
 
 def sent_record(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cachepoint.core.exchange import STEPS, Effects, Exchange, Lesson, Refusal, Target, carried, sent_record
+from cachepoint.core.exchange import STEPS, Effects, Exchange, Lesson, Target, sent_record
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.builder import PromptBuilder
@@ -20,6 +20,7 @@ from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import ModelFacts, ModelRule
 from cachepoint.core.provider.usage import Usage
+from cachepoint.core.repeat import Refusal, added
 from cachepoint.core.traffic.boundaries import steps
 from cachepoint.core.traffic.entries import Entry, Reach
 from cachepoint.core.traffic.pool import Scope
@@ -569,11 +570,11 @@ def test_where_another_call_finds_out_more_this_one_leaves_it_out() -> None:
 def test_what_the_user_marked_is_the_users_and_not_suspected() -> None:
     prompt = Wire().read({**REQUEST, "marked": True}, KEY, RULE, NO_HINTS)
     assert prompt is not None
-    assert carried(prompt, planned(CachePolicy(mode="explicit"), marked=True).plan) == set()
+    assert added(prompt, planned(CachePolicy(mode="explicit"), marked=True).plan) == set()
     moved = planned(marked=True).plan
-    assert carried(prompt, replace(moved, marks=())) == {"system"}
+    assert added(prompt, replace(moved, marks=())) == {"system"}
     longer = replace(moved, checkpoints=tuple(replace(point, ttl="1h") for point in moved.checkpoints))
-    assert carried(prompt, longer) == {"system", "ttl:1h"}
+    assert added(prompt, longer) == {"system", "ttl:1h"}
 
 
 # -- late system messages -------------------------------------------------------------------------

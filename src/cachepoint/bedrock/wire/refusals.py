@@ -10,7 +10,7 @@ import hashlib
 import re
 
 from cachepoint.bedrock.wire.dialect import mapping
-from cachepoint.core.exchange import Refusal
+from cachepoint.core.repeat import Refusal
 from cachepoint.core.traffic.refusals import LONG_TTL, SYSTEM_TURNS, Feature
 
 _STATUSES = frozenset({400, 403, 413, 422})
