@@ -128,7 +128,7 @@ SERVICE = (
     ("reset after serving", reset_after_serving()),
     ("slow", slow(0.001)),
 )
-_METHODS = ("visit", "peek", "sent", "began", "settled", "failed", "refuse", "tries")
+_METHODS = ("visit", "peek", "sent", "began", "settled", "failed", "refuse", "test")
 USERS = (
     *((f"store: {method}", _broken_store(method)) for method in _METHODS),
     ("clock raises", _clock(Broken)),

@@ -87,8 +87,8 @@ def test_an_entry_lives_five_minutes_and_a_clock_set_back_does_not_prolong_it(ag
 def test_a_refusal_is_remembered_for_its_scope() -> None:
     store = MemoryStore()
     store.refuse(SCOPE, Outcome("refused", frozenset({"tools"}), 0.0))
-    assert store.peek(SCOPE, (), 0.0).refused == ("tools",)
-    assert store.peek(ANOTHER, (), 0.0).refused == ()
+    assert store.peek(SCOPE, (), 0.0).left_out == ("tools",)
+    assert store.peek(ANOTHER, (), 0.0).left_out == ()
 
 
 def test_each_store_has_a_key_of_its_own_unless_given_one() -> None:

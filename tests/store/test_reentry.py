@@ -99,7 +99,7 @@ def test_a_stream_may_settle_itself_at_any_line_of_another_call(
         # Nothing is lost: a quarter of 1,000 tokens is wasted, and no call is under way any more.
         assert store.peek(of("abandoned"), (), NOW + 9).waste == Waste(250, baseline=1_000, largest=1_000)
         assert store.peek(of("idle"), (), NOW + 9).waste == Waste()
-        assert store.peek(of("new"), (), NOW + 9).refused == ("tools",)
+        assert store.peek(of("new"), (), NOW + 9).left_out == ("tools",)
         assert store._kept == store._counted()
     assert lines > 20
 

@@ -186,10 +186,10 @@ def test_refusals_outlive_their_scope_and_of_too_many_hold_for_every_new_one(mon
     for name, section in sections.items():
         store.refuse(of(name), Outcome("refused", frozenset({section}), NOW))
     store.peek(of("fine"), (), NOW)  # a, b and c are not kept any more, and of c and b the refusals are
-    assert store.peek(of("b"), (), NOW).refused == ("system",)
-    assert store.peek(of("c"), (), NOW).refused == ("tools",)
+    assert store.peek(of("b"), (), NOW).left_out == ("system",)
+    assert store.peek(of("c"), (), NOW).left_out == ("tools",)
     for name in ("new", "a"):
-        assert store.peek(of(name), (), NOW).refused == ("messages",)
+        assert store.peek(of(name), (), NOW).left_out == ("messages",)
 
 
 def test_a_profile_carries_no_refusal(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_profile_carries_no_refusal(tmp_path: Path) -> None:
     store.refuse(of("a"), Outcome("refused", frozenset({"tools"}), NOW))
     store.save(tmp_path / "profile.json")
     assert "refused" not in (tmp_path / "profile.json").read_text()
-    assert MemoryStore.load(tmp_path / "profile.json").peek(of("a"), (), NOW).refused == ()
+    assert MemoryStore.load(tmp_path / "profile.json").peek(of("a"), (), NOW).left_out == ()
 
 
 def test_an_entry_of_another_scope_is_found_while_it_lives() -> None:
@@ -249,12 +249,12 @@ def test_a_profile_of_version_2_is_read_and_pooled_by_base_model(tmp_path: Path)
         new = Scope("2|host|eu-west-1|anthropic.claude-x|converse", "anthropic.claude-x")
         view = store.peek(new, [Step(b"\xaa" * 16, "system_end", 1_000.0), Step(b"\x11" * 16, "cut", 1_001.0)], NOW)
         assert view.seen[b"\xaa" * 16].times == 7
-        assert (view.calibration.samples, view.entries, view.refused) == (9, {}, ())
+        assert (view.calibration.samples, view.entries, view.left_out) == (9, {}, ())
         assert view.learned_minimum == 0  # a wrong one would keep shorter prompts uncached for good
         assert store.evidence(new, NOW).counted(NOW) == {("system_end", True, 0): pytest.approx([2 * n for n in ROW])}
         old = store.peek(Scope(one, "anthropic.claude-x"), [Step(b"\xaa" * 16, "cut")], NOW)
         # What is refused is found out anew.
-        assert (old.refused, store._scopes[one].holds([b"\x11" * 16], NOW)) == ((), True)
+        assert (old.left_out, store._scopes[one].holds([b"\x11" * 16], NOW)) == ((), True)
         store.save(tmp_path / "profile.json")
     assert json.loads((tmp_path / "profile.json").read_text())["version"] == 3
 

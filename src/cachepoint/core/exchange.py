@@ -149,8 +149,8 @@ class Learner(Protocol):
     def settled(self, scope: Scope, sent: Sent, usage: Usage | None, started: float) -> None:
         """Its answer is complete; `usage` is None when it never arrived."""
 
-    def tries(self, scope: Scope, now: float) -> Refusals | None:
-        """A request goes out that finds out more of what the service refuses; where another does, what is known."""
+    def test(self, scope: Scope, now: float) -> Refusals | None:
+        """A request goes out that tests what the service refuses; where another does, what is known."""
 
     def refuse(self, scope: Scope, outcome: Outcome) -> None:
         """What became of a request tells more of what the service refuses."""
@@ -165,7 +165,7 @@ class Question(NamedTuple):
     habit: Habit | None = None
 
 
-Taught = Literal["sent", "began", "failed", "settled", "tries", "refuse"]
+Taught = Literal["sent", "began", "failed", "settled", "test", "refuse"]
 
 
 class Lesson(NamedTuple):
@@ -176,7 +176,7 @@ class Lesson(NamedTuple):
     about: tuple[Any, ...]
 
     def teach(self, store: Learner) -> Waste | Refusals | None:
-        """Hand it to a store; gives what `sent` or `tries` answers where the store denies what is sent."""
+        """Hand it to a store; gives what `sent` or `test` answers where the store denies what is sent."""
         denied: Waste | Refusals | None = getattr(store, self.what)(self.scope, *self.about)
         return denied
 
@@ -316,7 +316,7 @@ class Exchange:
         if self.policy.learn:
             self.view = view if fresh else self.view.refreshed(view)
         else:  # what the service refused holds whether or not traffic is learned
-            self.view = View(refused=view.refused, refusals=view.refusals)
+            self.view = View(left_out=view.left_out, refusals=view.refusals)
         self._try("planning", self._plan)
         return self._effects()
 
@@ -423,14 +423,14 @@ class Exchange:
             self._in_flight = True
             self._learn("sent", self.sent, self.started)
         if self.view.refusals.is_test(self._carried):
-            self._learn("tries", self.started)
+            self._learn("test", self.started)
 
     def _shadowed(self, prompt: Prompt, rule: ModelRule, habit: Habit) -> Shadowed:
         bill, plan = ShadowBill.of(prompt, rule, self.target.rates, self.view), self.plan
         return bill.bill(habit, plan.own, self.started, plan.charge)
 
     def denied(self, by: Waste | Refusals) -> Effects:
-        """The store denies what was sent: others spent the room since it was planned, or try what this one would.
+        """The store denies what was sent: others spent the room since it was planned, or test what this one would.
 
         It is planned anew by what is known now; denied again, nothing of our own is placed. Then `send`.
         """

@@ -81,8 +81,8 @@ class Store(Protocol):
         """The prefix of an earlier request was sent again, to keep it alive and for nothing else."""
         ...
 
-    def tries(self, scope: Scope, now: float) -> Refusals | None:
-        """A request goes out that finds out more of what the service refuses; where another does, what is known."""
+    def test(self, scope: Scope, now: float) -> Refusals | None:
+        """A request goes out that tests what the service refuses; where another does, what is known."""
         ...
 
     def refuse(self, scope: Scope, outcome: Outcome) -> None:

@@ -115,9 +115,9 @@ class MemoryStore:
         """The prefix of an earlier request was sent again, to keep it alive and for nothing else."""
         self._change(lambda: self._renewed(scope, sent, usage, started))
 
-    def tries(self, scope: Scope, now: float) -> Refusals | None:
-        """A request goes out that finds out more of what the service refuses; where another does, what is known."""
-        return self._alone(lambda: self._traffic(scope).tries(now))
+    def test(self, scope: Scope, now: float) -> Refusals | None:
+        """A request goes out that tests what the service refuses; where another does, what is known."""
+        return self._alone(lambda: self._traffic(scope).test(now))
 
     def refuse(self, scope: Scope, outcome: Outcome) -> None:
         """What became of a request tells more of what the service refuses."""

@@ -366,8 +366,8 @@ def test_without_learning_only_refusals_are_known_and_nothing_is_taught() -> Non
     call.read(TARGET, KEY, NOW)
     assert call.question is not None
     assert not call.question.remember
-    call.known(View(refused=("system",), learned_minimum=9, splits_trusted=False), NOW)
-    assert call.view == View(refused=("system",))
+    call.known(View(left_out=("system",), learned_minimum=9, splits_trusted=False), NOW)
+    assert call.view == View(left_out=("system",))
     assert call.plan.checkpoints == ()
     assert call.send().lessons == ()
     assert call.began().lessons == ()
@@ -528,7 +528,7 @@ def test_within_a_minute_the_same_words_are_not_repeated() -> None:
 def test_a_request_that_finds_out_more_is_repeated_whatever_is_known_to_fail() -> None:
     """What is tried is likely refused, in the words of the refusals before it."""
     call = planned(view=knowing(Refusals(("system", "tools"), failing={b"words": NOW + 1})))
-    assert learned(call.send()) == ["sent", "tries"]
+    assert learned(call.send()) == ["sent", "test"]
     call.refused(REFUSAL)
     assert call.can_repeat
 
@@ -553,7 +553,7 @@ def test_what_is_known_to_be_refused_is_left_out() -> None:
 
 def test_of_two_suspects_one_is_left_out_and_what_is_taken_is_told() -> None:
     call = planned(CachePolicy(ttl="1h"), view=knowing(Refusals(("ttl:1h", "system"))))
-    assert learned(call.send()) == ["sent", "tries"]
+    assert learned(call.send()) == ["sent", "test"]
     assert call.request["points"] == [("system[1]", "5m")]
     assert told(call.began()) == [Outcome("taken", frozenset({"system"}), NOW)]
 

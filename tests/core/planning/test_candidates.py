@@ -79,7 +79,7 @@ def test_what_may_be_small_enough_for_the_model_is_weighed() -> None:
 
 def test_sections_the_model_does_not_take_or_refused_are_ruled_out() -> None:
     of = prompt([1000], tools=[1000], system=[1000])
-    found = listed(of, view(of, refused=("messages",)), replace(CLAUDE, sections=("system", "messages")))
+    found = listed(of, view(of, left_out=("messages",)), replace(CLAUDE, sections=("system", "messages")))
     assert boundaries(found) == [1]
     assert ruled_out(found) == [("tools[0]", "section_without_checkpoints"), ("messages[0].content[0]", "refused")]
 

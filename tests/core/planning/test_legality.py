@@ -127,9 +127,9 @@ def test_where_there_is_no_earlier_place_it_is_left_out() -> None:
 
 def test_out_of_a_refused_section_it_moves_to_an_earlier_one() -> None:
     of = prompt([100], tools=[100], system=[100])
-    assert at(settle(of, wanted(of, 2), refused=("messages",))) == [(1, "5m")]
-    assert at(settle(of, wanted(of, 2), refused=("messages", "system"))) == [(0, "5m")]
-    nowhere = settle(of, wanted(of, 2, marked=True), refused=("messages", "system", "tools"))
+    assert at(settle(of, wanted(of, 2), left_out=("messages",))) == [(1, "5m")]
+    assert at(settle(of, wanted(of, 2), left_out=("messages", "system"))) == [(0, "5m")]
+    nowhere = settle(of, wanted(of, 2, marked=True), left_out=("messages", "system", "tools"))
     assert (nowhere.points, nowhere.rejected) == ((), (Rejected("messages[0].content[0]", "refused"),))
     assert nowhere.warnings == (Repair("left_out", "messages[0].content[0]", "refused"),)
 

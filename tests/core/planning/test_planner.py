@@ -142,8 +142,8 @@ def test_the_lifetime_is_one_the_model_has() -> None:
     late = view(of, {0: LATE})
     assert placed(planned(of, late)) == [(0, "1h", AGAIN)]
     assert placed(planned(of, late, replace(CLAUDE, ttls=("5m",)))) == []
-    assert placed(planned(of, view(of, {0: LATE}, refused=(LONG_TTL,)))) == []
-    often = view(of, {0: OFTEN}, refused=(LONG_TTL,))
+    assert placed(planned(of, view(of, {0: LATE}, left_out=(LONG_TTL,)))) == []
+    often = view(of, {0: OFTEN}, left_out=(LONG_TTL,))
     assert placed(planned(of, often, policy=CachePolicy(ttl="1h"))) == [(0, "5m", AGAIN)]
 
 
@@ -481,7 +481,7 @@ def test_nothing_is_shared_below_the_minimum_in_a_refused_section_or_inside_a_te
     exact = view(of, {1: OFTEN}, lapsed={0: entry(tokens=1000)})
     assert placed(planned(of, exact)) == [(0, "5m", SHARED), (1, "5m", AGAIN)]
     refused = prompt([2000], system=[2000], tools=[2000])
-    plan = planned(refused, view(refused, {2: OFTEN}, refused=("system",)), policy=TWO)
+    plan = planned(refused, view(refused, {2: OFTEN}, left_out=("system",)), policy=TWO)
     assert [(point.boundary, point.reason.role) for point in plan.checkpoints] == [
         (0, "tools_end"), (2, "tail_turns"),
     ]  # fmt: skip
@@ -652,8 +652,12 @@ def test_the_plan_followed_keeps_to_what_is_allowed() -> None:
     of = prompt([1000], tools=[1000], system=[2000])
     everywhere: tuple[Place, ...] = ("tools", "system", "history", "end")
     assert len(planned(of, following(of, everywhere), policy=TWO).checkpoints) == 2
-    assert placed(planned(of, following(of, everywhere, refused=("system",)))) == [(0, "5m", STATIC), (2, "5m", STATIC)]
-    short = planned(of, following(of, ("system",), "1h", refused=(LONG_TTL,)))
+    without_system = placed(planned(of, following(of, everywhere, left_out=("system",))))
+    assert without_system == [(0, "5m", STATIC), (2, "5m", STATIC)]
+        (0, "5m", STATIC),
+        (2, "5m", STATIC),
+    ]
+    short = planned(of, following(of, ("system",), "1h", left_out=(LONG_TTL,)))
     assert placed(short) == []  # an hour that the service refused is followed no more
     five = replace(CLAUDE, ttls=("5m",))
     assert placed(planned(of, following(of, ("system",), "1h"), five)) == []
@@ -758,7 +762,7 @@ def test_legality_is_asked_with_what_lives_and_what_was_refused() -> None:
     plan = planned(of, view(of, live={0: entry()}))
     assert placed(plan) == [(1, "1h", "marked")]
     assert ("system[0]", "shorter_live") in reasons(plan)
-    refused = planned(of, view(of, refused=("messages", "system")))
+    refused = planned(of, view(of, left_out=("messages", "system")))
     assert refused.warnings == (Repair("left_out", "messages[0].content[0]", "refused"),)
 
 
@@ -782,7 +786,7 @@ def requests(draw: st.DrawFn) -> tuple[Prompt, View]:
     entries = st.builds(entry, st.sampled_from(["5m", "1h"]), readable=st.booleans())
     by = view(
         of, draw(some(CHANCES)), live=draw(some(entries)), visits=draw(some(st.integers(1, 5))),
-        refused=draw(st.sampled_from([(), ("system",), ("messages", "system", "tools"), (LONG_TTL,)])),
+        left_out=draw(st.sampled_from([(), ("system",), ("messages", "system", "tools"), (LONG_TTL,)])),
         waste=Waste(general=draw(st.sampled_from([0.0, 1e4, 1e9]))),
     )  # fmt: skip
     return of, by
@@ -815,7 +819,7 @@ def test_a_plan_is_legal_and_the_same_each_time(request_and_view: tuple[Prompt, 
     assert len(plan.checkpoints) <= policy.max_checkpoints
     assert [point.boundary for point in plan.checkpoints] == sorted({point.boundary for point in plan.checkpoints})
     assert [point.ttl for point in plan.checkpoints] == sorted(point.ttl for point in plan.checkpoints)  # "1h" first
-    assert not {point.where.section for point in plan.checkpoints} & set(by.refused)
+    assert not {point.where.section for point in plan.checkpoints} & set(by.left_out)
 
 
 def test_each_place_is_held_once_for_each_reason() -> None:

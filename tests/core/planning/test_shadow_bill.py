@@ -206,7 +206,7 @@ def test_below_the_minimum_no_plan_has_a_checkpoint() -> None:
 
 def test_a_section_refused_or_unknown_to_the_model_has_no_checkpoints() -> None:
     of = prompt([2000], tools=[1000], system=[1000])
-    assert set(bill_of(of, refused=("system",)).places()) == {0, 2}
+    assert set(bill_of(of, left_out=("system",)).places()) == {0, 2}
     assert set(bill_of(of, rule=replace(CLAUDE, sections=("system", "messages"))).places()) == {1, 2}
 
 

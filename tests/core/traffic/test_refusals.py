@@ -165,26 +165,26 @@ def test_a_burst_that_was_refused_all_at_once_is_one_refusal() -> None:
 # -- time -----------------------------------------------------------------------------------------
 
 
-def test_after_a_day_one_call_tries_it_while_others_leave_it_out() -> None:
+def test_after_a_day_one_call_tests_it_while_others_leave_it_out() -> None:
     day = NOW + BELIEVED
     known = after(refused("system"))
     assert carries(known, EVERYWHERE, day) == EVERYWHERE
-    trying = known.tested(day)
-    assert trying is not None
-    assert trying.tested(day + 1) is None  # another may not
-    assert carries(trying, EVERYWHERE, day + 1) == of("tools", "messages")
-    assert carries(trying, EVERYWHERE, day + TESTING) == EVERYWHERE  # the one that tried was lost
-    again = after(refused("tools", "system", "messages", at=day), known=trying)
+    testing = known.tested(day)
+    assert testing is not None
+    assert testing.tested(day + 1) is None  # another may not
+    assert carries(testing, EVERYWHERE, day + 1) == of("tools", "messages")
+    assert carries(testing, EVERYWHERE, day + TESTING) == EVERYWHERE  # the one that tested was lost
+    again = after(refused("tools", "system", "messages", at=day), known=testing)
     assert dict(again.refused) == {"system": day + BELIEVED}
     assert (again.suspects, again.testing) == ((), 0.0)
 
 
-def test_of_two_whose_day_is_over_one_is_tried_at_a_time() -> None:
+def test_of_two_whose_day_is_over_one_is_tested_at_a_time() -> None:
     known = Refusals(refused={"tools": NOW, "system": NOW})
     assert known.left_out(NOW) == of("system")
 
 
-def test_while_one_call_finds_out_more_the_others_leave_out_every_suspect() -> None:
+def test_while_one_call_tests_the_others_leave_out_every_suspect() -> None:
     known = after(refused("tools", "system", "messages")).tested(NOW)
     assert known is not None
     assert carries(known, [*EVERYWHERE, LONG_TTL]) == of(LONG_TTL)
@@ -193,9 +193,9 @@ def test_while_one_call_finds_out_more_the_others_leave_out_every_suspect() -> N
 def test_a_clock_set_back_believes_nothing_longer() -> None:
     known = after(refused("system"))
     assert [known.left_out(NOW - back) for back in (1, BELIEVED + 1)] == [of("system"), of()]
-    trying = after(refused("tools", "system")).tested(NOW)
-    assert trying is not None
-    assert trying.tested(NOW - 1000) is not None
+    testing = after(refused("tools", "system")).tested(NOW)
+    assert testing is not None
+    assert testing.tested(NOW - 1000) is not None
 
 
 def test_plain_requests_that_fail_are_known_for_a_minute() -> None:

@@ -114,12 +114,12 @@ def test_after_a_wait_what_lives_is_new_and_what_was_seen_is_not() -> None:
     before = View(seen={b"old": OLD}, now=1.0, known=5.0, splits_trusted=False)
     entry = Entry("5m", 2.0)
     fresh = View(
-        seen={}, entries={b"a": entry}, lapsed={b"b": entry}, waste=Waste(1.0), refused=("tools",),
+        seen={}, entries={b"a": entry}, lapsed={b"b": entry}, waste=Waste(1.0), left_out=("tools",),
         calibration=Calibration(2.0), alive=7.0, now=9.0, known=1.0,
     )  # fmt: skip
     found = before.refreshed(fresh)
     assert (found.seen, found.known, found.splits_trusted) == ({b"old": OLD}, 5.0, False)
-    assert (found.entries, found.lapsed, found.waste, found.refused) == (
+    assert (found.entries, found.lapsed, found.waste, found.left_out) == (
         {b"a": entry}, {b"b": entry}, Waste(1.0), ("tools",)
     )  # fmt: skip
     assert (found.calibration, found.alive, found.now) == (Calibration(2.0), 7.0, 9.0)
@@ -145,6 +145,6 @@ def test_a_visit_adds_to_those_before_which_fade() -> None:
 
 def test_a_view_of_nothing_forbids_nothing() -> None:
     view = View()
-    assert (view.refused, view.splits_trusted, view.learned_minimum, view.waste) == ((), True, 0, Waste())
+    assert (view.left_out, view.splits_trusted, view.learned_minimum, view.waste) == ((), True, 0, Waste())
     assert view.outlook(Step(b"tools", "tools_end")).visits == pytest.approx(4)
     assert math.isfinite(view.outlook(step(b"x")).visits)

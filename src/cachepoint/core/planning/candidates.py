@@ -79,7 +79,7 @@ def _parting(prefixes: Prefixes, minimum: int, room: int, *, may_cut: bool) -> I
 
 def _weigh(prefixes: Prefixes, rule: ModelRule, minimum: int, boundary: int) -> Candidate | Rejected:
     where = prefixes.where(boundary)
-    if where.section in prefixes.view.refused:
+    if where.section in prefixes.view.left_out:
         return Rejected(where.path, "refused")
     if where.section not in rule.sections:
         return Rejected(where.path, "section_without_checkpoints")

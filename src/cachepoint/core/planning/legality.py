@@ -37,14 +37,14 @@ def legalise(
     *,
     cap: int,
     live: Mapping[int, TTL] | None = None,
-    refused: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> Legal:
     """Make a legal set of at most `cap` points of those wanted.
 
-    `live` maps boundaries to the TTL of an entry believed live there; `refused` names sections in which
+    `live` maps boundaries to the TTL of an entry believed live there; `left_out` names sections in which
     the service refused a checkpoint before. User marks go before the planner's own points.
     """
-    places = Places(prompt, rule, refused)
+    places = Places(prompt, rule, left_out)
     rejected: list[Rejected] = []
     warnings = list(_first_in_their_lists(prompt))
     settled: dict[int, Checkpoint] = {}
@@ -76,12 +76,12 @@ class Places:
 
     prompt: Prompt
     rule: ModelRule
-    refused: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     _nearest: dict[int, int] = field(default_factory=dict)
 
     def problem(self, block: int) -> HeldCode | None:
         """Why a checkpoint may not stand after a block, or inside it, None where it may."""
-        return "refused" if self.prompt.blocks[block].where.section in self.refused else self.obstacle(block)
+        return "refused" if self.prompt.blocks[block].where.section in self.left_out else self.obstacle(block)
 
     def obstacle(self, block: int) -> Obstacle | None:
         """What the service refuses of a checkpoint after a block, None where it takes one."""

@@ -63,7 +63,7 @@ def plan(
     """
     if rule is None or not prompt.blocks:
         return Plan(rejected=(Rejected("", "unknown_model" if rule is None else "empty_prompt"),))
-    if LONG_TTL in view.refused:
+    if LONG_TTL in view.left_out:
         rule = replace(rule, ttls=("5m",))
     guarded = _planner(prompt, rule, policy, view, rates, now, expected)
     if view.followed is None or expected != NOTHING_SAID:  # who knows needs no guard
@@ -90,7 +90,7 @@ def _exact(view: View, digest: bytes) -> int | None:
 def _planner(
     prompt: Prompt, rule: ModelRule, policy: CachePolicy, view: View, rates: Rates, now: float, expected: Expectation
 ) -> _Planner:
-    splits = policy.split_text and view.splits_trusted and SPLIT not in view.refused
+    splits = policy.split_text and view.splits_trusted and SPLIT not in view.left_out
     prefixes = Prefixes(prompt, view, now, splits=splits, expected=expected)
     return _Planner(prompt, rule, policy, view, rates, prefixes)
 
@@ -147,7 +147,7 @@ class _Planner:
         elif not self.prompt.marks:
             self.rejected.append(Rejected("", nothing))
         live = {found.boundary: found.entry.ttl for found in self.prefixes.live}
-        legal = legalise(self.prompt, self.rule, [*marks, *own], cap=cap, live=live, refused=self.view.refused)
+        legal = legalise(self.prompt, self.rule, [*marks, *own], cap=cap, live=live, left_out=self.view.left_out)
         return self._assembled(legal)
 
     @property
@@ -330,7 +330,7 @@ class _Planner:
         if self.prefixes.is_cut(boundary) and not (self.prefixes.splits and self.policy.learn):
             return False
         section = self.prefixes.where(boundary).section
-        return section in self.rule.sections and section not in self.view.refused
+        return section in self.rule.sections and section not in self.view.left_out
 
     def _covered(self, points: Sequence[Checkpoint]) -> bool:
         risk = self._risk(points, self._base)
@@ -447,7 +447,7 @@ class _Planner:
         for boundary in dict.fromkeys((*parted, *sorted(ends, reverse=True), *system)):
             if boundary >= end or boundary in taken or self.prefixes.size(boundary).high < self._minimum:
                 continue
-            if self.prefixes.where(boundary).section not in self.view.refused:
+            if self.prefixes.where(boundary).section not in self.view.left_out:
                 yield boundary
 
     def _explain(

@@ -43,24 +43,24 @@ class ShadowBill:
     common: int
     minimum: float
     factor: float
-    refused: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
     @classmethod
     def of(cls, prompt: Prompt, rule: ModelRule, rates: Rates, view: View) -> ShadowBill:
         """The request of a prompt, given what is known of its boundaries."""
         minimum = max(rule.minimum, view.learned_minimum)
         return cls(
-            prompt, rule, rates, view.shadows, view.common, minimum, view.calibration.factor, view.refused
+            prompt, rule, rates, view.shadows, view.common, minimum, view.calibration.factor, view.left_out
         )  # fmt: skip
 
     def places(self) -> dict[int, int]:
         """The boundaries that get checkpoints, with the bits of the plans that have one there."""
-        sections = tuple(section for section in self.rule.sections if section not in self.refused)
+        sections = tuple(section for section in self.rule.sections if section not in self.left_out)
         found = places(self.prompt, sections, self.common)
         for mark in self.prompt.marks:
             if mark.block is not None:  # of plans with another TTL it is left out, which makes them look dearer
                 found[self.prompt.ends[mark.block]] = _ALL & (LONG if mark.ttl == "1h" else ~LONG)
-        if "1h" not in self.rule.ttls or LONG_TTL in self.refused:
+        if "1h" not in self.rule.ttls or LONG_TTL in self.left_out:
             found = {boundary: plans & ~LONG for boundary, plans in found.items()}
         least = self.minimum / self.factor
         return {

@@ -34,7 +34,7 @@ BELIEVED = 24 * 3600.0
 """Seconds that a refusal is believed: a model gains a TTL or a section by an update of the service, of which there are
 a few a year, and one refused request a day costs nothing."""
 TESTING = 60.0
-"""Seconds that others leave out what one call is trying; it is told much sooner unless that call is lost."""
+"""Seconds that others leave out what one call is testing; it is told much sooner unless that call is lost."""
 FAILING = 60.0
 """Seconds for which plain requests that failed in the same words are taken to fail still."""
 _FAILURES_KEPT = 16
@@ -60,7 +60,7 @@ class Refusals:
     """What is known in one scope; `refused` has the time until which each is believed, `failing` words likewise.
 
     `suspects` are in the order in which they are left out. `aside` may be refused as well, and stay out while there
-    are suspects. Until `testing` one call is finding out more.
+    are suspects. Until `testing` one call tests them, or one that was believed for a day.
     """
 
     suspects: tuple[Feature, ...] = ()
@@ -79,7 +79,7 @@ class Refusals:
         return self.aside | (self.refused.keys() - {self._due(now)})
 
     def left_out_as_well(self, wanted: Iterable[Feature], now: float) -> frozenset[Feature]:
-        """What a request that would carry the wanted features leaves out of the suspects, to find out more."""
+        """What a request that would carry the wanted features leaves out of the suspects, to test the others."""
         wanted = frozenset(wanted)
         suspects = [feature for feature in self.suspects if feature in wanted]
         if self._is_tested(now):
@@ -87,11 +87,11 @@ class Refusals:
         return frozenset(suspects[:1] if len(suspects) > 1 else ())
 
     def is_test(self, features: frozenset[Feature]) -> bool:
-        """Whether a request with these finds out more, so that only one may be under way."""
+        """Whether a request with these tests what is open, so that only one may be under way."""
         return not features.isdisjoint(self.open)
 
     def tested(self, now: float) -> Refusals | None:
-        """As it is while a request finds out more; None while another does."""
+        """As it is while a request tests it; None while another does."""
         return None if self._is_tested(now) else replace(self, testing=now + TESTING)
 
     def fail_plainly(self, words: bytes, now: float) -> bool:

@@ -181,8 +181,8 @@ class Traffic:
         """Whether an entry of any of these prefixes is believed alive."""
         return any((entry := self.entries.get(digest)) is not None and entry.lives(now) for digest in digests)
 
-    def tries(self, now: float) -> Refusals | None:
-        """A request goes out that finds out more of what is refused; where another does, what is known is given."""
+    def test(self, now: float) -> Refusals | None:
+        """A request goes out that tests what is refused; where another does, what is known is given."""
         after = self.refusals.tested(now)
         if after is None:
             return self.refusals

@@ -97,7 +97,7 @@ class View:
     plans that could read a prefix, `habit` is what the request counts to, `followed` the plan to follow, None where
     the request is not guarded. `common` is the last boundary shared with the last
     request of the same habit. From boundary `changed` on stands what is another text than in that request, by
-    convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts. `refused` is what the request
+    convention a static one: nothing is assumed of it, and `withdrawn` are its forecasts. `left_out` is what the request
     leaves out, by what `refusals` tell.
     """
 
@@ -107,7 +107,7 @@ class View:
     calibration: Calibration = NOT_CALIBRATED
     learned_minimum: int = 0
     waste: Waste = Waste()
-    refused: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     splits_trusted: bool = True
     lapsed: Mapping[bytes, Entry] = field(default_factory=dict)
     recent: tuple[Shape, ...] = ()
@@ -130,11 +130,11 @@ class View:
 
     def with_refusals(self, refusals: Refusals, now: float) -> View:
         """The same view with what is known by now of what the service refuses."""
-        return replace(self, refusals=refusals, refused=tuple(sorted(refusals.left_out(now))))
+        return replace(self, refusals=refusals, left_out=tuple(sorted(refusals.left_out(now))))
 
     def leaving_out(self, features: Iterable[str]) -> View:
         """The same view for a request that leaves out these as well."""
-        return replace(self, refused=tuple(sorted({*self.refused, *features})))
+        return replace(self, left_out=tuple(sorted({*self.left_out, *features})))
 
     def calibrated(self, calibration: Calibration) -> View:
         """The same view with another calibration."""
@@ -143,7 +143,7 @@ class View:
     def refreshed(self, fresh: View) -> View:
         """The same request's view after a wait: what lives now, but not its own visit as one before it."""
         return replace(
-            self, entries=fresh.entries, lapsed=fresh.lapsed, waste=fresh.waste, refused=fresh.refused,
+            self, entries=fresh.entries, lapsed=fresh.lapsed, waste=fresh.waste, left_out=fresh.left_out,
             calibration=fresh.calibration, alive=fresh.alive, now=fresh.now, shadows=fresh.shadows,
             refusals=fresh.refusals,
         )  # fmt: skip
