@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"errors"},
 ]
 # Inside the core each room may import the rooms before it.
-CORE = ("provider", "prompt", "traffic", "planning", "accounts", "retrieval", "repeat", "exchange")
+CORE = ("provider", "prompt", "traffic", "planning", "accounts", "retrieval", "healing", "exchange")
 # What users import; everything else is private before 1.0, by an underscore or by standing in a private room.
 PUBLIC = {
     "cachepoint", "cachepoint.langchain", "cachepoint.llama_index", "cachepoint.emulator", "cachepoint.emulator.faults",

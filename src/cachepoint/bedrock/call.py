@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from cachepoint._later import catch_up, later
 from cachepoint.bedrock.counting import Count
 from cachepoint.bedrock.expectations import current_expectation
-from cachepoint.bedrock.fan_out import FanOut, Flight, Wait, current_fan_out, is_trouble, leading
+from cachepoint.bedrock.fan_out import FanOut, Flight, Wait, current_fan_out, leading
 from cachepoint.bedrock.keep_alive import current_keeping
 from cachepoint.bedrock.listeners import take_listeners
 from cachepoint.bedrock.opaque_models import base_model, learned
@@ -30,6 +30,7 @@ from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags, with_request_metadata
 from cachepoint.bedrock.warn import warn_once
 from cachepoint.bedrock.wire.dialect import Dialect, Reporter, mapping
+from cachepoint.bedrock.wire.failures import LOST, is_trouble
 from cachepoint.bedrock.wire.refusals import refusal_in
 from cachepoint.core.exchange import READING, Effects, Ending, Exchange, Fault, Question, Target
 from cachepoint.core.provider.prices import Cost
@@ -59,10 +60,6 @@ class _UsersMistakeError(Exception):
     def __init__(self, error: ConfigurationError) -> None:
         super().__init__()
         self.error = error
-
-
-LOST = frozenset(("ReadTimeoutError", "ConnectionClosedError", "HTTPClientError", "ServerDisconnectedError"))
-"""Errors of botocore and aiohttp after which nobody knows whether the service served the request, and billed it."""
 
 
 class Call:

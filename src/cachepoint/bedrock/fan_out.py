@@ -23,7 +23,7 @@ from typing import Any
 
 from cachepoint._forks import Lock
 from cachepoint.bedrock.blocks import in_block
-from cachepoint.bedrock.wire.dialect import mapping
+from cachepoint.bedrock.wire.failures import is_status_of_trouble
 from cachepoint.errors import ConfigurationError
 
 TIMEOUT_SECONDS = 60.0
@@ -32,10 +32,6 @@ longer than this has failed: botocore too gives an attempt up then (its `read_ti
 PAUSE_SECONDS = 20.0
 """The longest that botocore waits before it repeats an attempt (`max_backoff` of retries/standard.py): a call that
 arrives within this time meets the trouble that the failed one met, and those that it holds up are still at it."""
-TROUBLE = frozenset((408, 424, 429))
-"""Besides 500 and above, the HTTP statuses with which Bedrock fails a request that it may serve a moment later: model
-time-out, model error and throttling (API reference of Converse, "Errors"). What else is in the 400s is the request's
-own fault."""
 
 
 class Flight:
@@ -170,16 +166,6 @@ class FanOut:
         self._troubled[scope] = time.monotonic() + PAUSE_SECONDS
 
 
-def is_trouble(error: BaseException) -> bool:
-    """Whether a failed call tells of the service, not of the request or of a caller who no longer wants the answer."""
-    metadata = mapping(mapping(getattr(error, "response", None)).get("ResponseMetadata"))
-    return isinstance(error, Exception) and _is_trouble(metadata.get("HTTPStatusCode"))
-
-
-def _is_trouble(status: Any) -> bool:
-    return not isinstance(status, int) or status >= 500 or status in TROUBLE
-
-
 _LEADING: ContextVar[Flight | None] = ContextVar("cachepoint_leading", default=None)
 
 
@@ -196,7 +182,7 @@ def leading(flight: Flight, client: Any) -> AbstractContextManager[None]:
 def _attempted(response: Any = None, caught_exception: Any = None, **_: Any) -> None:
     """Hear from botocore how an attempt went, and leave to others what becomes of it."""
     flight = _LEADING.get()
-    if flight is not None and (caught_exception is not None or _is_trouble(_status(response))):
+    if flight is not None and (caught_exception is not None or is_status_of_trouble(_status(response))):
         flight.fail()
 
 

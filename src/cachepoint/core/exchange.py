@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 from cachepoint.core.accounts.misses import diagnose
 from cachepoint.core.accounts.record import CallRecord, Miss, status_of
 from cachepoint.core.accounts.sharing_out import PrefixUse, prefix_use
+from cachepoint.core.healing import Refusal, Repeat, Written, added, refused_warning
 from cachepoint.core.planning import planner
 from cachepoint.core.planning.expectation import NOTHING_SAID, Expectation
 from cachepoint.core.planning.plan import Plan
@@ -33,7 +34,6 @@ from cachepoint.core.prompt.tokens import PROFILES
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import TTL, ModelRule, parse_model_id
 from cachepoint.core.provider.usage import Usage, oddities, told_oddly
-from cachepoint.core.repeat import Refusal, Repeat, Written, added, refused_warning
 from cachepoint.core.traffic.boundaries import ending, steps, turn_before
 from cachepoint.core.traffic.entries import Reach, Sent, SentPoint, Shape
 from cachepoint.core.traffic.pool import Scope

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cachepoint.core.exchange import STEPS, Effects, Exchange, Lesson, Target, sent_record
+from cachepoint.core.healing import Refusal, added
 from cachepoint.core.planning.plan import Plan
 from cachepoint.core.planning.policy import CachePolicy
 from cachepoint.core.prompt.builder import PromptBuilder
@@ -20,7 +21,6 @@ from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.prices import Cost, Rates
 from cachepoint.core.provider.rules import ModelFacts, ModelRule
 from cachepoint.core.provider.usage import Usage
-from cachepoint.core.repeat import Refusal, added
 from cachepoint.core.traffic.boundaries import steps
 from cachepoint.core.traffic.entries import Entry, Reach
 from cachepoint.core.traffic.pool import Scope

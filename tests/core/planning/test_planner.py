@@ -654,9 +654,6 @@ def test_the_plan_followed_keeps_to_what_is_allowed() -> None:
     assert len(planned(of, following(of, everywhere), policy=TWO).checkpoints) == 2
     without_system = placed(planned(of, following(of, everywhere, left_out=("system",))))
     assert without_system == [(0, "5m", STATIC), (2, "5m", STATIC)]
-        (0, "5m", STATIC),
-        (2, "5m", STATIC),
-    ]
     short = planned(of, following(of, ("system",), "1h", left_out=(LONG_TTL,)))
     assert placed(short) == []  # an hour that the service refused is followed no more
     five = replace(CLAUDE, ttls=("5m",))

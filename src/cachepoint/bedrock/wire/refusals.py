@@ -10,16 +10,11 @@ import hashlib
 import re
 
 from cachepoint.bedrock.wire.dialect import mapping
-from cachepoint.core.repeat import Refusal
+from cachepoint.bedrock.wire.failures import REFUSED
+from cachepoint.core.healing import Refusal
 from cachepoint.core.traffic.refusals import LONG_TTL, SYSTEM_TURNS, Feature
 
-_STATUSES = frozenset({400, 403, 413, 422})
-"""A request refused for what is in it: 400 and 403 by Bedrock (docs/rules.md, V1 to V10), 413 and 422 by gateways.
-
-The others would come for the plain request too, or pass by themselves: 401 and 407 (who calls), 404 (no such model),
-408 and 424 (the model failed), 409 and 429 (too many), and all of 5xx.
-"""
-_REFUSED = ("ValidationException", "AccessDeniedException")
+_NAMED = ("ValidationException", "AccessDeniedException")
 """Bedrock's own names of it; they hold whatever status a gateway gives them."""
 _OTHERWISE = re.compile(
     r"throttl|toomany|quota|limitexceeded"  # ServiceQuotaExceededException has the status 400
@@ -57,7 +52,7 @@ def refusal_in(error: BaseException, key: bytes) -> Refusal | None:
         code, message = str(told.get("Code", "")), str(told.get("Message", ""))
         code = code[:1].upper() + code[1:]  # an exception in a stream has the same name, its first letter small
         status = mapping(mapping(answer).get("ResponseMetadata")).get("HTTPStatusCode")
-        if code not in _REFUSED and (status not in _STATUSES or _OTHERWISE.search(code.lower())):
+        if code not in _NAMED and (status not in REFUSED or _OTHERWISE.search(code.lower())):
             return None
     else:
         return None

@@ -22,7 +22,7 @@ from cachepoint._forks import Lock
 from cachepoint._later import later
 from cachepoint.bedrock.blocks import in_block
 from cachepoint.bedrock.bounded import Bounded
-from cachepoint.bedrock.call import ABANDONED, LOST
+from cachepoint.bedrock.call import ABANDONED
 from cachepoint.bedrock.listeners import Listener, call_off, listen
 from cachepoint.bedrock.pricing import estimate_of
 from cachepoint.bedrock.settings import check_options
@@ -30,6 +30,7 @@ from cachepoint.bedrock.swallowed import deliver, swallow
 from cachepoint.bedrock.tags import current_tags
 from cachepoint.bedrock.wall_time import now_by
 from cachepoint.bedrock.warn import warn_once
+from cachepoint.bedrock.wire.failures import LOST_BY_ANY_CLIENT
 from cachepoint.core.accounts.budget import Budget, Spending
 from cachepoint.core.accounts.ledger import CacheLedger, Sink
 from cachepoint.core.accounts.record import CallRecord
@@ -465,13 +466,9 @@ class PromptCacheCallbackHandler(LedgerReport, BaseCallbackHandler):
         return estimate_of(price, [contents, calls, params.get("tools"), params.get("system")], params)
 
 
-_LOST = LOST | {"EventStreamError", "APITimeoutError", "ReadTimeout", "ReadError", "RemoteProtocolError"}
-"""Errors after which a call may have been served: botocore's, and those of Anthropic's client and of httpx."""
-
-
 def _may_be_billed(error: BaseException, message: AIMessage | None) -> bool:
     """Whether a call that ended so may be billed for more than it told: it was left or lost, or was being answered."""
-    return not isinstance(error, Exception) or type(error).__name__ in _LOST or message is not None
+    return not isinstance(error, Exception) or type(error).__name__ in LOST_BY_ANY_CLIENT or message is not None
 
 
 def _message(response: LLMResult | None) -> AIMessage | None:
