@@ -8,9 +8,7 @@ from math import isfinite
 from typing import Any
 
 from cachepoint.bedrock.swallowed import forgive
-
-_LATEST = 253_402_300_800.0
-"""The end of the year 9999, where Python's dates end; a clock that counts milliseconds is past it."""
+from cachepoint.core.traffic.entries import LATEST_TIME
 
 
 def now_by(clock: Callable[[], float]) -> float:
@@ -23,7 +21,7 @@ def now_by(clock: Callable[[], float]) -> float:
     except Exception as error:  # noqa: BLE001 - the clock is the user's
         _stand_in(error, f"raised {type(error).__name__}")
         return time.time()
-    if isinstance(now, int | float) and not isinstance(now, bool) and 0 <= now < _LATEST and isfinite(now):
+    if isinstance(now, int | float) and not isinstance(now, bool) and 0 <= now < LATEST_TIME and isfinite(now):
         return float(now)
     _stand_in(ValueError(), f"gave {_shown(now)}")
     return time.time()

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, get_args
 from cachepoint.core.prompt.prompt import DIGEST_BYTES
 from cachepoint.core.prompt.tokens import Calibration
 from cachepoint.core.provider.rules import TTL, parse_model_id
-from cachepoint.core.traffic.entries import Entry
+from cachepoint.core.traffic.entries import LATEST_TIME, Entry
 from cachepoint.core.traffic.evidence import N_COUNTERS, Counts, added
 from cachepoint.core.traffic.guard import Guard
 from cachepoint.core.traffic.kinds import (
@@ -72,8 +72,6 @@ _FACTORS = (0.1, 10.0)
 """Real tokens to estimated ones: beyond these no text is, and from either the next answers lead back within ten."""
 _WON = CARRIED * 10_000_000
 """Tokens: what reads have won of the largest context window that any model has."""
-_LATEST = 253_402_300_800.0
-"""The end of the year 9999, in seconds since 1970."""
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -246,7 +244,7 @@ _KINDS: Mapping[tuple[Any, ...], CurveKey] = {
 }
 _GAPS = row(*[_COUNT] * N_BUCKETS)
 _SEEN = row(_COUNT, _kind, _kind, _gaps)
-_ENTRY = row(one_of(*get_args(TTL)), number(0, _LATEST), several(_DIGEST, _MANY))
+_ENTRY = row(one_of(*get_args(TTL)), number(0, LATEST_TIME), several(_DIGEST, _MANY))
 _CURVES = several(row(_kind, row(*[_COUNT] * N_COUNTERS)), _MANY)
 _POOL: Mapping[str, Shape[Any]] = {
     # No minimum that was learned: below it nothing is tried, so nothing would tell a wrong one; to find it out again

@@ -18,6 +18,8 @@ from cachepoint.core.traffic.kinds import CurveKey, Role
 from cachepoint.core.traffic.shadows import Shadowed
 from cachepoint.core.traffic.waste import Risk, Saving, Stake, Surcharge
 
+LATEST_TIME = 253_402_300_800.0
+"""The end of the year 9999, where Python's dates end; a clock that counts milliseconds is past it."""
 IN_FLIGHT_SECONDS = 120.0
 """An entry whose response never began is given up after this time."""
 EXACT_TOLERANCE = 0.02
