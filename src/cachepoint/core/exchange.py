@@ -411,7 +411,7 @@ class Exchange:
         if self.policy.mode != "observe":
             self.request = self.wire.apply(self._written.base, self.plan)
             self._warn_of_the_plan()
-            self._carried = self._written.carried(prompt, self.plan)
+            self._carried = added(prompt, self.plan) | self._written.placed
         rule, rates = self.target.rule, self.target.rates
         self.sent = sent_record(
             prompt, self._sends, rule, rates, self.view, self.question.steps if self.question else ()
@@ -681,7 +681,7 @@ class Exchange:
 
     def _drop(self) -> None:
         self.prompt, self.plan, self._observed, self.sent = None, Plan(), Plan(), Sent()
-        self.request = dict(self._written.base)
+        self.request, self._carried = dict(self._written.base), self._written.placed
 
     def _learn(self, what: Taught, *about: Any) -> None:
         self._lessons.append(Lesson(what, self.target.scope, about))

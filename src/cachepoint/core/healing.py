@@ -60,10 +60,10 @@ class Written:
         """A request that is planned upon as it is."""
         return cls(original, original, original)
 
-    def carried(self, prompt: Prompt, plan: Plan) -> frozenset[Feature]:
-        """What of ours goes out with a plan that the service may refuse."""
-        placed = self.by_row and self.plain is not self.original
-        return added(prompt, plan) | ({SYSTEM_TURNS} if placed else set())
+    @property
+    def placed(self) -> frozenset[Feature]:
+        """What of ours is in `base`, before any plan, that the service may refuse."""
+        return frozenset({SYSTEM_TURNS}) if self.by_row and self.plain is not self.original else frozenset()
 
     def without_ours(self, sent: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The request with nothing of ours, None where that is what was sent.

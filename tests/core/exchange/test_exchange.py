@@ -567,6 +567,16 @@ def test_where_another_call_finds_out_more_this_one_leaves_it_out() -> None:
     assert call.request["points"] == []
 
 
+def test_a_request_left_as_written_after_all_tells_nothing_of_a_test() -> None:
+    """Such as where the store failed: nothing of what was to be tested goes out."""
+    call = planned(view=knowing(Refusals(("system", "tools"))))
+    assert learned(call.send()) == ["sent", "test"]
+    call.leave_as_written()
+    call.send()
+    assert call.request == REQUEST
+    assert told(call.began()) == []
+
+
 def test_what_the_user_marked_is_the_users_and_not_suspected() -> None:
     prompt = Wire().read({**REQUEST, "marked": True}, KEY, RULE, NO_HINTS)
     assert prompt is not None
