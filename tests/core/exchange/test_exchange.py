@@ -617,6 +617,17 @@ def test_a_role_that_is_refused_is_repeated_as_a_user_turn_and_suspected() -> No
     assert "refused a system message in the conversation or a checkpoint in system" in effects.warnings[0].message
 
 
+def test_a_role_is_suspected_where_nothing_else_of_ours_goes_out() -> None:
+    call = planned(target=TAKEN, late="system")
+    call.leave_as_written()
+    call.send()
+    assert call.request == {**REQUEST, "late": "system"}
+    call.refused(REFUSAL)
+    call.repeat()
+    assert call.request == {**REQUEST, "late": "user"}
+    assert told(call.began())[0].features == {"system_turns"}
+
+
 def test_a_role_that_was_refused_goes_as_a_user_turn_from_then_on() -> None:
     call = exchange(late="system")
     call.read(TAKEN, KEY, NOW, refusals=Refusals(refused={"system_turns": NOW + 1}))
