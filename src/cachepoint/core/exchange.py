@@ -532,9 +532,11 @@ class Exchange:
         self._step("repeat")
         held = [Rejected(point.where.path, "refused") for point in self.plan.checkpoints]
         rejected = (*self.plan.rejected, *held)
+        carried = self._carried
         if self._repeat is self.base:  # system messages stand where they stood, so it was not they
-            self._carried -= {SYSTEM_TURNS}
+            carried -= {SYSTEM_TURNS}
         self._drop()
+        self._carried = carried  # by the request that was refused
         self.plan = Plan(rejected=rejected)
         self.request = dict(self._repeat or self.original)
         return self._effects()
@@ -731,6 +733,7 @@ class Exchange:
 
     def _drop(self) -> None:
         self.prompt, self.plan, self._observed, self.sent = None, Plan(), Plan(), Sent()
+        self._carried = frozenset()
         self.request = dict(self.base)
 
     def _learn(self, what: Taught, *about: Any) -> None:

@@ -566,6 +566,17 @@ def test_where_another_call_finds_out_more_this_one_leaves_it_out() -> None:
     assert call.request["points"] == []
 
 
+def test_a_call_that_is_denied_for_good_carries_nothing_and_tells_nothing() -> None:
+    """What it would have carried was not taken: a suspect that it clears would leave another one convicted."""
+    call = planned(view=knowing(Refusals(("system", "tools"))))
+    for _ in range(3):
+        call.send()
+        call.denied(Waste())
+    call.send()
+    assert call.request == dict(call.original)
+    assert told(call.began()) == []
+
+
 def test_what_the_user_marked_is_the_users_and_not_suspected() -> None:
     prompt = Wire().read({**REQUEST, "marked": True}, KEY, RULE, NO_HINTS)
     assert prompt is not None
