@@ -256,8 +256,9 @@ def test_many_threads_refused_at_once_repeat_once_each(bedrock: Bedrock) -> None
             ask(client, number)
     assert bedrock.statuses.count(200) == 27
     assert bedrock.statuses.count(400) <= 8
-    assert in_front(bedrock)[-1] == ["system"]
     (traffic,) = store._scopes.values()
+    # Of the system prompt, which many wrote at once, the allowance may be spent; it is not taken for refused.
+    assert traffic.refusals.refused.keys() <= {"tools"} <= traffic.refusals.open
     assert not traffic.pool.waste.committed
 
 

@@ -577,6 +577,19 @@ def test_a_request_left_as_written_after_all_tells_nothing_of_a_test() -> None:
     assert told(call.began()) == []
 
 
+def test_a_call_that_is_denied_for_good_carries_nothing_and_tells_nothing() -> None:
+    """What it would have carried was not taken: a suspect that it clears would leave another one convicted."""
+    suspects = Refusals(("tools", "system"))
+    call = planned(view=knowing(suspects))
+    for _ in range(3):
+        call.send()
+        assert call.request["points"]
+        call.denied(suspects)
+    call.send()
+    assert call.request == dict(call.original)
+    assert told(call.began()) == []
+
+
 def test_what_the_user_marked_is_the_users_and_not_suspected() -> None:
     prompt = Wire().read({**REQUEST, "marked": True}, KEY, RULE, NO_HINTS)
     assert prompt is not None
