@@ -5,7 +5,8 @@
 PYTHON ?= python3
 PIP = -m pip --quiet --disable-pip-version-check
 PYTEST = -m pytest --quiet
-WORKERS ?= 2
+# One more than the two cores have: some tests wait for a service that is slow on purpose.
+WORKERS ?= 3
 
 VENV = .venv
 LOWEST = $(VENV)-lowest

@@ -85,7 +85,9 @@ def test_a_scope_that_was_idle_for_an_hour_gives_up_first_what_it_remembers() ->
     assert len(store.peek(of("busy"), steps(*((n, p) for n in range(100) for p in range(10))), NOW).seen) == 1_000
 
 
-@pytest.mark.parametrize("scopes", [1, 20, pytest.param(200, marks=pytest.mark.long("seven seconds"))])
+@pytest.mark.parametrize(
+    "scopes", [1, *(pytest.param(number, marks=pytest.mark.long("seven seconds")) for number in (20, 200))]
+)
 def test_memory_is_bounded_whatever_the_number_of_scopes(scopes: int) -> None:
     """At a fiftieth of the default size; `benchmarks/memory.py` runs it in full."""
     store = MemoryStore(boundaries_kept=2_000)
