@@ -5,8 +5,7 @@
 PYTHON ?= python3
 PIP = -m pip --quiet --disable-pip-version-check
 PYTEST = -m pytest --quiet
-# One more than the two cores have: some tests wait for a service that is slow on purpose.
-WORKERS ?= 3
+WORKERS ?= 2
 
 VENV = .venv
 LOWEST = $(VENV)-lowest

@@ -26,8 +26,8 @@ POLICIES = st.builds(
     split_text=st.sampled_from([True, True, False]),
     max_checkpoints=st.sampled_from([4, 4, 4, 4, 2, 1, 0]),
 )
-over_the_wire = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-pure = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+over_the_wire = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+pure = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ POLICIES = st.builds(
     max_checkpoints=st.integers(0, 4),
 )
 over_the_wire = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-pure = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+pure = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 pytestmark = pytest.mark.filterwarnings("ignore:cachepoint. the checkpoint")
 

@@ -78,7 +78,9 @@ def abandon(store: MemoryStore) -> None:
     store.refuse(of("new"), Outcome("refused", frozenset({"tools"}), NOW))
 
 
-@pytest.mark.parametrize("by", ["visit", "sent", "save"])
+@pytest.mark.parametrize(
+    "by", [pytest.param("visit", marks=pytest.mark.long("the longest of the three, nine seconds")), "sent", "save"]
+)
 def test_a_stream_may_settle_itself_at_any_line_of_another_call(
     by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
