@@ -63,8 +63,6 @@ async def test_a_call_cut_off_by_max_tokens_is_an_invalid_call(
     (cut,) = answer.invalid_tool_calls
     assert cut["name"] == "write_file"
     assert str(cut["args"]).startswith('{"path": "a.txt"')
-    if "stream" not in method:  # langchain-core makes a tool_call of every block of a streamed one
-        assert [block.get("id") for block in answer.content_blocks if block["type"] == "tool_call"] == ["t1"]
 
 
 @pytest.mark.parametrize("method", METHODS)

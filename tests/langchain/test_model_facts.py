@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from langchain_aws import ChatBedrockConverse
 from langchain_kit import CONNECTION, MODEL, MakeModel, control_client, sent
 from pydantic import BaseModel
 
+from cachepoint.catalogue.table import load_rules
 from cachepoint.emulator import BedrockEmulator
 from cachepoint.langchain import CacheAwareChatBedrockConverse
 
@@ -38,7 +40,14 @@ def choices(cls: type[ChatBedrockConverse], model: str, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_the_choices_are_the_parents(model: str) -> None:
-    assert choices(CacheAwareChatBedrockConverse, model) == choices(ChatBedrockConverse, model)
+    rule = load_rules().resolve(model)
+    assert rule is not None
+    parents = choices(ChatBedrockConverse, model)
+    # Of the newest models older parents do not know yet what they refuse.
+    taken = tuple(each for each in parents if each in rule.facts.tool_choices)
+    assert choices(CacheAwareChatBedrockConverse, model) == taken
+    if version("langchain-aws") >= "1.9.1":
+        assert taken == parents
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ _UNREADABLE = (ValueError, RecursionError)
 def without_cut_call(message: BaseMessage) -> None:
     """Move the call that the answer broke off in to the message's invalid ones, in place.
 
-    What the service makes of arguments that broke off nobody says; so the call in which the answer ended counts as cut.
+    The content keeps its block, for not every parent sends an invalid call back (langchain-aws 1.6.4 raises). What the
+    service makes of arguments that broke off nobody says; so the call in which the answer ended counts as cut.
     """
     stop = message.response_metadata.get("stopReason")
     if not isinstance(message, AIMessage) or stop not in BROKE_OFF or not isinstance(message.content, list):
@@ -47,7 +48,6 @@ def without_cut_call(message: BaseMessage) -> None:
     )
     message.tool_calls = [call for call in message.tool_calls if call not in cut]
     message.invalid_tool_calls.append(invalid)
-    message.content[-1] = dict(invalid)
 
 
 class CutCalls:
