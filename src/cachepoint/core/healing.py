@@ -19,6 +19,10 @@ _NAMES: Mapping[Feature, str] = {
 }  # fmt: skip
 
 
+LASTING = "AccessDeniedException"
+"""What Bedrock says for as long as a permission is missing."""
+
+
 class Refusal(NamedTuple):
     """The service refused a request: a keyed digest of its words, and which feature they seem to be about, if any.
 
@@ -113,8 +117,11 @@ class Repeat:
         return tuple(told)
 
     def refused(self, now: float) -> tuple[Outcome, ...]:
-        """What is learned where the repeat is refused too: that requests as their users wrote them fail."""
-        if not self.refusal.error:
+        """What is learned where the repeat is refused too: that requests as their users wrote them fail.
+
+        Only of a denial, which lasts. A request that is not valid says nothing of the next one, whatever its words.
+        """
+        if self.refusal.error != LASTING:
             return ()
         return (Outcome("failing", frozenset(), now, self.refusal.first, self.refusal.words),)
 

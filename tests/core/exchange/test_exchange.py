@@ -499,10 +499,15 @@ def test_a_refusal_of_several_says_that_it_is_to_be_found_out() -> None:
     ) in effects.warnings[0].message
 
 
-def test_a_repeat_that_is_refused_too_tells_only_that_plain_requests_fail() -> None:
-    call = repeated()
-    effects = call.refused(Refusal(b"other words", error="ValidationException"))
-    assert told(effects) == [Outcome("failing", frozenset(), NOW, None, b"words")]
+@pytest.mark.parametrize("error", ["ValidationException", "AccessDeniedException"])
+def test_a_repeat_that_is_refused_too_tells_only_that_access_is_denied(error: str) -> None:
+    call = planned()
+    call.send()
+    call.refused(Refusal(b"words", error=error))
+    call.repeat()
+    effects = call.refused(Refusal(b"other words", error=error))
+    lasting = [Outcome("failing", frozenset(), NOW, None, b"words")]
+    assert told(effects) == (lasting if error == "AccessDeniedException" else [])
     assert (call.can_repeat, effects.warnings) == (False, ())
     assert learned(call.failed("ValidationException", 1.0)) == []
     assert call.record is not None
